@@ -1,0 +1,76 @@
+"""The `ptq-bench` command. Every error a user can fix is one line on stderr and a non-zero exit code."""
+
+import os
+import sys
+from collections.abc import Callable
+
+COMMANDS = {
+    "run": "quantize, evaluate and record every point of a sweep",
+    "plan": "print the points of a sweep and their state, and run nothing",
+    "report": "write tables and figures from the records",
+    "assets": "list and fetch the embedded models and texts",
+    "doctor": "check this machine: versions, memory, disk, assets",
+    "bench": "measure the solvers on this machine",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Dispatch to a command; return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    command, *rest = argv
+    if command not in COMMANDS:
+        return fail(f"{command}: no such command; choose among {', '.join(COMMANDS)}")
+    return guarded(lambda: _command(command)(rest), debug=bool(os.environ.get("PTQ_BENCH_DEBUG")))
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        ["ptq-bench: compare post-training quantization methods", "", *lines, "", "ptq-bench COMMAND --help says more; PTQ_BENCH_DEBUG=1 shows tracebacks."]
+    )
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    # each command imports what it needs, so that `report` and `--help` answer without loading torch
+    if name in ("run", "plan"):
+        from harness.launch import plan, run
+
+        return {"run": run, "plan": plan}[name]
+    if name == "report":
+        from harness.report import main as command
+    elif name == "assets":
+        from harness.assets import main as command
+    elif name == "doctor":
+        from harness.doctor import main as command
+    else:
+        from harness.bench import main as command
+    return command
+
+
+def guarded(command: Callable[[], int], debug: bool) -> int:
+    """Turn exceptions into one line each: 2 for what the user can fix, 1 for points that did not finish, 130 for ^C."""
+    from harness.errors import UserError
+
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        return fail("interrupted; finished points are kept, run the same command again to go on", 130)
+    except UserError as error:
+        if debug:
+            raise
+        return fail(str(error), 1 if type(error).__name__ == "Unfinished" else 2)
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split())
+        return fail(f"unexpected {type(error).__name__}: {text} (PTQ_BENCH_DEBUG=1 shows where)", 3)
+
+
+def fail(message: str, code: int = 2) -> int:
+    for line in message.splitlines():
+        print(f"ptq-bench: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,249 @@
+"""Texts for calibration and perplexity, and the rule by which each becomes tokens.
+
+Embedded: `wiki` (Wikipedia prose), `news` (Lee corpus). From the hub, or from a mirror directory laid out as the hub is
+(`<mirror>/<path>/…`): `wikitext2`, `c4`, `ptb`. Made up: `synthetic`.
+A text is a list of documents; what reads it joins them by a blank line and tokenizes the whole once, as GPTQ did.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import LongTensor
+
+from harness import assets
+from harness.config import Bos
+from harness.errors import UserError
+from harness.files import write_atomic
+
+SEPARATOR = "\n\n"
+WIKI_TEST_SHARE = 0.15  # of the articles
+
+
+@dataclass(frozen=True)
+class HubText:
+    """Where a published corpus is, and which of its rows make the stream that papers evaluate on.
+
+    `rows`: how many rows of a split, from its start; all where it says nothing. `joined`: a separator that replaces the blank line
+    between test rows, where the protocol asks for it.
+    """
+
+    path: str
+    name: str | None
+    columns: tuple[str, ...]  # the first that is there
+    splits: dict[str, str]
+    files: dict[str, str] | None = None
+    revision: str | None = None
+    rows: dict[str, int] | None = None
+    joined: str | None = None
+
+
+HUB = {
+    # test rows joined by a blank line: the WikiText-2 perplexity of GPTQ and its successors
+    "wikitext2": HubText(
+        path="Salesforce/wikitext",
+        name="wikitext-2-raw-v1",
+        columns=("text",),
+        splits={"train": "train", "test": "test"},
+    ),
+    # "c4-new": the first 1100 validation documents joined by a space; papers use 256 windows of it (eval.windows)
+    "c4": HubText(
+        path="allenai/c4",
+        name=None,
+        columns=("text",),
+        splits={"train": "train", "test": "validation"},
+        files={"train": "en/c4-train.00000-of-01024.json.gz", "validation": "en/c4-validation.00000-of-00008.json.gz"},
+        rows={"train": 4096, "test": 1100},
+        joined=" ",
+    ),
+    # the older PTB variant, validation sentences joined by a blank line: what QuantEase's tables show
+    "ptb": HubText(
+        path="ptb-text-only/ptb_text_only",
+        name=None,  # the converted branch has one nameless configuration
+        columns=("sentence", "text"),
+        splits={"train": "train", "test": "validation"},
+        revision="refs/convert/parquet",
+    ),
+}
+
+
+def documents(name: str, split: str, mirror: str | None = None) -> list[str]:
+    """Documents of corpus `name`; `split` is train or test (of c4 and ptb: the validation split, as papers do).
+
+    `mirror` is a directory to read instead of the hub. Raises UserError for an unknown corpus, a missing mirror entry
+    or no connection.
+    """
+    if name not in CORPORA:
+        close = difflib.get_close_matches(name, CORPORA, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(CORPORA)}"
+        raise UserError(f"no corpus is called {name!r}: {hint} (data.name, eval.corpora)")
+    if split not in ("train", "test"):
+        raise ValueError(f"split={split!r}: must be train or test")
+    return list(CORPORA[name](split, mirror))
+
+
+def text_sha256(documents: Sequence[str]) -> str:
+    """Hexadecimal SHA-256 of the documents and of where one ends and the next begins."""
+    digest = hashlib.sha256()
+    for document in documents:
+        content = document.encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+def calibration_tokens(documents: Sequence[str], tokenizer, samples: int, window: int, seed: int, bos: Bos) -> LongTensor:
+    """Token ids (samples, window): segments of the joined text at random places, with bos=window after a BOS each.
+
+    Raises UserError when the text has fewer tokens than are asked for, or the tokenizer has no BOS to put.
+    """
+    text = window - 1 if bos is Bos.window else window
+    stream = _stream(documents, tokenizer, bos)
+    if len(stream) < samples * text:
+        raise UserError(
+            f"data.samples={samples} of data.window={window} need {samples * text} tokens, the corpus has "
+            f"{len(stream)}: lower data.samples or data.window, or choose another data"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    starts = torch.randint(len(stream) - text + 1, (samples,), generator=generator)
+    return _with_bos(stream[starts[:, None] + torch.arange(text)], tokenizer, bos)
+
+
+def evaluation_windows(documents: Sequence[str], tokenizer, window: int, windows: int | None, bos: Bos) -> LongTensor:
+    """Token ids (n, window): the joined text cut into disjoint windows from its start, the incomplete last one dropped.
+
+    `windows` is n, None for all there are. With bos=window each holds a BOS and window - 1 tokens of text.
+    Raises UserError when the text has fewer windows.
+    """
+    text = window - 1 if bos is Bos.window else window
+    stream = _stream(documents, tokenizer, bos)
+    available = len(stream) // text
+    count = available if windows is None else windows
+    if available < max(count, 1):
+        raise UserError(
+            f"eval.windows={'all' if windows is None else windows} of eval.window={window}: the corpus has "
+            f"{len(stream)} tokens, enough for {available}; lower eval.windows or eval.window, or choose other "
+            "eval.corpora"
+        )
+    return _with_bos(stream[: count * text].view(count, text), tokenizer, bos)
+
+
+def analogies() -> list[tuple[str, str, str, str, str]]:
+    """Google's analogies as (category, a, b, c, d): a is to b as c is to d."""
+    found, category = [], ""
+    for line in assets.fetch("analogies").read_text().splitlines():
+        if line.startswith(":"):
+            category = line[1:].strip()
+        else:
+            found.append((category, *line.split()))
+    return found
+
+
+def _stream(documents: Sequence[str], tokenizer, bos: Bos) -> LongTensor:
+    ids = tokenizer(
+        SEPARATOR.join(documents),
+        add_special_tokens=bos is Bos.stream,
+        return_attention_mask=False,
+        verbose=False,  # it would warn that no model takes a text this long
+    )["input_ids"]
+    return torch.tensor(ids, dtype=torch.long)
+
+
+def _with_bos(tokens: LongTensor, tokenizer, bos: Bos) -> LongTensor:
+    if bos is not Bos.window:
+        return tokens
+    if tokenizer.bos_token_id is None:
+        raise UserError("model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none")
+    return torch.nn.functional.pad(tokens, (1, 0), value=tokenizer.bos_token_id)
+
+
+def _news(split: str, mirror: str | None) -> list[str]:
+    lines = assets.fetch(f"news-{split}").read_text(encoding="latin-1").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _wiki(split: str, mirror: str | None) -> list[str]:
+    return [text for title, text in _wiki_articles() if _is_test(title) == (split == "test")]
+
+
+def _wiki_articles() -> list[tuple[str, str]]:
+    from harness import wikipedia
+
+    parsed = assets.cache_dir() / "corpora" / f"wiki-{wikipedia.VERSION}.jsonl"
+    if not parsed.is_file():
+        with assets.status("parsing the Wikipedia sample (once)"):
+            found = [(title, text) for title, text in wikipedia.articles(assets.fetch("wiki")) if text]
+            write_atomic(parsed, "".join(json.dumps(article, ensure_ascii=False) + "\n" for article in found))
+    return [tuple(json.loads(line)) for line in parsed.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _is_test(title: str) -> bool:
+    """The split of an article hangs on its title alone, so another dump or parser cannot move it across."""
+    return int(hashlib.sha256(title.encode()).hexdigest()[:8], 16) < WIKI_TEST_SHARE * 2**32
+
+
+@lru_cache
+def _synthetic(split: str, mirror: str | None) -> tuple[str, ...]:
+    from harness import pseudotext
+
+    everything = tuple(pseudotext.articles(600, seed=0))
+    return everything[:500] if split == "train" else everything[500:]
+
+
+def _hub(name: str, split: str, mirror: str | None) -> list[str]:
+    corpus = HUB[name]
+    rows = (corpus.rows or {}).get(split)
+    knob = "data.mirror" if split == "train" else "eval.mirror"
+    if mirror is not None and not Path(mirror, corpus.path).is_dir():
+        raise UserError(f"{knob}={mirror} has no {corpus.path}: copy the data set {name} there, or unset {knob}")
+    try:
+        texts = list(islice(_hub_rows(corpus, split, mirror), rows))
+    except Exception as error:  # hub, proxy, file format: many types, one remedy
+        where = f"mirror {mirror}" if mirror else "hub"
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UserError(
+            f"cannot read {name} ({corpus.path}) from the {where} ({type(error).__name__}: {reason}): go online, or set "
+            f"{knob}=<directory> that holds {corpus.path}/"
+        ) from error
+    return [corpus.joined.join(texts)] if split == "test" and corpus.joined is not None else texts
+
+
+def _hub_rows(corpus: HubText, split: str, mirror: str | None) -> Iterator[str]:
+    with _quiet_datasets() as datasets:
+        published = corpus.splits[split]
+        rows = datasets.load_dataset(
+            str(Path(mirror, corpus.path).absolute()) if mirror else corpus.path,
+            corpus.name,
+            data_files={published: corpus.files[published]} if corpus.files else None,
+            split=published,
+            revision=None if mirror else corpus.revision,
+        )
+        for row in rows:
+            yield next(row[column] for column in corpus.columns if column in row)
+
+
+@contextlib.contextmanager
+def _quiet_datasets() -> Iterator:
+    import datasets  # slow to import, and only the hub corpora need it
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield datasets
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+CORPORA: dict[str, Callable[[str, str | None], Sequence[str]]] = {
+    "wiki": _wiki,
+    "news": _news,
+    **{name: partial(_hub, name) for name in HUB},
+    "synthetic": _synthetic,
+}

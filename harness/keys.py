@@ -1,0 +1,95 @@
+"""What identifies a run: a hash of everything that can change its numbers, and of nothing else.
+
+Names, paths, devices, trackers and overrides are left out; the bytes of the model and of the texts are in.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+from harness import corpora
+from harness.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+from harness.models import model_fingerprint
+from methods.core.method import Method
+
+SCHEMA = 1  # raise it when a change of the code moves numbers, so that old records no longer answer for new runs
+
+FLOAT = {"name": "float", "solver": None}
+
+
+def run_key(config: RunConfig) -> str:
+    """16 hex digits; equal for equal semantic configurations."""
+    return digest(semantic(config))
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def semantic(config: RunConfig) -> dict:
+    """The fields that a number can depend on. The float model depends on no calibration and no scheme."""
+    fields = {
+        "schema": SCHEMA,
+        "model": _model(config.model),
+        "eval": _eval(config.eval),
+        "seed": config.seed,
+        "method": config.method_config,
+    }
+    if config.method.solver is not None:
+        fields |= {"data": calibration(config.data), "scheme": asdict(config.scheme)}
+    return fields
+
+
+def statistics_key(config: RunConfig) -> str:
+    """Identifies the calibration statistics of the float model, shared by all methods and schemes of a sweep."""
+    return digest([SCHEMA, _model(config.model), calibration(config.data), config.seed])
+
+
+def baseline_of(config: RunConfig) -> RunConfig:
+    """The same run of the unquantized model."""
+    return replace(config, method=Method(**FLOAT), method_config=FLOAT, save=False)
+
+
+def calibration(data: DataConfig) -> dict:
+    """The calibration settings that a number can depend on, with the hash of the text."""
+    fields = _without(data, "mirror")
+    if data.propagate.value == "float":
+        del fields["true_sequential"]  # without meaning: every linear sees the float activations
+    return fields | {"text": text_sha256(data.name, "train", data.mirror)}
+
+
+def _eval(config: EvalConfig) -> dict:
+    texts = {name: text_sha256(name, "test", config.mirror) for name in config.corpora}
+    return _without(config, "name", "mirror") | {"texts": texts}
+
+
+def _model(config: ModelConfig) -> dict:
+    return {"fingerprint": fingerprint(config), "dtype": config.dtype.value, "bos": config.bos.value}
+
+
+@lru_cache(maxsize=64)
+def fingerprint(config: ModelConfig) -> str:
+    return model_fingerprint(config)
+
+
+@lru_cache(maxsize=64)
+def text_sha256(name: str, split: str, mirror: str | None) -> str:
+    return corpora.text_sha256(corpora.documents(name, split, mirror))
+
+
+def _without(config: Any, *names: str) -> dict:
+    return {key: value for key, value in asdict(config).items() if key not in names}
+
+
+def plain(value: Any) -> Any:
+    """Enums by name and containers rebuilt, so that JSON can hold it."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value

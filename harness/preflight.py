@@ -1,0 +1,70 @@
+"""What can be known to go wrong before anything is loaded: rules that tie one group of the configuration to another."""
+
+import tempfile
+from pathlib import Path
+
+from harness.config import Device, RunConfig
+from harness.corpora import CORPORA
+from harness.errors import UserError
+from harness.models import inspect
+from harness.zero_shot import TASKS
+
+
+def check(config: RunConfig) -> None:
+    """Check one point of a sweep against its model's shapes, without reading a weight.
+
+    Raises:
+        UserError: the first rule that is broken, naming the keys on both sides.
+    """
+    _names("data.name", [config.data.name], CORPORA)
+    _names("eval.corpora", config.eval.corpora, CORPORA)
+    _names("eval.tasks", config.eval.tasks, TASKS)
+    if not (config.eval.corpora or config.eval.tasks):
+        raise UserError("eval.corpora=[] and eval.tasks=[]: nothing to evaluate; name a corpus or a task")
+    for key, mirror in {"eval.mirror": config.eval.mirror, "data.mirror": config.data.mirror}.items():
+        if mirror and not Path(mirror).is_dir():
+            raise UserError(f"{key}={mirror}: no such directory")
+    _writable(config.paths.results)
+    _device(config)
+    shape = inspect(config.model)
+    for key, window in {"data.window": config.data.window, "eval.window": config.eval.window}.items():
+        if shape.context_length and window > shape.context_length:
+            raise UserError(f"{key}={window}: {config.model.name} reads at most {shape.context_length} tokens")
+    if config.method.solver is not None:
+        _groups(config, shape.linears)
+
+
+def _names(key: str, given: list[str], known) -> None:
+    for name in given:
+        if name not in known:
+            raise UserError(f"{key}={name}: unknown; choose among {', '.join(sorted(known))}")
+
+
+def _groups(config: RunConfig, linears: dict[str, tuple[int, int]]) -> None:
+    size = config.scheme.group_size
+    odd = sorted({width for _, width in linears.values() if size and width % size})
+    if odd:
+        layer = next(path for path, (_, width) in linears.items() if width == odd[0])
+        raise UserError(
+            f"scheme.group_size={size}: does not divide the input width of {config.model.name}'s linears "
+            f"({', '.join(map(str, odd))}, e.g. {layer}); choose a divisor or null"
+        )
+
+
+def _writable(results: str) -> None:
+    place = Path(results).absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):  # asks the file system itself, and leaves nothing behind
+            pass
+    except OSError as error:
+        raise UserError(f"paths.results={results}: {place} cannot be written ({error.strerror})") from error
+
+
+def _device(config: RunConfig) -> None:
+    if config.device is Device.cuda:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("device=cuda: no GPU is visible; set device=cpu or device=auto")

@@ -1,0 +1,61 @@
+"""What a person sees while a run goes on: one live line on a terminal, one plain line per finished run anywhere."""
+
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from harness.config import RunConfig
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def label(config: RunConfig) -> str:
+    """A run in a few words, e.g. `smollm2-135m gptq w3 g64 search`."""
+    if config.method.solver is None:
+        return f"{config.model.name} {config.method.name}"
+    scheme = config.scheme
+    words = [config.model.name, config.method.name, f"w{scheme.bits}"]
+    words += [f"g{scheme.group_size}"] if scheme.group_size else []
+    words += [scheme.range.name] + (["float zero"] if scheme.zero_point.name == "float" else [])
+    return " ".join(words + (["symmetric"] if scheme.symmetric else []))
+
+
+class Stages:
+    """The stages of one run as successive bars."""
+
+    def __init__(self, progress: Progress, prefix: str):
+        self._progress, self._prefix = progress, prefix
+        self._task = progress.add_task(prefix, total=None, note="")
+        self._stage = None
+
+    def update(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Show `done` of `total` steps of a stage; a new stage name restarts the bar and its clock."""
+        if stage != self._stage:
+            self._stage = stage
+            self._progress.reset(self._task, total=total, description=f"{self._prefix} · {stage}", note="")
+        self._progress.update(self._task, completed=done, total=total, note=note)
+
+
+@contextmanager
+def stages(prefix: str):
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Stages(progress, prefix)
+
+
+def outcome(config: RunConfig, record: dict) -> str:
+    """One line that says how a run ended."""
+    if record["status"] != "done":
+        return f"[red]{record['status']}[/] {label(config)}: {record['reason']}"
+    metrics = ", ".join(f"{name.removeprefix('perplexity/')} {metric['value']:.4g}" for name, metric in record["metrics"].items())
+    error = f", layer error {record['layer_error']['mean']:.4g}" if record["layer_error"] else ""
+    return f"[green]done[/] {label(config)}: {metrics}{error}, {record['seconds']['total']:.0f} s"

@@ -1,0 +1,133 @@
+"""The store: one directory per run, whose `record.json` is the truth and appears last.
+
+    results/runs/<run_key>/config.yaml  layers.parquet  log.txt  record.json  [checkpoint/]
+
+Every file appears by write-temp, fsync, rename. A directory without a record is an unfinished run.
+"""
+
+import json
+import math
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.config import RunConfig
+from harness.errors import UserError
+from harness.files import write_atomic
+from harness.keys import SCHEMA, fingerprint, plain
+
+FINISHED = ("done", "skipped")  # never computed again
+FAILED = ("failed", "oom", "diverged")  # computed again with retry=true
+
+
+class Store:
+    """The records below one results directory."""
+
+    def __init__(self, results: str | Path):
+        self.runs = Path(results) / "runs"
+
+    def directory(self, run_key: str) -> Path:
+        return self.runs / run_key
+
+    def record(self, run_key: str) -> dict | None:
+        """The record of a run, or None while there is none.
+
+        Raises:
+            UserError: the file is there but is no record.
+        """
+        path = self.directory(run_key) / "record.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: unreadable record ({error}); delete its directory to run the point again") from error
+
+    def open(self, run_key: str) -> Path:
+        """The directory of a run about to start, made if need be.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        directory = self.directory(run_key)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{directory}: {error.strerror}; choose another place with paths.results=DIR") from error
+        return directory
+
+    def commit(self, run_key: str, record: dict, layers: list[dict], config_yaml: str) -> None:
+        """Write everything a run leaves; the record last, so that its presence vouches for the rest."""
+        directory = self.open(run_key)
+        write_atomic(directory / "config.yaml", config_yaml)
+        if layers:
+            write_atomic(directory / "layers.parquet", pd.DataFrame(layers).to_parquet(index=False))
+        write_atomic(directory / "record.json", json.dumps(jsonable(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def describe(config: RunConfig, run_key: str) -> dict:
+    """The part of a record that is known before the run starts."""
+    quantizes = config.method.solver is not None
+    without_mirror = {key: value for key, value in asdict(config.eval).items() if key != "mirror"}
+    return plain(
+        {
+            "schema": SCHEMA,
+            "run_key": run_key,
+            "model": asdict(config.model) | {"fingerprint": fingerprint(config.model)},
+            "data": {key: value for key, value in asdict(config.data).items() if key != "mirror"} if quantizes else None,
+            "scheme": asdict(config.scheme) if quantizes else None,
+            "method": config.method_config,
+            "eval": without_mirror,
+            "seed": config.seed,
+            "versions": versions(),
+        }
+    )
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Whatever could explain a different number on another machine."""
+    packages = ("torch", "transformers", "lm-eval", "tokenizers", "numba", "numpy", "hydra-core")
+    found = {"ptq_bench": _version("ptq-bench"), "python": platform.python_version(), "platform": platform.platform()}
+    found |= {name.replace("-", "_"): _version(name) for name in packages}
+    commit = _git_commit()
+    return found | ({"git": commit} if commit else {})
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this file runs from, `+dirty` if it was edited; None when installed."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", os.fspath(root)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        edited = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit[:12] + ("+dirty" if edited else "")
+
+
+def jsonable(value: Any) -> Any:
+    """JSON has no infinity and no NaN: they become the strings "inf", "-inf" and "nan"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(entry) for entry in value]
+    return value

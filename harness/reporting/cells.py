@@ -1,0 +1,66 @@
+"""What a table is before any format: cells, rows, footnotes. Renderers turn it into Markdown or put it on a terminal."""
+
+from dataclasses import dataclass
+
+from harness.reporting.labels import visible
+
+NOT_RUN = "–"
+SOURCE_MARK, FALLBACK_MARK, CONFLICT_MARK = "†", "*", "‡"
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`text` is the number or the state; `detail` follows it (spread, difference to float, bits), then `marks`."""
+
+    text: str
+    detail: str = ""
+    marks: str = ""
+    value: float | None = None  # in the unit of the table
+    spread: float | None = None
+    bits: float | None = None  # weighed bits per weight
+    best: bool = False
+    doubtful: bool = False  # the weights had no more bits than this before anyone quantized them
+    run_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line; `method` is empty where the line is no method."""
+
+    label: str
+    method: str
+    cells: tuple[Cell, ...]
+    marks: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """`head[0]` stands above the labels; `notes` are footnotes, each beginning with its mark."""
+
+    kind: str
+    title: str
+    model: str
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Notes:
+    """Footnotes under construction: the same text gets the same number."""
+
+    def __init__(self):
+        self._numbered: dict[str, str] = {}
+        self._marked: dict[str, None] = {}
+
+    def number(self, text: str) -> str:
+        """The superscript that refers to this text."""
+        return self._numbered.setdefault(visible(text), str(len(self._numbered) + 1).translate(SUPERSCRIPT))
+
+    def mark(self, text: str) -> None:
+        """A footnote that begins with a mark of its own."""
+        self._marked.setdefault(visible(text))
+
+    def lines(self) -> tuple[str, ...]:
+        return (*(f"{number} {text}" for text, number in self._numbered.items()), *self._marked)

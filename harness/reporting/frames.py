@@ -1,0 +1,133 @@
+"""Records as a data frame: what reports and comparisons read. Knows no model and starts no run."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SCHEMA = 1  # the layout of record.json that is read here
+STATUSES = ("done", "diverged", "oom", "failed", "skipped")
+WHOLE = ("metrics", "baseline", "fallbacks")  # kept as they are; everything else becomes dotted columns
+
+
+@dataclass(frozen=True)
+class Records:
+    """What lies below one results directory.
+
+    `frame` has one row per record, sorted by run key, with dotted columns ("scheme.bits", "method.solver.damping").
+    An entry that names a class becomes one column with its target ("method.solver" = "methods.gptq.GPTQ") beside those of
+    its fields. None is a null of the record, NaN a field that the record lacks.
+    """
+
+    frame: pd.DataFrame
+    left_out: tuple[tuple[str, str], ...]  # (place below the results directory, why)
+
+
+def load_records(results_dir: str | Path) -> Records:
+    """Read every `runs/*/record.json`; one that cannot be used is listed with its reason, never raised."""
+    rows, left_out = [], []
+    runs = Path(results_dir) / "runs"
+    for path in sorted(runs.glob("[!.]*/"), key=lambda path: path.name):
+        try:
+            record = _read(path / "record.json")
+        except FileNotFoundError:
+            left_out.append((f"runs/{path.name}", "no record yet: running or interrupted"))
+        except (ValueError, OSError, RecursionError) as error:
+            left_out.append((f"runs/{path.name}/record.json", _one_line(error)))
+        else:
+            rows.append(dict(flatten({key: value for key, value in record.items() if key not in WHOLE}, "")) | _whole(record))
+    rows.sort(key=lambda row: row["run_key"])
+    columns = sorted({name for row in rows for name in row})
+    return Records(pd.DataFrame(rows, columns=columns, dtype=object), tuple(left_out))
+
+
+def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(dotted path, value) of every leaf; lists become tuples of texts."""
+    if not isinstance(value, dict):
+        yield path, tuple(map(_text, value)) if isinstance(value, list) else value
+        return
+    if "_target_" in value:
+        yield path, value["_target_"]
+    for key, inner in value.items():
+        if key != "_target_":
+            yield from flatten(inner, f"{path}.{key}" if path else key)
+
+
+def number(value: Any) -> float | None:
+    """A float, infinities and NaN included (records write them as strings); None for anything else."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def finite(value: Any) -> float | None:
+    """A finite float, or None."""
+    result = number(value)
+    return result if result is not None and math.isfinite(result) else None
+
+
+def _read(path: Path) -> dict:
+    """One record, checked as far as the tables rely on it.
+
+    Raises:
+        ValueError: the file is no record of a known schema; the message says why.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))  # half characters: no file can hold them
+    except ValueError as error:
+        raise ValueError(f"not valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    if record.get("schema") != SCHEMA:
+        raise ValueError(f"unknown schema {record.get('schema')!r}; this version reads schema {SCHEMA}")
+    if record.get("status") not in STATUSES:
+        raise ValueError(f"unknown status {record.get('status')!r}")
+    for group, named in (("model", True), ("method", True), ("eval", False), ("data", False), ("scheme", False)):
+        entry = record.get(group)
+        if named and not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
+            raise ValueError(f"{group}.name is missing")
+        if not isinstance(entry, dict | None):
+            raise ValueError(f"{group} is not a mapping")
+    if not isinstance(record.get("run_key"), str):
+        raise ValueError("run_key is missing")
+    _check_metrics(record.get("metrics"))
+    if isinstance(record.get("baseline"), dict):
+        _check_metrics(record["baseline"].get("metrics"))
+    return record
+
+
+def _check_metrics(metrics: Any) -> None:
+    """A number without its protocol is refused: it could be compared with anything."""
+    if not isinstance(metrics, dict | None):
+        raise ValueError("metrics is not a mapping")
+    for name, metric in (metrics or {}).items():
+        if not isinstance(metric, dict) or number(metric.get("value")) is None:
+            raise ValueError(f"metric {name!r} has no value")
+        if not isinstance(metric.get("protocol"), str):
+            raise ValueError(f"metric {name!r} has no protocol")
+
+
+def _whole(record: dict) -> dict:
+    baseline, fallbacks = record.get("baseline"), record.get("fallbacks")
+    return {
+        "metrics": record.get("metrics") or {},
+        "baseline": (baseline.get("metrics") if isinstance(baseline, dict) else None) or {},
+        "fallbacks": tuple(_text(entry) for entry in fallbacks) if isinstance(fallbacks, list) else (),
+    }
+
+
+def _text(entry: Any) -> str:
+    return entry if isinstance(entry, str) else json.dumps(entry, sort_keys=True)
+
+
+def _one_line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else str(error)  # without the path, which differs between machines
+    return " ".join((text or type(error).__name__).split())

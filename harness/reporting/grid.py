@@ -1,0 +1,201 @@
+"""One table: methods as rows, bits as columns, the float model on top. It belongs to one model, one metric, one protocol."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from harness.reporting.cells import CONFLICT_MARK, FALLBACK_MARK, NOT_RUN, SOURCE_MARK, Cell, Notes, Row, Table
+from harness.reporting.frames import finite
+from harness.reporting.labels import FLOAT, column_label, column_of, column_rank, row_labels, row_rank, signed, visible
+from harness.reporting.measures import Measure, Measurement, mean, summary
+
+Record = Mapping[str, Any]  # one row of the frame, with its label and its measurement
+BITS_ROW = "bits per weight"
+SHOWN_FALLBACKS = 3
+SOURCE_NOTE = (
+    f"{SOURCE_MARK} the weights of this model were already quantized to {{bits}} bits when we got them: "
+    "rankings in these cells are not evidence, so none of them is set in bold"
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a table is about; `reference` is the float model's number, used where no record of it is among the rows."""
+
+    measure: Measure
+    title: str
+    model: str
+    protocol: str
+    reference: Measurement | None
+    notes: Notes = field(default_factory=Notes)
+
+
+def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec: Grid) -> Table:
+    """The table of these records; `measurements` holds the number of each one, or None.
+
+    Raises:
+        ValueError: a measurement was taken under another protocol than the table's.
+    """
+    for measurement in [*measurements, spec.reference]:
+        if measurement is not None and measurement.protocol != spec.protocol:
+            raise ValueError(f"two protocols in one table: {spec.protocol!r} and {measurement.protocol!r}")
+    names = row_labels(records)
+    entries = records.assign(measurement=pd.Series(measurements, records.index, dtype=object), label=names.labels)
+    entries = entries.sort_values("run_key").to_dict("records")
+    floats = [entry for entry in entries if entry["method.name"] == FLOAT]
+    quantized = [entry for entry in entries if entry["method.name"] != FLOAT]
+    reference = next((entry["measurement"] for entry in floats if entry["measurement"]), spec.reference)
+    columns = sorted({column_of(entry) for entry in quantized}, key=lambda column: column_rank(*column))
+    rows = with_bits(with_best(_method_rows(quantized, columns, reference, spec), spec.measure))
+    if reference is not None or floats:
+        rows = [Row(FLOAT, FLOAT, (_float_cell(reference, floats, spec),) * max(1, len(columns))), *rows]
+    head = [column_label(*column) for column in columns] or [spec.measure.title.lower()]
+    usual = f"Where a row does not say: {names.usual}" if names.usual else ""
+    caption = [spec.measure.hint, f"Protocol: {visible(spec.protocol)}", usual]
+    caption = ". ".join(filter(None, caption))
+    return Table(spec.measure.kind, spec.title, spec.model, caption, ("method", *head), tuple(rows), spec.notes.lines())
+
+
+def with_best(rows: list[Row], measure: Measure) -> list[Row]:
+    """The rows with the best cells of every column marked, all that look the same as the best one included."""
+
+    def marked(column: Sequence[Cell]) -> list[Cell]:
+        values = [cell.value for cell in column if cell.value is not None and not cell.doubtful]
+        if not values or not measure.better:
+            return list(column)
+        best = measure.text(max(values, key=lambda value: measure.better * value))
+        return [replace(cell, best=cell.text == best and cell.value is not None and not cell.doubtful) for cell in column]
+
+    columns = [marked(column) for column in zip(*(row.cells for row in rows), strict=True)]
+    return [replace(row, cells=cells) for row, cells in zip(rows, zip(*columns, strict=True), strict=True)]
+
+
+def with_bits(rows: list[Row]) -> list[Row]:
+    """The rows and a last one with the weighed bits of each column; where a column's methods differ, every cell says its own."""
+    columns, last = [], []
+    for column in zip(*(row.cells for row in rows), strict=True):
+        bits = sorted({f"{cell.bits:.2f}" for cell in column if cell.bits is not None}, key=float)
+        differ = len(bits) > 1
+        columns.append([_at_bits(cell) if differ and cell.bits is not None else cell for cell in column])
+        last.append(Cell("–".join([bits[0], bits[-1]] if differ else bits) or NOT_RUN))
+    if all(cell.text == NOT_RUN for cell in last):
+        return rows
+    filled = [replace(row, cells=cells) for row, cells in zip(rows, zip(*columns, strict=True), strict=True)]
+    return [*filled, Row(BITS_ROW, "", tuple(last))]
+
+
+def _method_rows(entries: list[Record], columns: list[tuple], reference: Measurement | None, spec: Grid) -> list[Row]:
+    cells: dict[tuple[str, str], dict[tuple, list[Record]]] = {}
+    for entry in entries:
+        row = cells.setdefault((entry["method.name"], entry["label"]), {})
+        row.setdefault(column_of(entry), []).append(entry)
+    rows = []
+    for method, label in sorted(cells, key=lambda key: row_rank(*key)):
+        found = cells[method, label]
+        row = [_cell(found[column], reference, spec, f"{label} at {column_label(*column)}") if column in found else Cell(NOT_RUN)
+               for column in columns]
+        marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in row) else ""
+        rows.append(Row(label, method, tuple(row), marks))
+    return rows
+
+
+def _cell(entries: list[Record], reference: Measurement | None, spec: Grid, place: str) -> Cell:
+    """All runs of one configuration: their mean over the seeds, or why there is no number."""
+    runs = _one_per_seed(entries)
+    good = [entry for entry in runs if _good(entry)]
+    lost = "".join(dict.fromkeys(_reason(entry, spec.notes) for entry in runs if not _good(entry)))
+    keys = tuple(entry["run_key"] for entry in entries)
+    if not good:
+        return Cell(_state(runs[0], spec.measure), lost, run_keys=keys)
+    scale, text = spec.measure.scale, spec.measure.text
+    values = [entry["measurement"].value * scale for entry in good]
+    value, spread = summary(values)
+    if len(values) == 1 and good[0]["measurement"].spread is not None:
+        spread = good[0]["measurement"].spread * scale
+    detail = [] if spread is None else [f"± {text(spread, value)}"]
+    if len(runs) > 1:
+        detail.append(f"(n={len(good)})" if len(good) == len(runs) else f"(n={len(good)} of {len(runs)}){lost}")
+    if reference is not None and finite(reference.value) is not None:
+        detail.append(f"({signed(text(value - reference.value * scale, value))})")
+    bits = [weighed for weighed in (finite(entry.get("bits_per_weight")) for entry in good) if weighed is not None]
+    doubtful = _doubtful(good[0])
+    if doubtful:
+        spec.notes.mark(SOURCE_NOTE.format(bits=good[0]["model.source_bits"]))
+    marks = (SOURCE_MARK if doubtful else "") + _fallbacks(good, spec.notes, place) + _conflicts(entries, spec, place)
+    return Cell(text(value), " ".join(detail), marks, value, spread, mean(bits) if bits else None, False, doubtful, keys)
+
+
+def _float_cell(reference: Measurement | None, floats: list[Record], spec: Grid) -> Cell:
+    keys = tuple(entry["run_key"] for entry in floats)
+    if reference is None:
+        return Cell(_state(floats[0], spec.measure), _reason(floats[0], spec.notes), run_keys=keys)
+    scale, text = spec.measure.scale, spec.measure.text
+    value, spread = reference.value * scale, None if reference.spread is None else reference.spread * scale
+    known = finite(value) is not None
+    detail = f"± {text(spread, value)}" if known and spread is not None else ""
+    return Cell(text(value), detail, value=value if known else None, spread=spread, run_keys=keys)
+
+
+def _one_per_seed(entries: list[Record]) -> list[Record]:
+    """For every seed the first run that gave a number, or the first one."""
+    chosen: dict[str, Record] = {}
+    for entry in sorted(entries, key=lambda entry: (not _good(entry), entry["run_key"])):
+        chosen.setdefault(repr(entry.get("seed")), entry)
+    return [chosen[seed] for seed in sorted(chosen)]
+
+
+def _good(entry: Record) -> bool:
+    measurement = entry["measurement"]
+    return entry["status"] == "done" and measurement is not None and finite(measurement.value) is not None
+
+
+def _state(entry: Record, measure: Measure) -> str:
+    """What stands in place of a number."""
+    measurement = entry["measurement"]
+    if entry["status"] != "done":
+        return entry["status"]
+    return "not measured" if measurement is None else measure.text(measurement.value)
+
+
+def _reason(entry: Record, notes: Notes) -> str:
+    """The superscript of the footnote that says why a run gave no number."""
+    if entry["status"] == "done":
+        return ""
+    reason = entry.get("reason")
+    measurement = entry["measurement"]
+    reached = f" (reached {measurement.value:.3g})" if measurement is not None else ""
+    return notes.number(f"{entry['status']}: {reason if isinstance(reason, str) and reason else 'no reason recorded'}{reached}")
+
+
+def _doubtful(entry: Record) -> bool:
+    bits, source = finite(entry.get("scheme.bits")), finite(entry.get("model.source_bits"))
+    return bits is not None and source is not None and bits >= source
+
+
+def _fallbacks(entries: list[Record], notes: Notes, place: str) -> str:
+    found = list(dict.fromkeys(text for entry in entries for text in entry["fallbacks"]))
+    if not found:
+        return ""
+    more = len(found) - SHOWN_FALLBACKS
+    shown = "; ".join(found[:SHOWN_FALLBACKS]) + (f"; and {more} more" if more > 0 else "")
+    notes.mark(f"{FALLBACK_MARK} {place}: not everything went as asked: {shown}")
+    return FALLBACK_MARK
+
+
+def _conflicts(entries: list[Record], spec: Grid, place: str) -> str:
+    """The mark of a cell whose runs disagree although configuration and seed are the same."""
+    texts: dict[str, set[str]] = {}
+    for entry in filter(_good, entries):
+        texts.setdefault(repr(entry.get("seed")), set()).add(spec.measure.text(entry["measurement"].value * spec.measure.scale))
+    different = sorted({text for found in texts.values() if len(found) > 1 for text in found})
+    if not different:
+        return ""
+    notes = "; the first run by key is shown"
+    spec.notes.mark(f"{CONFLICT_MARK} {place}: runs of the same configuration and seed gave {', '.join(different)}{notes}")
+    return CONFLICT_MARK
+
+
+def _at_bits(cell: Cell) -> Cell:
+    return replace(cell, detail=f"{cell.detail} @{cell.bits:.2f}".lstrip())

@@ -1,0 +1,168 @@
+"""How tables call things: rows and columns from the configuration, numbers from their size.
+
+No method and no field of a configuration is known here by name, except the order in which well-known methods appear:
+a row is called after its method and whatever else varies, so that a new field shows itself.
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from harness.reporting.frames import finite
+
+METHODS = ("float", "rtn", "gptq", "quantease", "quantease_gptq", "spqr", "vptq", "smoothquant", "awq", "omniquant", "affinequant")
+FLOAT = "float"
+SEPARATOR = " · "
+HEAD = ("scheme.bits", "scheme.group_size")  # what the head of a column says
+USUAL = 0.75  # share of the records from which a value goes without saying
+ABSENT = "absent"
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+\.([A-Za-z_]\w*)")  # package.module.Class
+
+
+class Rows(NamedTuple):
+    """What to call the rows of a table, record by record, and what goes without saying in them."""
+
+    labels: list[str]
+    usual: str  # "" or e.g. "zero_point=integer"
+
+
+def row_labels(records: pd.DataFrame) -> Rows:
+    """Call every record after its method and every other field that varies, e.g. "gptq · range=minmax".
+
+    Fields of a method vary when they differ among the records of that method; fields of the scheme and of the calibration
+    when they differ among all of them. Of the latter, a value that at least `USUAL` of the records share is said once for
+    the whole table. The model, the evaluation and the seed are not part of a row's name.
+    """
+    quantized = records[records["method.name"] != FLOAT]
+    shared = varying(quantized, [name for name in records if name.startswith(("scheme.", "data.")) and name not in HEAD])
+    own = [name for name in records if name.startswith("method.") and name != "method.name"]
+    by_method = {method: shared + varying(group, own) for method, group in quantized.groupby("method.name")}
+    names = short_names(sorted({name for fields in by_method.values() for name in fields}))
+    texts = {name: value_texts(records[name]) for name in names}
+    is_float = (records["method.name"] == FLOAT).to_list()
+    usual = {name: _usual([text for text, skip in zip(texts[name], is_float, strict=True) if not skip]) for name in shared}
+    labels = []
+    for place, method in enumerate(records["method.name"]):
+        fields = [(names[name], texts[name][place]) for name in by_method.get(method, []) if texts[name][place] != usual.get(name)]
+        labels.append(SEPARATOR.join([visible(method)] + [f"{name}={text}" for name, text in fields if text is not None]))
+    return Rows(labels, SEPARATOR.join(f"{names[name]}={text}" for name, text in usual.items() if text is not None))
+
+
+def varying(records: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The columns in which these records differ.
+
+    A field that only some records have counts, unless it belongs to a part that is already known to differ: the damping
+    of an initial solution says nothing beside the fact that some runs have no initial solution.
+    """
+    found: list[str] = []
+    for name in sorted(columns):
+        values = {_identity(value) for value in records[name]}
+        inherited = any(name.startswith(parent + ".") for parent in found)
+        if len(values - {ABSENT}) > 1 or (len(values) > 1 and not inherited):
+            found.append(name)
+    return found
+
+
+def _usual(texts: Sequence[str | None]) -> str | None:
+    """The text that nearly all of these share, or None."""
+    text, count = Counter(texts).most_common(1)[0]
+    return text if count >= USUAL * len(texts) else None
+
+
+def short_names(columns: Sequence[str]) -> dict[str, str]:
+    """The shortest ending of each dotted name that no other one shares."""
+    endings = {name: [".".join(name.split(".")[-count:]) for count in range(1, name.count(".") + 2)] for name in columns}
+    shared = {ending: sum(ending in other for other in endings.values()) for name in columns for ending in endings[name]}
+    return {name: visible(next((e for e in endings[name] if shared[e] == 1), name)) for name in columns}
+
+
+def value_texts(values: Sequence[Any]) -> list[str | None]:
+    """The values of one field, short unless that would make two of them look the same; None where the field is absent."""
+    short = [None if _identity(value) is ABSENT else value_text(value) for value in values]
+    if len({_identity(value) for value in values}) == len(set(short)):
+        return short
+    return [None if _identity(value) is ABSENT else visible(str(value)) for value in values]
+
+
+def value_text(value: Any) -> str:
+    """One value of a configuration; a class is called by its name in lower case."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return visible(",".join(value)) or "none"
+    target = TARGET.fullmatch(value) if isinstance(value, str) else None
+    return target[2].lower() if target else visible(str(value))
+
+
+def settings(record: Mapping[str, Any], group: str) -> str:
+    """One group of a record's configuration on one line, e.g. "wiki · samples=32 · window=512"."""
+    fields = [name for name in record if name.startswith(group + ".") and _identity(record[name]) is not ABSENT]
+    rest = [f"{visible(name.removeprefix(group + '.'))}={value_text(record[name])}" for name in fields if name != f"{group}.name"]
+    return SEPARATOR.join([value_text(record.get(f"{group}.name")), *rest])
+
+
+def column_of(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(bits, group size) of a record, None for what it lacks."""
+    bits, group_size = (record.get(name) for name in HEAD)
+    return bits if present(bits) else None, group_size if present(group_size) else None
+
+
+def column_label(bits: Any, group_size: Any) -> str:
+    """The head of a column: "3", or "4 g32" with groups of 32 columns."""
+    if bits is None:
+        return "own format"
+    return value_text(bits) + (f" g{value_text(group_size)}" if group_size is not None else "")
+
+
+def column_rank(bits: Any, group_size: Any) -> tuple:
+    """Many bits before few; whole channels before groups, wide groups before narrow ones."""
+    return (-_magnitude(bits, default=0), -_magnitude(group_size, default=math.inf), str(bits), str(group_size))
+
+
+def row_rank(method: str, label: str) -> tuple:
+    """Well-known methods in their usual order, others after them by name; numbers inside labels by value."""
+    known = METHODS.index(method) if method in METHODS else len(METHODS)
+    pieces = tuple((0, float(piece), "") if piece.isdecimal() else (1, 0.0, piece) for piece in re.split(r"([0-9]{1,15})", label))
+    return (known, method, pieces, label)
+
+
+def visible(text: str) -> str:
+    """The text with nothing hidden in it: control, formatting and separator characters, line breaks too, get a visible form."""
+    return "".join(_visible(character) for character in text)
+
+
+def signed(text: str) -> str:
+    """A formatted difference with its sign, the typographic minus; none on what rounds to zero."""
+    if not text.strip("-0."):
+        return text.lstrip("-")
+    return "−" + text[1:] if text.startswith("-") else "+" + text
+
+
+def present(value: Any) -> bool:
+    """Whether a field is there and not null."""
+    return value is not None and _identity(value) is not ABSENT
+
+
+def _identity(value: Any) -> str:
+    return ABSENT if isinstance(value, float) and math.isnan(value) else f"{type(value).__name__} {value!r}"
+
+
+def _magnitude(value: Any, default: float) -> float:
+    return default if finite(value) is None else float(value)
+
+
+def _visible(character: str) -> str:
+    if ord(character) < 32:
+        return chr(0x2400 + ord(character))  # the picture of the control character
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"):
+        return f"\\u{ord(character):04x}"
+    return character

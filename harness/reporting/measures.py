@@ -1,0 +1,84 @@
+"""What is measured: its unit, its direction, how many digits it deserves, and under which protocol a number was taken."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.reporting.labels import visible
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number and the conditions that make it comparable. A perplexity does not exist without its protocol."""
+
+    value: float
+    spread: float | None  # standard error
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A kind of number.
+
+    `better` is +1 where more is better, -1 where less is, 0 where nothing is known. Values are multiplied by `scale` for
+    display; `digits` are significant ones, `decimals` fixed ones (None: as many as `digits` ask for).
+    """
+
+    kind: str
+    title: str
+    hint: str
+    better: int
+    scale: float = 1.0
+    digits: int = 4
+    decimals: int | None = None
+    order: int = 9
+
+    def text(self, value: float, like: float | None = None) -> str:
+        """`value`, already scaled, with the digits that a number of the size of `like` (default: itself) gets."""
+        if not math.isfinite(value):
+            return "nan" if math.isnan(value) else ("−inf" if value < 0 else "inf")
+        size = abs(value if like is None else like)
+        if self.decimals is not None and size < 100:
+            return f"{value:.{self.decimals}f}"
+        if size and not 1e-4 <= size < 1e5:
+            return _scientific(value)
+        decimals = self.digits - 1 - math.floor(math.log10(size)) if size else self.digits - 1
+        return f"{value:.{max(0, decimals)}f}"
+
+
+def _scientific(value: float) -> str:
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+LAYER_ERROR = Measure(
+    "layer_error", "Layer error", "Mean over layers of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ); lower is better", -1, digits=3
+)
+
+KINDS = {
+    "perplexity": Measure("perplexity", "Perplexity", "Lower is better", -1, decimals=2, order=0),
+    "acc": Measure("acc", "Accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=1),
+    "acc_norm": Measure(
+        "acc_norm", "Length-normalised accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=2
+    ),
+}
+
+
+def measure_of(metric: str) -> tuple[Measure, str]:
+    """The measure and the subject of a metric's name: "perplexity/wiki" is a perplexity on wiki."""
+    kind, _, subject = metric.partition("/")
+    return KINDS.get(kind) or Measure(kind, visible(kind), "", 0), visible(subject)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; infinite where the sum leaves float64."""
+    with np.errstate(all="ignore"):
+        return float(np.mean(values))
+
+
+def summary(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; the latter is None for a single value."""
+    with np.errstate(all="ignore"):
+        return mean(values), float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -1,0 +1,55 @@
+"""The look of figures: the same colour and marker for the same method everywhere, readable in greyscale too."""
+
+import hashlib
+
+# Colours that people with colour blindness can tell apart (after Okabe and Ito), each with its own marker.
+METHODS = {
+    "float": ("#222222", ""),
+    "rtn": ("#7A7A7A", "s"),
+    "gptq": ("#0072B2", "o"),
+    "quantease": ("#D55E00", "^"),
+    "quantease_gptq": ("#8C2D04", "v"),
+    "spqr": ("#009E73", "D"),
+    "vptq": ("#CC79A7", "P"),
+    "smoothquant": ("#3FA7D6", "X"),
+    "awq": ("#C99700", "p"),
+    "omniquant": ("#6A51A3", "h"),
+    "affinequant": ("#A6611A", "<"),
+}
+OTHERS = ("#1B7837", "#B2182B", "#4D4D9F", "#00868B", "#8B5A8C", "#5B7F00")
+OTHER_MARKERS = (">", "d", "*", "8", "H")
+LINES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)), (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)))
+
+FIGURE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": "#333333",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "ytick.minor.size": 0,
+    "savefig.facecolor": "white",
+}
+
+
+def colour_and_marker(method: str) -> tuple[str, str]:
+    """Fixed for the methods we know; for any other one derived from its name alone."""
+    if method in METHODS:
+        return METHODS[method]
+    digest = hashlib.sha256(method.encode("utf-8", "replace")).digest()
+    return OTHERS[digest[0] % len(OTHERS)], OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
+
+
+def line_style(variant: int) -> str | tuple:
+    """The line of the n-th variant of a figure, counted from 0."""
+    return LINES[variant % len(LINES)]

@@ -1,0 +1,156 @@
+"""Which tables a set of records makes: per model every metric under every protocol, then layer errors, then costs."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from harness.reporting.cells import Cell, Row, Table
+from harness.reporting.frames import finite, number
+from harness.reporting.grid import Grid, grid
+from harness.reporting.labels import (
+    FLOAT,
+    SEPARATOR,
+    column_label,
+    column_of,
+    column_rank,
+    present,
+    row_labels,
+    row_rank,
+    settings,
+    value_text,
+    varying,
+    visible,
+)
+from harness.reporting.measures import LAYER_ERROR, Measurement, mean, measure_of
+
+DESCRIPTIVE = ("model.name", "model.id", "model.revision", "model.source_bits", "model.family")  # implied by the bytes
+COSTS = (  # head, column of the records, unit, decimals
+    ("bits per weight", "bits_per_weight", 1, 3),
+    ("outliers, %", "outlier_share", 0.01, 2),
+    ("quantize, s", "seconds.quantize", 1, 1),
+    ("whole run, s", "seconds.total", 1, 1),
+    ("peak memory, GiB", "peak_memory_bytes.cpu", 2**30, 2),
+    ("peak GPU memory, GiB", "peak_memory_bytes.gpu", 2**30, 2),
+)
+COST_CAPTION = (
+    "Bits per weight: everything that is stored for the quantized linears, weighed, over their number of weights. "
+    "Seconds are those of the machine that ran it; calibration statistics that a sweep shares count only where they were computed."
+)
+
+
+def build_tables(records: pd.DataFrame) -> list[Table]:
+    """All tables of these records, in the order of a report."""
+    tables: list[Table] = []
+    for model, group in by_model(records):
+        tables += metric_tables(model, group)
+        quantized = group[group["method.name"] != FLOAT].reset_index(drop=True)
+        if len(quantized):
+            tables += layer_error_tables(model, quantized) + cost_tables(model, quantized)
+    return tables
+
+
+def by_model(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(label, its records) of each model. The bytes, dtype and bos policy make a model, whatever it is called."""
+    known = zip(_column(records, "model.fingerprint"), _column(records, "model.id"), strict=True)
+    content = [fingerprint if present(fingerprint) else origin for fingerprint, origin in known]
+    records = records.assign(**{"model.fingerprint": pd.Series(content, records.index, dtype=object)})
+    identity = [name for name in records if name.startswith("model.") and name not in DESCRIPTIVE]
+    models = [(min(group["model.name"]), key, group) for key, group in records.groupby(_joined(records, identity))]
+    for name, _, group in sorted(models, key=lambda model: model[:2]):
+        namesakes = pd.concat([other for called, _, other in models if called == name])
+        fields = [(field.removeprefix("model."), value_text(group[field].iloc[0])[:20]) for field in varying(namesakes, identity)]
+        yield SEPARATOR.join([visible(name), *(f"{visible(field)}={text}" for field, text in fields)]), group.reset_index(drop=True)
+
+
+def metric_tables(model: str, records: pd.DataFrame) -> list[Table]:
+    """One table for every metric and protocol under which any record, or its baseline, was measured.
+
+    A run that ended without numbers appears in the tables of its evaluation.
+    """
+    evaluations = _joined(records, [name for name in records if name.startswith("eval.")])
+    without_numbers = (records["status"] != "done") & ~records["metrics"].map(bool)
+    tables = []
+    for metric, protocol in _measured(records):
+        own = records["metrics"].map(lambda found: _measurement(found, metric, protocol))  # noqa: B023 (called at once)
+        references = records["baseline"].map(lambda found: _measurement(found, metric, protocol))  # noqa: B023
+        concerned = set(evaluations[own.notna() | references.notna()])
+        members = own.notna() | (without_numbers & evaluations.isin(concerned))
+        reference = next((found for found in references.dropna()), None)
+        measure, subject = measure_of(metric)
+        title = f"{measure.title} on {subject}" if subject else measure.title
+        tables.append(grid(records[members], own[members].to_list(), Grid(measure, title, model, protocol, reference)))
+    return tables
+
+
+def layer_error_tables(model: str, records: pd.DataFrame) -> list[Table]:
+    """One table for every calibration: errors are weighted by the activations it gave, and comparable under the same ones."""
+    calibrations = pd.Series([settings(record, "data") for record in records.to_dict("records")], dtype=object)
+    tables = []
+    for calibration, group in records.groupby(calibrations):
+        protocol = f"calibrated on {calibration}"
+        errors = [number(value) for value in _column(group, "layer_error.mean")]
+        missing = group["status"].ne("done").to_list()
+        measurements = [
+            None if error is None or (error != error and gone) else Measurement(error, None, protocol)
+            for error, gone in zip(errors, missing, strict=True)
+        ]
+        tables.append(grid(group, measurements, Grid(LAYER_ERROR, LAYER_ERROR.title, model, protocol, None)))
+    return tables
+
+
+def cost_tables(model: str, records: pd.DataFrame) -> list[Table]:
+    """What each row of the other tables costs in bits, seconds and memory; means over seeds."""
+    names = row_labels(records)
+    entries = records.assign(label=names.labels)
+    entries = entries[entries["status"].isin(("done", "diverged"))]
+    costs = [cost for cost in COSTS if cost[1] in entries and any(finite(value) for value in entries[cost[1]])]
+    if not costs:
+        return []
+    groups: dict[tuple, list[dict]] = {}
+    for entry in entries.to_dict("records"):
+        key = (entry["label"], entry["method.name"], *column_of(entry))
+        groups.setdefault((row_rank(key[1], key[0]), column_rank(*key[2:]), key), []).append(entry)
+    rows = []
+    for (_, _, (label, method, *column)), group in sorted(groups.items(), key=lambda item: item[0][:2]):
+        keys = tuple(sorted(entry["run_key"] for entry in group))
+        cells = [_cost([entry[name] for entry in group], unit, decimals, keys) for _, name, unit, decimals in costs]
+        rows.append(Row(label, method, (Cell(column_label(*column), run_keys=keys), *cells)))
+    head = ("method", "bits", *[title for title, *_ in costs])
+    caption = COST_CAPTION + (f" Where a row does not say: {names.usual}" if names.usual else "")
+    return [Table("cost", "Size, time and memory", model, caption, head, tuple(rows))]
+
+
+def _cost(values: list, unit: float, decimals: int, run_keys: tuple[str, ...]) -> Cell:
+    known = sorted(value for value in map(finite, values) if value is not None)
+    if not known:
+        return Cell("–", run_keys=run_keys)
+    value = mean(known) / unit
+    return Cell(f"{value:.{decimals}f}", value=value, run_keys=run_keys)
+
+
+def _measured(records: pd.DataFrame) -> list[tuple[str, str]]:
+    """(metric, protocol) of everything that was measured, in the order of a report."""
+    found = {
+        (name, metric["protocol"])
+        for column in ("metrics", "baseline")
+        for metrics in records[column]
+        for name, metric in metrics.items()
+    }
+    return sorted(found, key=lambda pair: (measure_of(pair[0])[0].order, pair))
+
+
+def _measurement(metrics: dict, metric: str, protocol: str) -> Measurement | None:
+    found = metrics.get(metric)
+    if found is None or found["protocol"] != protocol:
+        return None
+    return Measurement(number(found["value"]), finite(found.get("stderr")), protocol)
+
+
+def _joined(records: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """One string per record that is equal exactly where all these columns are."""
+    texts = map(repr, zip(*(records[name] for name in columns), strict=True)) if columns else [""] * len(records)
+    return pd.Series(list(texts), index=records.index, dtype=object)
+
+
+def _column(records: pd.DataFrame, name: str) -> list:
+    return records[name].to_list() if name in records else [None] * len(records)

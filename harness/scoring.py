@@ -1,0 +1,158 @@
+"""The language model that lm-eval talks to: log-likelihoods from a model in memory, and nothing done to it.
+
+lm-eval's own wrapper ties the embeddings again, may add a padding token to the tokenizer, and keeps the logits of
+every position. Here the model and the tokenizer are only read, and a request whose input is the beginning of another's
+costs nothing: both are read off the same forward pass. Scores equal the wrapper's up to rounding.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from torch import Tensor, nn
+
+from harness.config import Bos
+from harness.errors import UserError
+
+LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor: bounds memory, moves no number
+
+
+@dataclass
+class Row:
+    """One input of a forward pass and what is read off it."""
+
+    tokens: tuple[int, ...]
+    reads: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)  # request, first position, continuation
+
+    def positions(self) -> set[int]:
+        """Positions whose logits are needed: position p predicts token p + 1."""
+        return {first + offset for _, first, continuation in self.reads for offset in range(len(continuation))}
+
+
+class Scorer(TemplateLM):
+    """Scores (context, continuation) pairs with a causal model.
+
+    Args:
+        batch_tokens: tokens (padding included) of one forward pass; a single longer row still runs.
+        max_length: longest input in tokens; a longer one loses its beginning, as in lm-eval, and is counted in `truncated`.
+        on_batch: called with (rows done, rows in all).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer,
+        bos: Bos,
+        batch_tokens: int,
+        max_length: int,
+        on_batch: Callable[[int, int], None] | None = None,
+    ):
+        super().__init__()
+        if bos is Bos.window and tokenizer.bos_token_id is None:
+            raise UserError("model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.bos = bos
+        self.batch_tokens = batch_tokens
+        self.max_length = max_length
+        self.on_batch = on_batch
+        self.truncated = 0
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What an empty context becomes."""
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
+        if add_special_tokens is not None:
+            return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
+        tokens = self.tokenizer.encode(string, add_special_tokens=self.bos is Bos.stream)
+        return [self.tokenizer.bos_token_id, *tokens] if self.bos is Bos.window else tokens
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests, disable_tqdm: bool = True):
+        raise NotImplementedError("rolling perplexity: use harness.evaluation.perplexity")
+
+    def generate_until(self, requests, disable_tqdm: bool = True):
+        raise NotImplementedError("tasks that generate text are not supported")
+
+    def _loglikelihood_tokens(self, requests: Sequence[tuple], **kwargs) -> list[tuple[float, bool]]:
+        """Summed log-probability of every continuation, and whether each of its tokens is the most likely one."""
+        self.truncated += sum(len(context) + len(continuation) - 1 > self.max_length for _, context, continuation in requests)
+        rows = plan([(context, continuation) for _, context, continuation in requests], self.max_length)
+        answers: list[tuple[float, bool]] = [(float("nan"), False)] * len(requests)
+        done = 0
+        for batch in self._batches(rows):
+            for request, answer in self._score(batch):
+                answers[request] = answer
+            done += len(batch)
+            if self.on_batch:
+                self.on_batch(done, len(rows))
+        return answers
+
+    def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
+        vocabulary = self.model.config.get_text_config().vocab_size
+        batch: list[Row] = []
+        positions: set[int] = set()
+        for row in rows:  # longest first, so the first row of a batch is its width
+            together = positions | row.positions()
+            count = len(batch) + 1
+            full = count * len(batch[0].tokens) > self.batch_tokens if batch else False
+            if batch and (full or count * len(together) * vocabulary > LOGITS_AT_ONCE):
+                yield batch
+                batch, together = [], row.positions()
+            batch, positions = [*batch, row], together
+        if batch:
+            yield batch
+
+    @torch.no_grad()
+    def _score(self, batch: list[Row]) -> Iterator[tuple[int, tuple[float, bool]]]:
+        width = len(batch[0].tokens)
+        # The model is causal: what stands to the right of a row cannot change it, so any token pads.
+        inputs = torch.tensor([row.tokens + (0,) * (width - len(row.tokens)) for row in batch])
+        positions = sorted(set().union(*(row.positions() for row in batch)))
+        column = {position: index for index, position in enumerate(positions)}
+        logits = logits_at(self.model, inputs, torch.tensor(positions)).float()
+        log_norm, best = logits.logsumexp(-1), logits.argmax(-1)
+        for index, row in enumerate(batch):
+            for request, first, continuation in row.reads:
+                columns = [column[first + offset] for offset in range(len(continuation))]
+                tokens = torch.tensor(continuation, device=logits.device)
+                scores = logits[index, columns, tokens] - log_norm[index, columns]
+                yield request, (float(scores.double().sum()), bool((best[index, columns] == tokens).all()))
+
+
+def plan(pairs: Sequence[tuple[list[int], list[int]]], max_length: int) -> list[Row]:
+    """Rows that cover all (context, continuation) pairs, longest first; inputs that begin another share its row."""
+    reads = []
+    for request, (context, continuation) in enumerate(pairs):
+        tokens = tuple(context + continuation)[-(max_length + 1) :][:-1]
+        first = len(tokens) - len(continuation)
+        if first < 0:
+            raise ValueError(f"continuation of {len(continuation)} tokens does not fit max_length={max_length}")
+        reads.append((tokens, request, first, tuple(continuation)))
+    rows: list[Row] = []
+    for tokens, *read in sorted(reads, reverse=True):  # in this order an input follows those it begins
+        if not rows or rows[-1].tokens[: len(tokens)] != tokens:
+            rows.append(Row(tokens))
+        rows[-1].reads.append(tuple(read))
+    return sorted(rows, key=lambda row: (-len(row.tokens), row.tokens))
+
+
+def logits_at(model: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
+    """Logits (rows, positions, vocabulary) at the given positions of every row; the head skips the others if it can."""
+    device = model.get_input_embeddings().weight.device
+    inputs, positions = inputs.to(device), positions.to(device)
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        return model(input_ids=inputs, use_cache=False, logits_to_keep=positions).logits
+    return model(input_ids=inputs, use_cache=False).logits[:, positions]

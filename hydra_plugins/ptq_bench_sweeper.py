@@ -1,0 +1,22 @@
+"""Where Hydra looks for plugins. Hydra imports this in every program of the environment, so it imports nothing heavy."""
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class CheckedSweeper(Sweeper):
+    """`hydra/sweeper=checked`: see `harness.sweep`."""
+
+    def __init__(self, grids: list[str] | None, plan: bool):
+        self.grids, self.plan = list(grids or [""]), plan
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        from harness.sweep import Sweep
+
+        sweep = Sweep(self.hydra_context, self.task_function, self.config)
+        points = sweep.points(self.grids, arguments)
+        sweep.show(points) if self.plan else sweep.run(points)

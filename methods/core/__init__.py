@@ -1,0 +1,1 @@
+"""The contracts every method is written against, and the algebra they share."""

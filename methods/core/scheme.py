@@ -1,0 +1,46 @@
+"""What a sweep varies under every method: how many bits, how they are spaced, who shares them."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ZeroPoint(Enum):
+    """How an asymmetric grid says where zero lies."""
+
+    integer = "integer"  # one of the codes decodes to exactly 0
+    float = "float"  # the lowest grid point is stored as a float offset
+
+
+class RangeRule(Enum):
+    """How the end points of a grid are chosen."""
+
+    minmax = "minmax"  # the extreme weights
+    search = "search"  # the shrunken range with the least squared rounding error
+    search_hessian = "search_hessian"  # the same, each column weighted by its Hessian diagonal
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The number format of the weights, independent of the method that fills it.
+
+    Raises:
+        ValueError: a field is outside the range that the storage can hold; the message names it.
+    """
+
+    bits: int
+    group_size: int | None  # columns that share one scale; None: the whole output channel
+    symmetric: bool
+    zero_point: ZeroPoint
+    range: RangeRule
+
+    def __post_init__(self):
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"scheme.bits={self.bits}: must be between 2 and 8")
+        if self.group_size is not None and self.group_size < 1:
+            raise ValueError(f"scheme.group_size={self.group_size}: must be at least 1, or null for one group per output channel")
+        if self.symmetric and self.zero_point is ZeroPoint.float:
+            raise ValueError("scheme.zero_point=float: a symmetric grid has no zero point; set scheme.symmetric=false")
+
+    @property
+    def max_code(self) -> int:
+        return 2**self.bits - 1

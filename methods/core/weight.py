@@ -1,0 +1,69 @@
+"""Quantized weights: how they decode, and exactly what is stored for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from methods.core.grid import Grid
+from methods.kernels.packing import pack, unpack
+
+
+class QuantizedWeight(Protocol):
+    """A rounded matrix. Bits are weighed on `tensors()`, so that nothing stored goes uncounted."""
+
+    def dequantize(self) -> Tensor:
+        """The weight as the model will use it, (out, in), in the dtype it was solved in."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Exactly what a checkpoint stores, packed."""
+        ...
+
+    def layout(self) -> dict:
+        """What `restore` needs besides the tensors: small, JSON-able, starts with `kind`."""
+        ...
+
+
+def bits_per_weight(tensors: Mapping[str, Tensor], numel: int) -> float:
+    """Stored bits per original entry: 8 * bytes / numel of what `QuantizedWeight.tensors()` gave."""
+    return 8 * sum(tensor.nbytes for tensor in tensors.values()) / numel
+
+
+@dataclass(frozen=True)
+class UniformWeight:
+    """Codes on a uniform grid, one scale and zero per output channel and group."""
+
+    codes: Tensor  # (out, in) uint8
+    grid: Grid
+
+    def dequantize(self) -> Tensor:
+        return self.grid.decode(self.codes)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"codes": pack(self.codes, self.grid.bits), **self.grid.tensors()}
+
+    def layout(self) -> dict:
+        return {"kind": "uniform", "shape": list(self.codes.shape), "grid": self.grid.layout()}
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], layout: dict) -> "UniformWeight":
+        out_features, in_features = layout["shape"]
+        grid = Grid.restore(tensors, layout["grid"], in_features)
+        codes = unpack(tensors["codes"], grid.bits, out_features * in_features)
+        return cls(codes.view(out_features, in_features), grid)
+
+
+KINDS = {"uniform": UniformWeight}
+
+
+def restore(tensors: dict[str, Tensor], layout: dict) -> QuantizedWeight:
+    """The inverse of `tensors()` and `layout()`.
+
+    Raises:
+        ValueError: the layout names a kind of weight that this version does not know.
+    """
+    if layout.get("kind") not in KINDS:
+        raise ValueError(f"unknown kind of quantized weight {layout.get('kind')!r}; known: {', '.join(KINDS)}")
+    return KINDS[layout["kind"]].restore(tensors, layout)

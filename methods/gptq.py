@@ -1,0 +1,110 @@
+"""GPTQ: columns rounded one after another, each error made up for by the columns not yet rounded.
+
+Frantar, Ashkboos, Hoefler, Alistarh: GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers, ICLR 2023, arXiv 2210.17323. Algorithm 1 with lazy updates in blocks; act-order and static groups as in the authors' code.
+
+    paper                        code
+    H + lambda I                 hessian, `damping` times its mean diagonal added
+    Cholesky(H^-1)^T = U         inverse of UpperFactor.upper, R
+    w_k after updates by j < k   target_k = w_k - sum over j < k of (q_j - w_j) R_jk / R_kk
+    B                            block_size
+
+The second form of the target is the same number without the inverse (Chee, Cai, Kuleshov, De Sa: QuIP, arXiv 2307.13304,
+theorem 6), and makes GPTQ one sweep of `methods.core.descent` with a triangular feedback.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.core.descent import Descent, Feedback
+from methods.core.grid import Grid
+from methods.core.linalg import upper_factor
+from methods.core.problem import LayerProblem, Solution
+from methods.core.ranges import find_grid, fit_grid
+from methods.core.scheme import RangeRule, Scheme
+from methods.core.weight import UniformWeight
+from methods.kernels.threads import over_rows
+
+
+@dataclass(frozen=True)
+class GPTQ:
+    """
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    damping: float  # added to the diagonal, relative to its mean
+    block_size: int  # columns between two matrix products; changes no result but rounding noise
+    act_order: bool  # round the columns with the largest diagonal first
+    static_groups: bool  # fit the grids of all groups on the original weights, before any rounding
+
+    rows_independent: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.damping < 0:
+            raise ValueError(f"method.solver.damping={self.damping}: must not be negative")
+        if self.block_size < 1:
+            raise ValueError(f"method.solver.block_size={self.block_size}: must be at least 1")
+
+    def skip_reason(self, scheme: Scheme) -> str | None:
+        return None
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        order = column_order(problem.hessian, self.act_order)
+        factor = upper_factor(problem.hessian[order][:, order], self.damping)
+        weight = problem.weight[:, order]
+        if self.static_groups or problem.scheme.group_size is None or problem.ranges is not None:
+            values, grid = self._round(weight, factor.upper, find_grid(problem).columns(order))
+        else:
+            searches = problem.scheme.range is RangeRule.search_hessian
+            importance = torch.diagonal(problem.hessian)[order] if searches else None
+            values, grid = self._round_fitting(weight, factor.upper, problem.scheme, importance)
+        back = torch.argsort(order)
+        grid = grid.columns(back)
+        return Solution(UniformWeight(grid.encode(values[:, back]), grid), {"damping": factor.damping}, factor.fallbacks)
+
+    def _round(self, weight: Tensor, upper: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """The rounded values on a given grid, and that grid."""
+        feedback = Feedback.of(triangular_feedback(upper).to(weight.dtype))
+
+        def one_sweep(rows: slice) -> Tensor:
+            descent = Descent(weight[rows], weight[rows], feedback, grid.rows(rows), self.block_size)
+            descent.sweep(rounded=True)
+            return descent.values
+
+        return torch.cat(over_rows(one_sweep, len(weight), weight.device)), grid
+
+    def _round_fitting(self, weight: Tensor, upper: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Grid]:
+        """The rounded values, and a grid whose groups were fitted each on what was left to round when it began."""
+        values, grids = weight.clone(), []
+        for first in range(0, weight.shape[1], scheme.group_size):
+            group = slice(first, first + scheme.group_size)
+            inside = upper[group, group].to(weight.dtype)
+            owed = (weight[:, :first] - values[:, :first]) @ upper[:first, group].to(weight.dtype)
+            now = weight[:, group] + torch.linalg.solve_triangular(inside, owed, upper=True, left=False)
+            grids.append(fit_grid(now, scheme, None if importance is None else importance[group]))
+            values[:, group], _ = self._round(now, upper[group, group], grids[-1])
+        return values, _side_by_side(grids)
+
+
+def column_order(hessian: Tensor, act_order: bool) -> Tensor:
+    """The order in which columns are rounded: by falling diagonal, ties in place; or as they are."""
+    if not act_order:
+        return torch.arange(len(hessian), device=hessian.device)
+    return torch.argsort(torch.diagonal(hessian), descending=True, stable=True)
+
+
+def triangular_feedback(upper: Tensor) -> Tensor:
+    """[k, j] = -R_jk / R_kk for j < k."""
+    return -(upper / torch.diagonal(upper)).T.tril(-1)
+
+
+def _side_by_side(grids: list[Grid]) -> Grid:
+    """One grid of many groups from grids of one group each."""
+    index = torch.arange(len(grids), device=grids[0].scale.device).repeat_interleave(grids[0].group_index.numel())
+    scale, zero = (torch.cat([getattr(grid, name) for grid in grids], 1) for name in ("scale", "zero"))
+    offset = None if grids[0].offset is None else torch.cat([grid.offset for grid in grids], 1)
+    return replace(grids[0], scale=scale, zero=zero, group_index=index, offset=offset)

@@ -1,0 +1,41 @@
+"""Which of several candidate grids rounds each group of weights best."""
+
+import torch
+from torch import Tensor
+
+from methods.kernels import range_search_numba
+
+
+def best_shrink(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int) -> Tensor:
+    """The candidate with the least (importance-weighted) sum of squared rounding errors; the first of equals.
+
+    Args:
+        grouped: (out, groups, size) weights.
+        scales, zeros: (out, groups, candidates).
+        importance: (groups, size) non-negative, or None for 1 everywhere.
+
+    Returns:
+        (out, groups) int64 index.
+    """
+    if grouped.device.type == "cpu" and grouped.dtype in (torch.float32, torch.float64):
+        if importance is None:
+            importance = grouped.new_ones(grouped.shape[1:])
+        best = torch.empty(grouped.shape[:2], dtype=torch.int64)
+        arrays = (values.contiguous().numpy() for values in (grouped, scales, zeros, importance))
+        range_search_numba.best_shrink(*arrays, max_code, best.numpy())
+        return best
+    return reference(grouped, scales, zeros, importance, max_code)
+
+
+def reference(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int) -> Tensor:
+    """The search in plain torch, one candidate at a time, for any device."""
+    index = torch.zeros(grouped.shape[:2], dtype=torch.int64, device=grouped.device)
+    least = torch.full(index.shape, torch.inf, dtype=grouped.dtype, device=grouped.device)
+    for candidate in range(scales.shape[-1]):
+        scale, zero = scales[..., candidate, None], zeros[..., candidate, None]
+        rounded = grouped.div(scale).add_(zero).round_().clamp_(0, max_code).sub_(zero).mul_(scale)
+        squares = rounded.sub_(grouped).square_()
+        cost = squares.sum(-1) if importance is None else (squares * importance).sum(-1)
+        better = cost < least
+        least, index = torch.where(better, cost, least), index.masked_fill(better, candidate)
+    return index

@@ -1,0 +1,102 @@
+"""QuantEase: cyclic coordinate descent on the layer's output error, every coordinate set to its exact minimiser.
+
+Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-based Quantization for Language Models, arXiv 2309.01885.
+
+    paper             code
+    Sigma = X X^T     hessian (its scale cancels)
+    W, W^             weight, values
+    beta_ij           target: W_ij - sum over k != j of (W^ - W)_ik Sigma_kj / Sigma_jj
+    -Sigma_kj / Sigma_jj   feedback[j, k], with a zero diagonal
+    q_i               grid
+
+One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.core.descent` does it block by block.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.core.descent import Descent, Feedback
+from methods.core.linalg import live_hessian
+from methods.core.problem import LayerProblem, LayerSolver, Solution
+from methods.core.ranges import find_grid
+from methods.core.scheme import Scheme
+from methods.core.weight import UniformWeight
+from methods.gptq import column_order
+from methods.kernels.threads import over_rows
+
+
+@dataclass(frozen=True)
+class QuantEase:
+    """
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    sweeps: int  # passes over all columns
+    relax_every: int | None  # of so many sweeps the second leaves the weights unrounded; None: all round
+    settle: int  # the last so many sweeps always round
+    start: LayerSolver | None  # where the descent starts, and whose grid it keeps; None: the float weight
+    act_order: bool  # visit the columns with the largest diagonal first
+    block_size: int  # columns between two matrix products; changes no result but rounding noise
+
+    rows_independent: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.sweeps < 0:
+            raise ValueError(f"method.solver.sweeps={self.sweeps}: must not be negative")
+        if self.relax_every is not None and self.relax_every < 2:
+            raise ValueError(f"method.solver.relax_every={self.relax_every}: must be at least 2, or null for no relaxed sweeps")
+        if self.settle < 1:
+            raise ValueError(f"method.solver.settle={self.settle}: must be at least 1, for the last sweep has to round")
+        if self.block_size < 1:
+            raise ValueError(f"method.solver.block_size={self.block_size}: must be at least 1")
+
+    def skip_reason(self, scheme: Scheme) -> str | None:
+        return None if self.start is None else self.start.skip_reason(scheme)
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        begin = None if self.start is None else self.start.solve(problem)
+        grid = find_grid(problem) if begin is None else begin.weight.grid
+        order = column_order(problem.hessian, self.act_order)
+        hessian = live_hessian(problem.hessian)[0][order][:, order]
+        feedback = Feedback.of(-(hessian / torch.diagonal(hessian)[:, None]).fill_diagonal_(0))
+        weight, ordered = problem.weight[:, order], grid.columns(order)
+        first = weight if begin is None else begin.weight.dequantize()[:, order]
+
+        def descend(rows: slice) -> tuple[Tensor, int, Tensor]:
+            descent = Descent(weight[rows], first[rows], feedback, ordered.rows(rows), self.block_size)
+            sweeps, changed = self._descend(descent)
+            if begin is None:
+                return descent.values, sweeps, changed
+            return better_rows(weight[rows], first[rows], descent.values, hessian), sweeps, changed
+
+        values, sweeps, changed = zip(*over_rows(descend, len(weight), weight.device))
+        rounded = torch.cat(values)[:, torch.argsort(order)]
+        stats = {"sweeps": max(sweeps), "changed": float(sum(changed)) / weight.numel()}
+        if begin is not None:
+            stats = {**begin.stats, **stats}
+        return Solution(UniformWeight(grid.encode(rounded), grid), stats, () if begin is None else begin.fallbacks)
+
+    def _descend(self, descent: Descent) -> tuple[int, int | Tensor]:
+        """Sweep until done or until nothing moves any more; (sweeps run, steps of the last one)."""
+        changed = 0
+        last_relaxed = max((k for k in range(self.sweeps) if self.relaxes(k)), default=-1)
+        for sweep in range(self.sweeps):
+            changed = descent.sweep(rounded=not self.relaxes(sweep))
+            if sweep > last_relaxed and changed == 0:
+                return sweep + 1, changed
+        return self.sweeps, changed
+
+    def relaxes(self, sweep: int) -> bool:
+        """Does this sweep (counted from 0) leave the weights unrounded?"""
+        return self.relax_every is not None and sweep % self.relax_every == 1 and sweep < self.sweeps - self.settle
+
+
+def better_rows(weight: Tensor, first: Tensor, second: Tensor, hessian: Tensor) -> Tensor:
+    """Of each row the candidate with the smaller error in float64; the first one where they are equal."""
+    old, new = first.double(), second.double()
+    gain = (((old - new) @ hessian.double()) * (2 * weight.double() - old - new)).sum(1)  # energy(new) - energy(old)
+    return torch.where((gain < 0)[:, None], second, first)

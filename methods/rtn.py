@@ -1,0 +1,21 @@
+"""Round to nearest: every weight by itself to the nearest point of its grid, blind to the data."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from methods.core.problem import LayerProblem, Solution
+from methods.core.ranges import find_grid
+from methods.core.scheme import Scheme
+from methods.core.weight import UniformWeight
+
+
+@dataclass(frozen=True)
+class RTN:
+    rows_independent: ClassVar[bool] = True
+
+    def skip_reason(self, scheme: Scheme) -> str | None:
+        return None
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        grid = find_grid(problem)
+        return Solution(UniformWeight(grid.encode(problem.weight), grid))

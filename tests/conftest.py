@@ -1,0 +1,38 @@
+"""Tests leave the user's cache, environment and working directory alone, and never touch the network by accident."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import assets
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path, monkeypatch):
+    """A cache of its own for every test; `warm_cache` gives the user's back."""
+    monkeypatch.setenv("PTQ_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+
+USER_CACHE = os.environ.get("PTQ_BENCH_CACHE")
+
+
+@pytest.fixture
+def warm_cache(monkeypatch) -> Path:
+    """The cache with the embedded assets; tests that need one skip where neither cache nor network has it."""
+    if USER_CACHE is None:
+        monkeypatch.delenv("PTQ_BENCH_CACHE")
+    else:
+        monkeypatch.setenv("PTQ_BENCH_CACHE", USER_CACHE)
+    return assets.cache_dir()
+
+
+@pytest.fixture
+def mirror() -> str:
+    """A directory of data sets laid out as on the hub."""
+    place = os.environ.get("PTQ_BENCH_MIRROR")
+    if not place:
+        pytest.skip("PTQ_BENCH_MIRROR names no mirror")
+    return place

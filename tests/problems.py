@@ -1,0 +1,27 @@
+"""Layer problems for tests: small, seeded, with the correlated inputs that make solvers differ."""
+
+import torch
+
+from methods.core.problem import LayerProblem
+from methods.core.scheme import RangeRule, Scheme, ZeroPoint
+
+
+def scheme(bits=3, group_size=None, symmetric=False, zero_point=ZeroPoint.integer, range=RangeRule.minmax) -> Scheme:
+    return Scheme(bits, group_size, symmetric, zero_point, range)
+
+
+def correlated_hessian(columns: int, seed: int, dtype=torch.float64, tokens: int | None = None) -> torch.Tensor:
+    """E[x x^T] of inputs with a few strong shared directions and uneven column sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = tokens or 4 * columns
+    shared = torch.randn(tokens, 3, generator=generator, dtype=torch.float64) @ torch.randn(3, columns, generator=generator, dtype=torch.float64)
+    inputs = (shared + torch.randn(tokens, columns, generator=generator, dtype=torch.float64)) * torch.rand(
+        columns, generator=generator, dtype=torch.float64
+    ).add(0.2)
+    return (inputs.T @ inputs / tokens).to(dtype)
+
+
+def layer_problem(rows=24, columns=64, seed=0, dtype=torch.float64, **of_scheme) -> LayerProblem:
+    generator = torch.Generator().manual_seed(1000 + seed)
+    weight = torch.randn(rows, columns, generator=generator, dtype=torch.float64) * 0.05
+    return LayerProblem(weight.to(dtype), correlated_hessian(columns, seed, dtype), scheme(**of_scheme))

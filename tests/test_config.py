@@ -1,0 +1,91 @@
+"""Wrong input gets one line that names the thing, before anything is loaded, and nothing is written."""
+
+import pytest
+
+from harness.cli import main
+
+TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke"]
+
+WRONG = {  # overrides -> words that the line must hold
+    "scheme.bitz=3": ["scheme.bitz", "scheme.bits"],
+    "shceme.bits=3": ["shceme.bits", "scheme.bits"],
+    "methd=gptq": ["methd", "method"],
+    "method=gtpq": ["gtpq", "gptq"],
+    "scheme=w5x": ["w5x", "w4"],
+    "model=smolm2": ["smolm2", "smollm2-135m"],
+    "eval=fast": ["fast", "quick"],
+    "tracker=mlflow": ["mlflow", "wandb"],
+    "experiment=nope": ["nope"],
+    "scheme.bits=9": ["scheme.bits=9", "8"],
+    "scheme.bits=1": ["scheme.bits=1", "2"],
+    "scheme.bits=-7": ["scheme.bits=-7"],
+    "scheme.bits=four": ["scheme.bits", "four"],
+    "scheme.bits=2.5": ["scheme.bits", "2.5"],
+    "scheme.group_size=0": ["scheme.group_size=0"],
+    "scheme.group_size=48": ["scheme.group_size=48", "64"],
+    "scheme.range=best": ["scheme.range", "minmax", "search"],
+    "scheme.zero_point=none": ["scheme.zero_point", "integer", "float"],
+    "scheme.symmetric=maybe": ["scheme.symmetric"],
+    "scheme.symmetric=true scheme.zero_point=float": ["scheme.zero_point", "scheme.symmetric"],
+    "method=gptq method.solver.damping=-1": ["method.solver.damping", "-1"],
+    "method=gptq method.solver.damping=much": ["method.solver.damping", "much"],
+    "method=gptq method.solver.block_size=0": ["method.solver.block_size", "0"],
+    "method=quantease method.solver.sweeps=-3": ["method.solver.sweeps", "-3"],
+    "method=quantease method.solver.sweps=3": ["method.solver.sweps", "method.solver.sweeps"],
+    "method=gptq method.solver._target_=os.system": ["_target_", "os.system", "methods"],
+    "method=gptq method.solver._target_=methods.gptq.torch": ["_target_", "methods.gptq.torch"],
+    "data.samples=0": ["data.samples=0"],
+    "data.window=1": ["data.window=1"],
+    "data.window=100000": ["data.window=100000", "tokens"],
+    "data.propagate=sideways": ["data.propagate", "quantized", "float"],
+    "data.name=pile": ["data.name=pile", "synthetic"],
+    "eval.window=100000": ["eval.window=100000", "tokens"],
+    "eval.windows=0": ["eval.windows=0"],
+    "eval.corpora=[moby]": ["eval.corpora", "moby"],
+    "eval.tasks=[triviaqq]": ["eval.tasks", "triviaqq"],
+    "eval.corpora=[] eval.tasks=[]": ["eval.corpora", "eval.tasks"],
+    "eval.mirror=/no/such/place": ["eval.mirror", "/no/such/place"],
+    "eval.batch_size=0": ["eval.batch_size=0"],
+    "model=hub": ["model.id"],
+    "model=hub model.id=/no/such/dir": ["/no/such/dir"],
+    "model.id=tiny:gpt9": ["gpt9", "llama"],
+    "model.id=asset:nothing": ["nothing", "smollm2-135m"],
+    "model.dtype=int3": ["model.dtype", "float32"],
+    "seed=-1": ["seed=-1"],
+    "seed=lucky": ["seed", "lucky"],
+    "device=tpu": ["device", "cuda"],
+    "paths.results=/proc/nowhere": ["paths.results", "/proc"],
+    "tracker=wandb tracker.mode=sometimes": ["tracker.mode", "offline"],
+    "scheme.bits=interval(2,4)": ["scheme.bits", "1,2,3"],
+    "scheme.bits=": ["scheme.bits"],
+    "+scheme.colour=red": ["scheme.colour"],
+}
+
+
+@pytest.mark.parametrize("overrides", WRONG, ids=str)
+def test_one_line_and_nothing_written(overrides, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = main(["run", *TINY, *overrides.split()])
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert code == 2, captured.err
+    assert len(lines) == 1 and "Traceback" not in captured.err, captured.err
+    for word in WRONG[overrides]:
+        assert word in lines[0], lines[0]
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_every_bad_point_of_a_sweep_is_named_and_no_good_one_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = main(["run", *TINY, "scheme.group_size=32,48,80", "method=rtn,gptq"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2 and len(lines) == 2
+    assert "48" in lines[0] and "80" in lines[1]
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_unknown_command_and_help(capsys):
+    assert main(["rnu"]) == 2
+    assert "run" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert "report" in capsys.readouterr().out

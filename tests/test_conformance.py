@@ -1,0 +1,198 @@
+"""What every solver inherits: one suite over whatever files conf/method/ holds. A new method adds nothing here."""
+
+import dataclasses
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from harness.methods import build_method
+from methods.core.grid import Grid
+from methods.core.linalg import layer_error
+from methods.core.problem import LayerProblem
+from methods.core.ranges import find_grid, fit_grid
+from methods.core.weight import UniformWeight, bits_per_weight, restore
+from tests.problems import correlated_hessian, layer_problem, scheme
+
+ROOT = Path(__file__).resolve().parents[1]
+SLACK = 1.02  # a solver may lose to rounding to nearest by this factor, on problems where there is little to win
+
+
+def solvers():
+    for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
+        method = build_method(yaml.safe_load(path.read_text()))
+        if method.solver is not None:
+            yield pytest.param(method.solver, id=path.stem)
+
+
+@pytest.fixture(params=list(solvers()))
+def solver(request):
+    return request.param
+
+
+SCHEMES = [dict(bits=2), dict(bits=3), dict(bits=4, group_size=16), dict(bits=3, symmetric=True)]
+
+
+@pytest.fixture(params=SCHEMES, ids=lambda s: "-".join(f"{k}{v}" for k, v in s.items()))
+def problem(request, solver):
+    problem = layer_problem(**request.param)
+    if reason := solver.skip_reason(problem.scheme):
+        pytest.skip(reason)
+    return problem
+
+
+def dense(solver, problem):
+    return solver.solve(problem).weight.dequantize()
+
+
+def test_name_is_the_file_name():
+    for path in (ROOT / "conf" / "method").glob("*.yaml"):
+        assert yaml.safe_load(path.read_text())["name"] == path.stem
+
+
+def test_solver_is_a_frozen_dataclass_without_defaults(solver):
+    assert dataclasses.is_dataclass(solver) and solver.__dataclass_params__.frozen
+    for field in dataclasses.fields(solver):
+        assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, field.name
+
+
+def test_codes_are_in_range_and_the_answer_is_finite(solver, problem):
+    weight = solver.solve(problem).weight
+    assert torch.isfinite(weight.dequantize()).all()
+    assert weight.dequantize().shape == problem.weight.shape
+    if isinstance(weight, UniformWeight):
+        assert weight.codes.max() <= problem.scheme.max_code
+
+
+def test_weights_on_the_grid_come_back_unchanged(solver, problem):
+    generator = torch.Generator().manual_seed(5)
+    codes = torch.randint(0, problem.scheme.max_code + 1, problem.weight.shape, generator=generator)
+    size = problem.scheme.group_size or problem.weight.shape[1]
+    codes[:, 0::size], codes[:, 1::size] = 0, problem.scheme.max_code  # both ends of every grid are used
+    weight = fit_grid(problem.weight, problem.scheme).decode(codes)
+    if problem.scheme.symmetric:  # the extreme that fixes a symmetric range is never itself on the grid: use a given range
+        pytest.skip("a symmetric min-max grid does not hold its own extreme")
+    on_grid = dataclasses.replace(problem, weight=weight)
+    torch.testing.assert_close(dense(solver, on_grid), weight, rtol=1e-6, atol=1e-9)
+
+
+def test_scaling_the_hessian_changes_nothing(solver, problem):
+    scaled = dataclasses.replace(problem, hessian=4 * problem.hessian)
+    assert torch.equal(dense(solver, problem), dense(solver, scaled))
+
+
+def test_the_same_problem_gives_the_same_answer(solver, problem):
+    before = problem.weight.clone(), problem.hessian.clone()
+    assert torch.equal(dense(solver, problem), dense(solver, problem))
+    assert torch.equal(problem.weight, before[0]) and torch.equal(problem.hessian, before[1]), "the problem was modified"
+
+
+def test_rows_are_independent(solver, problem):
+    if not solver.rows_independent:
+        pytest.skip("this solver couples rows")
+    half = dataclasses.replace(problem, weight=problem.weight[::2].clone())
+    torch.testing.assert_close(dense(solver, half), dense(solver, problem)[::2], rtol=1e-9, atol=1e-12)
+
+
+def test_never_worse_than_rounding_to_nearest(solver, problem):
+    nearest = find_grid(problem).round(problem.weight)
+    error = layer_error(problem.weight, dense(solver, problem), problem.hessian)
+    assert error <= SLACK * layer_error(problem.weight, nearest, problem.hessian)
+
+
+def test_close_to_the_best_of_all_roundings(solver):
+    """5 columns of 2 bits: all 1024 roundings of each row are tried."""
+    ratios = []
+    for seed in range(8):
+        problem = layer_problem(rows=6, columns=5, seed=seed, bits=2)
+        if solver.skip_reason(problem.scheme):
+            pytest.skip("the scheme makes no sense for this solver")
+        weight = solver.solve(problem).weight
+        if not isinstance(weight, UniformWeight):
+            pytest.skip("not a uniform grid")
+        best = best_rounding(problem, weight.grid)
+        ratios.append(
+            layer_error(problem.weight, weight.dequantize(), problem.hessian) / layer_error(problem.weight, best, problem.hessian)
+        )
+    assert min(ratios) >= 1 - 1e-9, "better than the optimum: one of the two is wrong"
+    if type(solver).__name__ != "RTN":
+        assert sum(ratios) / len(ratios) < 1.5
+
+
+def best_rounding(problem: LayerProblem, grid: Grid) -> torch.Tensor:
+    columns = problem.weight.shape[1]
+    codes = torch.tensor(list(itertools.product(range(problem.scheme.max_code + 1), repeat=columns)))  # (4^5, 5)
+    candidates = (codes[None] - grid.zero[:, :, None].squeeze(1)[:, None]) * grid.scale[:, :1][:, None]  # (rows, 4^5, 5)
+    errors = problem.weight[:, None] - candidates
+    losses = torch.einsum("rcj,jk,rck->rc", errors, problem.hessian, errors)
+    return candidates[torch.arange(len(problem.weight)), losses.argmin(dim=1)]
+
+
+def test_what_is_stored_decodes_to_what_was_solved(solver, problem):
+    weight = solver.solve(problem).weight
+    again = restore({name: tensor.clone() for name, tensor in weight.tensors().items()}, weight.layout())
+    assert torch.equal(again.dequantize(), weight.dequantize())
+    assert bits_per_weight(weight.tensors(), problem.weight.numel()) >= problem.scheme.bits
+
+
+def test_every_group_size_and_a_float_zero_point(solver):
+    for of_scheme in (dict(group_size=8), dict(group_size=32), dict(zero_point="float")):
+        of_scheme = {key: type(scheme().zero_point)[value] if key == "zero_point" else value for key, value in of_scheme.items()}
+        problem = layer_problem(bits=3, **of_scheme)
+        if solver.skip_reason(problem.scheme):
+            continue
+        assert torch.isfinite(dense(solver, problem)).all()
+
+
+def test_dead_columns_are_rounded_not_zeroed(solver):
+    problem = layer_problem(bits=4)
+    hessian = correlated_hessian(64, 0)
+    hessian[7], hessian[:, 7] = 0, 0
+    dead = dataclasses.replace(problem, hessian=hessian)
+    if solver.skip_reason(problem.scheme):
+        pytest.skip("the scheme makes no sense for this solver")
+    rounded = dense(solver, dead)
+    assert (rounded[:, 7] - problem.weight[:, 7]).abs().max() < problem.weight.abs().max() / 8
+
+
+TOY_METHOD = '''
+"""Toy: rounds towards the lower code of two, which no paper recommends."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from methods.core.problem import LayerProblem, Solution
+from methods.core.ranges import find_grid
+from methods.core.weight import UniformWeight
+
+
+@dataclass(frozen=True)
+class Toy:
+    shift: float
+    rows_independent: ClassVar[bool] = True
+
+    def skip_reason(self, scheme):
+        return None
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        grid = find_grid(problem)
+        return Solution(UniformWeight(grid.encode(problem.weight * (1 + self.shift)), grid))
+'''
+
+
+def test_a_new_method_is_one_file_and_one_yaml(tmp_path):
+    """Drop a method and its yaml into a copy of the project: this suite picks it up, and nothing else is touched."""
+    for folder in ("conf", "harness", "methods", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "methods" / "toy.py").write_text(TOY_METHOD)
+    (tmp_path / "conf" / "method" / "toy.yaml").write_text("name: toy\nsolver:\n  _target_: methods.toy.Toy\n  shift: 0.0\n")
+    arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_conformance.py", "-k", "toy and not one_file"]
+    ran = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    passed = int(ran.stdout.rsplit(" passed", 1)[0].split()[-1])
+    assert passed >= 25, ran.stdout

@@ -1,0 +1,17 @@
+"""What tests of tiny models share."""
+
+import torch
+
+from harness import tiny
+from harness.config import Bos, Dtype, ModelConfig
+
+VARIANTS = sorted(tiny.CONFIGS)
+
+
+def config(identifier, dtype: Dtype = Dtype.float32, revision: str | None = None) -> ModelConfig:
+    return ModelConfig(name="m", id=str(identifier), revision=revision, dtype=dtype, bos=Bos.stream, source_bits=None)
+
+
+def tokens(samples: int, window: int = 96) -> torch.Tensor:
+    """Random bytes, as the tiny models' tokenizer numbers them; longer than their sliding windows."""
+    return torch.randint(3, 259, (samples, window), generator=torch.Generator().manual_seed(0))
