@@ -24,9 +24,9 @@ from harness.files import replace_directory, sha256_file
 from harness.linear import QuantizedLinear
 from harness.model_files import check_config
 from harness.models import SUPERSEDED_CODE, quiet, read_architecture, read_tokenizer
+from harness.schema import CHECKPOINT
 from methods.core.weight import restore
 
-SCHEMA = 1
 WEIGHTS, MANIFEST = "quantized.safetensors", "manifest.json"
 FIELDS = {"schema", "family", "dtype", "attention", "linears", "tied", "files", "run"}
 ATTENTION = ("eager", "sdpa")
@@ -56,7 +56,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
             tokenizer.save_pretrained(aside)
         save_file(stored, aside / WEIGHTS)
         body = {
-            "schema": SCHEMA,
+            "schema": CHECKPOINT,
             "family": family_of(model.config).name,
             "dtype": _name(model.dtype),
             "attention": model.config._attn_implementation,
@@ -112,13 +112,13 @@ def read_manifest(directory: Path | str) -> dict:
     try:
         body = json.loads(raw)
         del body["digest"]
-        intact = _sealed(body) == raw and FIELDS <= body.keys()
+        intact = _sealed(body) == raw and body.keys() >= FIELDS
     except (ValueError, TypeError, KeyError, AttributeError):
         intact = False
     if not intact:
         raise UserError(f"{path}: damaged; save the checkpoint again")
-    if body["schema"] != SCHEMA:
-        raise UserError(f"{path}: schema {body['schema']}, but this version reads {SCHEMA}; save the checkpoint again")
+    if body["schema"] != CHECKPOINT:
+        raise UserError(f"{path}: schema {body['schema']}, but this version reads {CHECKPOINT}; save the checkpoint again")
     return body
 
 

@@ -75,7 +75,8 @@ class EvalConfig:
     window: int  # tokens
     windows: int | None  # how many windows of each corpus, from its start; null: all
     tasks: list[str]  # zero-shot tasks
-    limit: int | None  # items of each task, a seeded sample; null: all
+    limit: int | None  # items of each task, a sample; null: all
+    seed: int  # chooses the sample; apart from the run's seed, so that all runs answer the same items
     batch_size: int
     mirror: str | None  # directory that replaces the hub for data sets
 

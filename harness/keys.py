@@ -13,9 +13,8 @@ from typing import Any
 from harness import corpora
 from harness.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 from harness.models import model_fingerprint
+from harness.schema import NUMBERS
 from methods.core.method import Method
-
-SCHEMA = 1  # raise it when a change of the code moves numbers, so that old records no longer answer for new runs
 
 FLOAT = {"name": "float", "solver": None}
 
@@ -32,7 +31,7 @@ def digest(value: Any) -> str:
 def semantic(config: RunConfig) -> dict:
     """The fields that a number can depend on. The float model depends on no calibration and no scheme."""
     fields = {
-        "schema": SCHEMA,
+        "numbers": NUMBERS,
         "model": _model(config.model),
         "eval": _eval(config.eval),
         "seed": config.seed,
@@ -45,7 +44,7 @@ def semantic(config: RunConfig) -> dict:
 
 def statistics_key(config: RunConfig) -> str:
     """Identifies the calibration statistics of the float model, shared by all methods and schemes of a sweep."""
-    return digest([SCHEMA, _model(config.model), calibration(config.data), config.seed])
+    return digest([NUMBERS, _model(config.model), calibration(config.data), config.seed])
 
 
 def baseline_of(config: RunConfig) -> RunConfig:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.blocks import BlockSource
 from harness.config import DataConfig, Propagate
 from harness.linear import QuantizedLinear
-from harness.blocks import BlockSource
 from harness.statistics import Batch, LayerStatistics, StatisticsCache, gather, gather_only
 from methods.core.block import Block
 from methods.core.linalg import layer_error

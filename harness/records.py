@@ -21,7 +21,8 @@ import pandas as pd
 from harness.config import RunConfig
 from harness.errors import UserError
 from harness.files import write_atomic
-from harness.keys import SCHEMA, fingerprint, plain
+from harness.keys import fingerprint, plain
+from harness.schema import RECORD
 
 FINISHED = ("done", "skipped")  # never computed again
 FAILED = ("failed", "oom", "diverged")  # computed again with retry=true
@@ -78,7 +79,7 @@ def describe(config: RunConfig, run_key: str) -> dict:
     without_mirror = {key: value for key, value in asdict(config.eval).items() if key != "mirror"}
     return plain(
         {
-            "schema": SCHEMA,
+            "schema": RECORD,
             "run_key": run_key,
             "model": asdict(config.model) | {"fingerprint": fingerprint(config.model)},
             "data": {key: value for key, value in asdict(config.data).items() if key != "mirror"} if quantizes else None,

@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from harness import assets, corpora
+from harness.blocks import ModelBlocks
 from harness.checkpoint import save
 from harness.config import Device, RunConfig
 from harness.errors import UserError
 from harness.evaluation import evaluate
 from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
-from harness.blocks import ModelBlocks
 from harness.models import LoadedModel, load_model
 from harness.pipeline import Diverged, LayerReport, SolveError, quantize
 from harness.progress import Stages, console, label, outcome, stages
@@ -88,7 +88,7 @@ def _straight_line(
                 save(loaded.model, loaded.tokenizer, store.directory(run_key(config)) / "checkpoint", {"run_key": run_key(config)})
     with clock.time("evaluate"):
         result = evaluate(
-            loaded.model, loaded.tokenizer, config.eval, config.model.bos, config.model.dtype.name, config.seed, progress.update
+            loaded.model, loaded.tokenizer, config.eval, config.model.bos, config.model.dtype.name, config.eval.seed, progress.update
         )
     weights = sum(layer.out_features * layer.in_features for layer in layers)
     return {
@@ -99,7 +99,7 @@ def _straight_line(
         "baseline": baseline and {"run_key": baseline["run_key"], "metrics": baseline["metrics"]},
         "bits_per_weight": sum(layer.bits * layer.out_features * layer.in_features for layer in layers) / weights if layers else None,
         "outlier_share": 0.0,
-        "layer_error": layers and {"mean": sum(x.error for x in layers) / len(layers), "max": max(x.error for x in layers)} or None,
+        "layer_error": (layers and {"mean": sum(x.error for x in layers) / len(layers), "max": max(x.error for x in layers)}) or None,
         "seconds": clock.seconds(),
         "peak_memory_bytes": peak_memory(),
         "fallbacks": [f"{layer.layer}: {layer.fallback}" for layer in layers if layer.fallback],

@@ -18,6 +18,7 @@ from harness.config import Bos
 from harness.errors import UserError
 
 LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor: bounds memory, moves no number
+PADDED = 0.75  # a row shorter than this share of its batch's width starts another batch
 
 
 @dataclass
@@ -106,14 +107,18 @@ class Scorer(TemplateLM):
         positions: set[int] = set()
         for row in rows:  # longest first, so the first row of a batch is its width
             together = positions | row.positions()
-            count = len(batch) + 1
-            full = count * len(batch[0].tokens) > self.batch_tokens if batch else False
-            if batch and (full or count * len(together) * vocabulary > LOGITS_AT_ONCE):
+            if batch and self._full([*batch, row], len(together) * vocabulary):
                 yield batch
                 batch, together = [], row.positions()
             batch, positions = [*batch, row], together
         if batch:
             yield batch
+
+    def _full(self, batch: list[Row], logits: int) -> bool:
+        """Whether the last row is one too many; `logits` counts those of one row."""
+        width = len(batch[0].tokens)
+        padded = len(batch[-1].tokens) < PADDED * width
+        return padded or len(batch) * width > self.batch_tokens or len(batch) * logits > LOGITS_AT_ONCE
 
     @torch.no_grad()
     def _score(self, batch: list[Row]) -> Iterator[tuple[int, tuple[float, bool]]]:

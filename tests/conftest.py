@@ -4,8 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness import assets
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tiny matrices gain nothing from threads, and lose a lot to waiting for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -28,15 +28,6 @@ FLOAT_ZERO = Scheme(bits=4, group_size=None, symmetric=False, zero_point=ZeroPoi
 TOKENS = tokens(2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads cost more than they give on models this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def nearest(weight: torch.Tensor, scheme: Scheme = SCHEME) -> UniformWeight:
     grid = fit_grid(weight.float(), scheme)
     return UniformWeight(grid.encode(weight.float()), grid)
@@ -84,7 +75,7 @@ def test_a_quantized_linear_is_a_linear_with_the_rounded_weight():
     assert torch.equal(module(inputs), expected)
     assert torch.equal(module.quantized.dequantize(), module.weight)
     assert torch.equal(module.quantized.codes, weight.codes)
-    assert bits_per_weight(module.quantized, linear.weight.numel()) == bits_per_weight(weight, linear.weight.numel())
+    assert bits_per_weight(module.packed, linear.weight.numel()) == bits_per_weight(weight.tensors(), linear.weight.numel())
     assert set(module.state_dict()) == {"bias"}
     assert not any(p.requires_grad for p in module.parameters())
     assert torch.equal(copy.deepcopy(module)(inputs), expected)

@@ -36,15 +36,6 @@ def finish(source: ModelBlocks, hidden, batch) -> torch.Tensor:
         handle.remove()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads cost more than they give on models this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module", params=VARIANTS)
 def loaded(request):
     return load_model(config(f"tiny:{request.param}"), "cpu")

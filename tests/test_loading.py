@@ -19,15 +19,6 @@ from harness.models import ModelBlocks, inspect, load_model, model_fingerprint
 from tests.tiny_models import VARIANTS, config, tokens
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads cost more than they give on models this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
     """A directory as transformers writes it."""

@@ -226,10 +226,3 @@ def test_the_report_never_imports_torch(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []] and (tmp_path / "reports" / "report.md").exists()
-
-
-def test_the_schema_that_is_read_is_the_one_that_is_written():
-    from harness import keys
-    from harness.reporting import frames
-
-    assert frames.SCHEMA == keys.SCHEMA

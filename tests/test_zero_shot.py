@@ -42,7 +42,7 @@ def ask(name="analogies", model=None, limit=None, seed=0, bos=Bos.stream, mirror
 
 def requests(seed: int = 0) -> list[Instance]:
     """Pairs with shared contexts, continuations of several lengths, contexts that begin others, and an empty context."""
-    words, generator = "alpha beta gamma delta epsilon zeta eta theta".split(), random.Random(seed)
+    words, generator = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"], random.Random(seed)
     contexts = [" ".join(generator.choices(words, k=generator.randint(2, 9))) for _ in range(6)]
     pairs = [(context, " " + " ".join(generator.choices(words, k=generator.randint(1, 3)))) for context in contexts for _ in range(3)]
     pairs += [(pairs[0][0] + pairs[0][1], " omega"), ("", "alpha beta"), (contexts[0] + "  ", "eta")]

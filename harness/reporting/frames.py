@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-SCHEMA = 1  # the layout of record.json that is read here
+from harness.schema import RECORD
+
 STATUSES = ("done", "diverged", "oom", "failed", "skipped")
 WHOLE = ("metrics", "baseline", "fallbacks")  # kept as they are; everything else becomes dotted columns
 
@@ -86,8 +87,8 @@ def _read(path: Path) -> dict:
         raise ValueError(f"not valid JSON ({error})") from error
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
-    if record.get("schema") != SCHEMA:
-        raise ValueError(f"unknown schema {record.get('schema')!r}; this version reads schema {SCHEMA}")
+    if record.get("schema") != RECORD:
+        raise ValueError(f"unknown schema {record.get('schema')!r}; this version reads schema {RECORD}")
     if record.get("status") not in STATUSES:
         raise ValueError(f"unknown status {record.get('status')!r}")
     for group, named in (("model", True), ("method", True), ("eval", False), ("data", False), ("scheme", False)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from methods.core.grid import Grid, float_grid, storable
-from methods.core.problem import LayerProblem, Ranges
+from methods.core.problem import LayerProblem
 from methods.core.scheme import RangeRule, Scheme, ZeroPoint
 from methods.kernels.range_search import best_shrink
 from methods.kernels.threads import over_rows

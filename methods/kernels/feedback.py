@@ -66,5 +66,5 @@ def take_pushed(pull: Tensor, pushed: Tensor) -> None:
 def _levels(grid: Grid | None, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
     """Scale and zero (groups, out), the group of each column, the largest code."""
     if grid is None:
-        return weight[:1], weight[:1], torch.zeros(len(weight), dtype=torch.int64), 0
+        return weight, weight, torch.zeros(len(weight), dtype=torch.int64), 0
     return grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index, grid.max_code

@@ -1,8 +1,8 @@
-"""The feedback loop for CPUs: a tile of rows at a time in the first-level cache, the vector units running across rows.
+"""The feedback loop for CPUs, the vector units running across rows.
 
 Inner loops run over contiguous arrays from index 0: with an offset in the index, which might be negative, or
 a stride known only at run time the compiler gives up its vectors, and the loop is ten times slower.
-Each kernel has one explicit signature per dtype, so that it is compiled once, whatever the strides, and then cached on disk.
+Each kernel has one explicit signature per dtype, so that it is compiled once and then cached on disk.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numba import bool_, from_dtype, int64, njit
 
-TILE = 128  # rows at most
+TOGETHER = 4  # columns whose steps are fed to later columns in one pass
 STRIP = 16  # columns turned together: one cache line of float32
 
 # contract: fused multiply-adds in the feedback; the rounding formula has none to fuse, so codes agree with Grid.encode
@@ -20,8 +20,8 @@ OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"c
 @cache
 def round_block(dtype: np.dtype):
     """`methods.kernels.feedback.round_block` for arrays of a dtype."""
-    block, index = from_dtype(dtype)[:, :], int64[:]
-    return njit((block, block, block, block, block, block, block, index, int64, bool_), **OPTIONS)(_round_block)
+    block, feedback = from_dtype(dtype)[:, ::1], from_dtype(dtype)[:, :]
+    return njit((block, block, block, block, feedback, block, block, int64[::1], int64, bool_), **OPTIONS)(_round_block)
 
 
 @cache
@@ -39,46 +39,43 @@ def take_pushed(dtype: np.dtype):
 
 
 def _round_block(weight, pull, offset, steps, feedback, scale, zero, group, max_code, rounds):
-    rows = weight.shape[1]
-    tiles = (rows + TILE - 1) // TILE
-    size = (rows + tiles - 1) // tiles
-    moved = 0
-    for first in range(0, rows, size):
-        tile = slice(first, min(first + size, rows))
-        weights, offsets = np.ascontiguousarray(weight[:, tile]), np.ascontiguousarray(offset[:, tile])
-        targets = weights + np.ascontiguousarray(pull[:, tile])
-        scales, zeros = np.ascontiguousarray(scale[:, tile]), np.ascontiguousarray(zero[:, tile])
-        moved += _round_tile(weights, targets, offsets, feedback, scales, zeros, group, max_code, rounds)
-        offset[:, tile] = offsets
-        steps[:, tile] = targets
-    return moved
+    columns, rows = weight.shape
+    low, high = weight.dtype.type(0), weight.dtype.type(max_code)
+    total = 0
+    for k in range(columns):
+        for r in range(rows):
+            steps[k, r] = weight[k, r] + pull[k, r]  # until its turn comes, a row of steps holds targets
+    for first in range(0, columns, TOGETHER):
+        moved = 0
+        for j in range(first, min(first + TOGETHER, columns)):
+            if rounds:
+                g = group[j]
+                for r in range(rows):
+                    code = min(max(np.rint(steps[j, r] / scale[g, r] + zero[g, r]), low), high)
+                    steps[j, r] = (code - zero[g, r]) * scale[g, r]
+            for r in range(rows):
+                before = offset[j, r]
+                offset[j, r] = steps[j, r] - weight[j, r]
+                steps[j, r] = offset[j, r] - before
+                moved += steps[j, r] != 0
+            if moved > 0:
+                for k in range(j + 1, min(first + TOGETHER, columns)):
+                    factor = feedback[k, j]
+                    for r in range(rows):
+                        steps[k, r] += factor * steps[j, r]
+        if moved > 0 and first + TOGETHER < columns:
+            _feed_four(steps, feedback, first)
+        total += moved
+    return total
 
 
 @njit(**OPTIONS)
-def _round_tile(weights, targets, offsets, feedback, scale, zero, group, max_code, rounds):
-    """Targets become steps; how many are not zero."""
-    columns, rows = weights.shape
-    low, high = weights.dtype.type(0), weights.dtype.type(max_code)
-    moved = 0
-    for j in range(columns):
-        if rounds:
-            g = group[j]
-            for r in range(rows):
-                code = min(max(np.rint(targets[j, r] / scale[g, r] + zero[g, r]), low), high)
-                targets[j, r] = (code - zero[g, r]) * scale[g, r]
-        count = 0
-        for r in range(rows):
-            offset = targets[j, r] - weights[j, r]
-            targets[j, r] = offset - offsets[j, r]
-            offsets[j, r] = offset
-            count += targets[j, r] != 0
-        moved += count
-        if count > 0:
-            for k in range(j + 1, columns):
-                factor = feedback[k, j]
-                for r in range(rows):
-                    targets[k, r] += factor * targets[j, r]
-    return moved
+def _feed_four(steps, feedback, j):
+    """Feed the steps of columns j to j + 3 to all columns after them, passing over each target once."""
+    for k in range(j + TOGETHER, steps.shape[0]):
+        first, second, third, fourth = feedback[k, j], feedback[k, j + 1], feedback[k, j + 2], feedback[k, j + 3]
+        for r in range(steps.shape[1]):
+            steps[k, r] += first * steps[j, r] + second * steps[j + 1, r] + third * steps[j + 2, r] + fourth * steps[j + 3, r]
 
 
 def _push_steps(pushed, steps, feedback):
