@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed ## a real sweep on a real model, about ten minutes on two cores: prints the table, writes reports/demo.md
 	$(BIN)/ptq-bench assets --fetch smollm2-135m wiki news analogies
 	$(BIN)/ptq-bench run experiment=demo
-	$(BIN)/ptq-bench report name=demo
+	$(BIN)/ptq-bench report name=demo paths.results=results/demo
 
 test: $(VENV)/installed ## the tests, under ten minutes on two cores
 	$(BIN)/python -m pytest -m "not slow and not gpu"

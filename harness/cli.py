@@ -29,9 +29,8 @@ def main(argv: list[str] | None = None) -> int:
 def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    return "\n".join(
-        ["ptq-bench: compare post-training quantization methods", "", *lines, "", "ptq-bench COMMAND --help says more; PTQ_BENCH_DEBUG=1 shows tracebacks."]
-    )
+    more = "ptq-bench COMMAND --help says more; PTQ_BENCH_DEBUG=1 shows tracebacks."
+    return "\n".join(["ptq-bench: compare post-training quantization methods", "", *lines, "", more])
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -91,9 +91,7 @@ def perplexity(
 
 
 @torch.no_grad()
-def window_losses(
-    model: nn.Module, windows: LongTensor, batch_size: int, on_batch: Callable[[int, int], None] | None = None
-) -> Tensor:
+def window_losses(model: nn.Module, windows: LongTensor, batch_size: int, on_batch: Callable[[int, int], None] | None = None) -> Tensor:
     """Mean negative log-likelihood of each window in nats per token, float64 (n,); inf where the model's logits are not finite.
 
     Each window is scored alone: its tokens but the first are predicted from those before them in the window (GPTQ's
@@ -157,8 +155,7 @@ def zero_shot_protocol(task: str, scores: zero_shot.TaskScores, bos: Bos, dtype:
     items = f"all {scores.available} items" if whole else f"{scores.asked} of {scores.available} items, seed {seed}"
     cut = f", {scores.truncated} requests cut to {scores.max_length} tokens" if scores.truncated else ""
     return (
-        f"lm-eval {zero_shot.version()}, {task} v{scores.version}, 0-shot, {items}, bos={bos.value}, {dtype}, "
-        f"text {scores.digest[:8]}{cut}"
+        f"lm-eval {zero_shot.version()}, {task} v{scores.version}, 0-shot, {items}, bos={bos.value}, {dtype}, text {scores.digest[:8]}{cut}"
     )
 
 

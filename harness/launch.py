@@ -52,9 +52,10 @@ def _point(config: DictConfig) -> str:
 def explain(error: Exception, overrides: list[str]) -> str:
     """A Hydra error in one line, with the nearest existing name."""
     text = str(error)
-    if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '[^']+' is not in struct.*?full_key: (\S+)", text, re.S):
-        return f"{match[1]}: no such key{_nearest(match[1], _keys(match[1], overrides))}"
-    if match := re.search(r"(?:Could not find|Could not load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '[^']+' is not in struct.*?full_key: (\S+)", text, re.S)
+    if unknown:
+        return f"{unknown[1]}: no such key{_nearest(unknown[1], _keys(unknown[1], overrides))}"
+    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
         options = match[3].split("\n\n")[0].split()
         return f"{match[1]}={match[2]}: no such option{_nearest(match[2], options)}; choose among {', '.join(options)}"
     return _sentence(error)

@@ -122,19 +122,23 @@ class Scorer(TemplateLM):
 
     @torch.no_grad()
     def _score(self, batch: list[Row]) -> Iterator[tuple[int, tuple[float, bool]]]:
+        """(request, (log-probability, greedy)) of everything read off these rows."""
         width = len(batch[0].tokens)
         # The model is causal: what stands to the right of a row cannot change it, so any token pads.
         inputs = torch.tensor([row.tokens + (0,) * (width - len(row.tokens)) for row in batch])
         positions = sorted(set().union(*(row.positions() for row in batch)))
         column = {position: index for index, position in enumerate(positions)}
+        reads = [(index, *read) for index, row in enumerate(batch) for read in row.reads]
+        wanted = [
+            (index, column[first + offset], token) for index, _, first, continuation in reads for offset, token in enumerate(continuation)
+        ]
         logits = logits_at(self.model, inputs, torch.tensor(positions)).float()
-        log_norm, best = logits.logsumexp(-1), logits.argmax(-1)
-        for index, row in enumerate(batch):
-            for request, first, continuation in row.reads:
-                columns = [column[first + offset] for offset in range(len(continuation))]
-                tokens = torch.tensor(continuation, device=logits.device)
-                scores = logits[index, columns, tokens] - log_norm[index, columns]
-                yield request, (float(scores.double().sum()), bool((best[index, columns] == tokens).all()))
+        rows, columns, tokens = torch.tensor(wanted, device=logits.device).T
+        scores = (logits[rows, columns, tokens] - logits.logsumexp(-1)[rows, columns]).cpu().double()
+        greedy = (logits.argmax(-1)[rows, columns] == tokens).cpu()
+        lengths = [len(continuation) for *_, continuation in reads]
+        for (_, request, *_), score, hits in zip(reads, scores.split(lengths), greedy.split(lengths), strict=True):
+            yield request, (score.sum().item(), hits.all().item())
 
 
 def plan(pairs: Sequence[tuple[list[int], list[int]]], max_length: int) -> list[Row]:

@@ -135,9 +135,8 @@ def summarise(points: list[Point], ran: list[Point]) -> None:
         Unfinished: not every point is done or skipped.
     """
     counts = Counter(point.status() for point in points)
-    console.print(
-        f"{len(points)} points: " + ", ".join(f"{count} {status}" for status, count in counts.items()) + f" ({len(points) - len(ran)} from before)"
-    )
+    tally = ", ".join(f"{count} {status}" for status, count in counts.items())
+    console.print(f"{len(points)} points: {tally} ({len(points) - len(ran)} from before)")
     bad = [point for point in points if point.status() not in FINISHED]
     if bad:
         lines = []
@@ -146,4 +145,3 @@ def summarise(points: list[Point], ran: list[Point]) -> None:
             lines.append(f"{label(point.config)}: {record.get('status', 'missing')}: {record.get('reason', 'the run left no record')}")
         again = "" if all(point in ran for point in bad) else "; retry=true runs failed points again"
         raise Unfinished("\n".join([*lines, f"{len(bad)} of {len(points)} points did not finish{again}"]))
-

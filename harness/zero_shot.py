@@ -89,9 +89,7 @@ def run_task(
         documents, embedded = task.eval_docs, EMBEDDED.get(name)
         groups = documents[embedded.group] if embedded and embedded.group else range(len(documents))
         chosen = sample(name, groups, limit, seed)
-        results = lm_eval.evaluate(
-            scorer, {"tasks": {name: task}}, samples={name: chosen}, bootstrap_iters=0, log_samples=True
-        )
+        results = lm_eval.evaluate(scorer, {"tasks": {name: task}}, samples={name: chosen}, bootstrap_iters=0, log_samples=True)
     answers = results["samples"][name]
     return TaskScores(
         items={metric: [_value(answer, metric) for answer in answers] for metric in METRICS if metric in answers[0]},

@@ -53,7 +53,7 @@ class GPTQ:
         return None
 
     def solve(self, problem: LayerProblem) -> Solution:
-        order = column_order(problem.hessian, self.act_order)
+        order, back = column_order(problem.hessian, self.act_order)
         factor = upper_factor(problem.hessian[order][:, order], self.damping)
         weight = problem.weight[:, order]
         if self.static_groups or problem.scheme.group_size is None or problem.ranges is not None:
@@ -62,7 +62,6 @@ class GPTQ:
             searches = problem.scheme.range is RangeRule.search_hessian
             importance = torch.diagonal(problem.hessian)[order] if searches else None
             values, grid = self._round_fitting(weight, factor.upper, problem.scheme, importance)
-        back = torch.argsort(order)
         grid = grid.columns(back)
         return Solution(UniformWeight(grid.encode(values[:, back]), grid), {"damping": factor.damping}, factor.fallbacks)
 
@@ -90,11 +89,12 @@ class GPTQ:
         return values, _side_by_side(grids)
 
 
-def column_order(hessian: Tensor, act_order: bool) -> Tensor:
-    """The order in which columns are rounded: by falling diagonal, ties in place; or as they are."""
+def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tensor | slice]:
+    """An index that puts columns into the order of rounding (by falling diagonal, ties in place; or as they are), and its inverse."""
     if not act_order:
-        return torch.arange(len(hessian), device=hessian.device)
-    return torch.argsort(torch.diagonal(hessian), descending=True, stable=True)
+        return slice(None), slice(None)
+    order = torch.argsort(torch.diagonal(hessian), descending=True, stable=True)
+    return order, torch.argsort(order)
 
 
 def triangular_feedback(upper: Tensor) -> Tensor:

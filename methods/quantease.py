@@ -60,7 +60,7 @@ class QuantEase:
     def solve(self, problem: LayerProblem) -> Solution:
         begin = None if self.start is None else self.start.solve(problem)
         grid = find_grid(problem) if begin is None else begin.weight.grid
-        order = column_order(problem.hessian, self.act_order)
+        order, back = column_order(problem.hessian, self.act_order)
         hessian = live_hessian(problem.hessian)[0][order][:, order]
         feedback = Feedback.of(-(hessian / torch.diagonal(hessian)[:, None]).fill_diagonal_(0))
         weight, ordered = problem.weight[:, order], grid.columns(order)
@@ -71,10 +71,11 @@ class QuantEase:
             sweeps, changed = self._descend(descent)
             if begin is None:
                 return descent.values, sweeps, changed
-            return better_rows(weight[rows], first[rows], descent.values, hessian), sweeps, changed
+            rounded = ordered.rows(rows).round(descent.values)
+            return better_rows(weight[rows], first[rows], rounded, hessian), sweeps, changed
 
-        values, sweeps, changed = zip(*over_rows(descend, len(weight), weight.device))
-        rounded = torch.cat(values)[:, torch.argsort(order)]
+        values, sweeps, changed = zip(*over_rows(descend, len(weight), weight.device), strict=True)
+        rounded = torch.cat(values)[:, back]
         stats = {"sweeps": max(sweeps), "changed": float(sum(changed)) / weight.numel()}
         if begin is not None:
             stats = {**begin.stats, **stats}

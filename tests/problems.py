@@ -14,10 +14,12 @@ def correlated_hessian(columns: int, seed: int, dtype=torch.float64, tokens: int
     """E[x x^T] of inputs with a few strong shared directions and uneven column sizes."""
     generator = torch.Generator().manual_seed(seed)
     tokens = tokens or 4 * columns
-    shared = torch.randn(tokens, 3, generator=generator, dtype=torch.float64) @ torch.randn(3, columns, generator=generator, dtype=torch.float64)
-    inputs = (shared + torch.randn(tokens, columns, generator=generator, dtype=torch.float64)) * torch.rand(
-        columns, generator=generator, dtype=torch.float64
-    ).add(0.2)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    sizes = 0.2 + torch.rand(columns, generator=generator, dtype=torch.float64)
+    inputs = (normal(tokens, 3) @ normal(3, columns) + normal(tokens, columns)) * sizes
     return (inputs.T @ inputs / tokens).to(dtype)
 
 

@@ -36,7 +36,8 @@ def brute_force(model, batch: torch.Tensor) -> list[float]:
         with torch.no_grad():
             logits = model.double()(input_ids=window[None]).logits[0].numpy()
         assert logits.dtype == np.float64
-        chances = [np.exp(row - row.max())[token] / np.exp(row - row.max()).sum() for row, token in zip(logits[:-1], window[1:], strict=True)]
+        weights = np.exp(logits[:-1] - logits[:-1].max(1, keepdims=True))
+        chances = [row[token] / row.sum() for row, token in zip(weights, window[1:], strict=True)]
         means.append(-np.mean(np.log(chances)))
     model.float()
     return means
@@ -140,8 +141,8 @@ def test_evaluating_leaves_model_and_generators_alone():
 
 
 def quick(**changes) -> EvalConfig:
-    values = {"name": "x", "corpora": [], "window": 32, "windows": 3, "tasks": [], "limit": 4, "batch_size": 2, "mirror": None}
-    return EvalConfig(**values | changes)
+    values = {"name": "x", "corpora": [], "window": 32, "windows": 3, "tasks": [], "limit": 4, "seed": 0, "batch_size": 2}
+    return EvalConfig(**values | {"mirror": None} | changes)
 
 
 def test_evaluation_carries_protocol_items_and_progress():

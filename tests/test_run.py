@@ -22,8 +22,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def records(method: str | None = None) -> list[dict]:
-    found = [json.loads(path.read_text()) for path in sorted(Path("results/runs").glob("*/record.json"))]
+def records(method: str | None = None, results: str = "results") -> list[dict]:
+    found = [json.loads(path.read_text()) for path in sorted(Path(results, "runs").glob("*/record.json"))]
     return [record for record in found if method in (None, record["method"]["name"])]
 
 
@@ -114,7 +114,7 @@ def test_shared_statistics_change_no_number():
     assert list((assets.cache_dir() / "statistics").glob("*/*.safetensors"))
     assert run(*overrides, "paths.results=warm") == 0
     assert run(*overrides, "paths.results=cold", "paths.cache_gib=0") == 0
-    rows = [json.loads(next(p for p in Path(d, "runs").glob("*/record.json") if "gptq" in p.read_text()).read_text()) for d in ("results", "warm", "cold")]
+    rows = [records("gptq", results)[0] for results in ("results", "warm", "cold")]
     assert rows[0]["metrics"] == rows[1]["metrics"] == rows[2]["metrics"]
     assert rows[0]["layer_error"] == rows[1]["layer_error"] == rows[2]["layer_error"]
 
@@ -168,7 +168,8 @@ def test_two_blocks_of_a_real_model(warm_cache):
         loaded.model.config.layer_types = loaded.model.config.layer_types[:2]
     loaded.model.save_pretrained("two-blocks")
     loaded.tokenizer.save_pretrained("two-blocks")
-    overrides = ["model=hub", "model.id=two-blocks", "model.dtype=float32", "data=wiki", "data.samples=8", "data.window=256", "data.propagate=float"]
+    overrides = ["model=hub", "model.id=two-blocks", "model.dtype=float32"]
+    overrides += ["data=wiki", "data.samples=8", "data.window=256", "data.propagate=float"]
     overrides += ["eval.corpora=[wiki]", "eval.window=256", "eval.windows=2", "eval.tasks=[analogies]", "eval.limit=8"]
     assert main(["run", "eval=smoke", *overrides, "method=rtn,gptq,quantease_gptq", "scheme=w3", "paths.cache_gib=0"]) == 0
     error = {

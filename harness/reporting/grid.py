@@ -94,8 +94,10 @@ def _method_rows(entries: list[Record], columns: list[tuple], reference: Measure
     rows = []
     for method, label in sorted(cells, key=lambda key: row_rank(*key)):
         found = cells[method, label]
-        row = [_cell(found[column], reference, spec, f"{label} at {column_label(*column)}") if column in found else Cell(NOT_RUN)
-               for column in columns]
+        row = [
+            _cell(found[column], reference, spec, f"{label} at {column_label(*column)}") if column in found else Cell(NOT_RUN)
+            for column in columns
+        ]
         marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in row) else ""
         rows.append(Row(label, method, tuple(row), marks))
     return rows

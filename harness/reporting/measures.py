@@ -53,16 +53,12 @@ def _scientific(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-LAYER_ERROR = Measure(
-    "layer_error", "Layer error", "Mean over layers of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ); lower is better", -1, digits=3
-)
+LAYER_ERROR = Measure("layer_error", "Layer error", "Mean over layers of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ); lower is better", -1, digits=3)
 
 KINDS = {
     "perplexity": Measure("perplexity", "Perplexity", "Lower is better", -1, decimals=2, order=0),
     "acc": Measure("acc", "Accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=1),
-    "acc_norm": Measure(
-        "acc_norm", "Length-normalised accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=2
-    ),
+    "acc_norm": Measure("acc_norm", "Length-normalised accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=2),
 }
 
 

@@ -131,10 +131,7 @@ def _cost(values: list, unit: float, decimals: int, run_keys: tuple[str, ...]) -
 def _measured(records: pd.DataFrame) -> list[tuple[str, str]]:
     """(metric, protocol) of everything that was measured, in the order of a report."""
     found = {
-        (name, metric["protocol"])
-        for column in ("metrics", "baseline")
-        for metrics in records[column]
-        for name, metric in metrics.items()
+        (name, metric["protocol"]) for column in ("metrics", "baseline") for metrics in records[column] for name, metric in metrics.items()
     }
     return sorted(found, key=lambda pair: (measure_of(pair[0])[0].order, pair))
 

@@ -7,15 +7,16 @@ A sweep runs block by block. What lies outside a block reaches its targets throu
 kernel; the numbers are those of the column-by-column algorithm. Blocks in which few weights moved skip the product.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from methods.core.grid import Grid
-from methods.kernels.feedback import is_compiled, push_steps, round_block, take_pushed
+from methods.kernels.feedback import bind_round_block, is_compiled, push_steps, take_pushed
 
-FEW_STEPS = 0.2  # share of a block's weights below which pushing its steps one by one beats a matrix product
+FEW_STEPS = 0.1  # share of a block's weights below which pushing its steps one by one beats a matrix product
 
 
 @dataclass(frozen=True)
@@ -23,29 +24,31 @@ class Feedback:
     """What the columns do to each other's targets, read along rows both ways."""
 
     matrix: Tensor  # (in, in): [k, j] is what a step of column j does to the target of column k; zero diagonal
-    turned: Tensor  # its transpose, contiguous
+    turned: Tensor  # its transpose, a copy where kernels push steps along its rows
 
     @classmethod
     def of(cls, matrix: Tensor) -> "Feedback":
-        return cls(matrix, matrix.T.contiguous())
+        return cls(matrix, matrix.T.contiguous() if is_compiled(matrix) else matrix.T)
 
 
 class Descent:
     """The state of some rows, turned: (in, out).
 
-    `pull` holds feedback @ offset. It is exact for a block when its turn comes; until then the steps of a block where few weights moved have been
-    pushed to all columns at once, into `pushed`, while those of a block where many moved (`pending`) wait for the matrix product.
+    `pull` holds feedback @ offset. It is exact for a block when its turn comes; until then the steps of a block where few weights
+    moved have been pushed to all columns at once, into `pushed`, while those of a block where many moved (`pending`) wait for the
+    matrix product.
     """
 
     def __init__(self, weight: Tensor, values: Tensor, feedback: Feedback, grid: Grid, block_size: int):
         """weight, values: (out, in), what the targets are anchored to and where the sweeps start."""
         self.weight, self.feedback, self.effects = weight.T.contiguous(), feedback.matrix, feedback.turned
-        self.offset = values.T - self.weight
+        self.offset = values.T.contiguous() - self.weight
         self.pull = self.feedback @ self.offset if self.offset.any() else torch.zeros_like(self.weight)
         self.steps = torch.zeros_like(self.weight)  # of each block's latest turn
         starts = range(0, len(self.weight), block_size)
         self.blocks = [slice(start, min(start + block_size, len(self.weight))) for start in starts]
         self.grids = [grid.columns(block) for block in self.blocks]
+        self.turns: dict[tuple[int, bool], Callable[[], int | Tensor]] = {}
         self.pending = [False] * len(self.blocks)
         self.pushes = is_compiled(weight)
         self.pushed = torch.zeros_like(weight) if self.pushes else None
@@ -61,16 +64,23 @@ class Descent:
         total = 0
         for index, block in enumerate(self.blocks):
             self._refresh(index, block)
-            weight, pull, offset, steps = self.weight[block], self.pull[block], self.offset[block], self.steps[block]
-            moved = round_block(weight, pull, offset, steps, self.feedback[block, block], self.grids[index] if rounded else None)
+            moved = self._turn(index, rounded)()
             self._spread(index, block, moved)
             total += moved
         return total
 
+    def _turn(self, index: int, rounded: bool) -> Callable[[], int | Tensor]:
+        """What moves the columns of a block, prepared at its first turn."""
+        if (index, rounded) not in self.turns:
+            block, grid = self.blocks[index], self.grids[index] if rounded else None
+            tensors = (values[block] for values in (self.weight, self.pull, self.offset, self.steps))
+            self.turns[index, rounded] = bind_round_block(*tensors, self.feedback[block, block], grid)
+        return self.turns[index, rounded]
+
     def _spread(self, index: int, block: slice, moved: int | Tensor) -> None:
         """Push a block's steps to all columns if they are few, else leave them pending."""
         self.pending[index] = not (self.pushes and moved < FEW_STEPS * self.steps[block].numel())
-        if moved and not self.pending[index]:
+        if not self.pending[index] and moved:
             push_steps(self.pushed, self.steps[block], self.effects[block])
             self.waiting = [True] * len(self.blocks)
 
@@ -88,7 +98,7 @@ class Descent:
     def _pending_runs(self) -> list[slice]:
         """Neighbouring pending blocks, as one slice of columns each."""
         runs = []
-        for block, pending in zip(self.blocks, self.pending):
+        for block, pending in zip(self.blocks, self.pending, strict=True):
             if pending and runs and runs[-1].stop == block.start:
                 runs[-1] = slice(runs[-1].start, block.stop)
             elif pending:

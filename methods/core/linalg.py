@@ -50,14 +50,16 @@ def upper_factor(hessian: Tensor, damping: float) -> UpperFactor:
 
 
 def live_hessian(hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy in which dead columns touch no other, and the mean diagonal of the live ones (which dead columns get too).
+    """The Hessian with its dead columns cut off from the others, and the mean diagonal of the live ones, which dead columns get too.
 
     Raises:
         ValueError: an entry is not finite.
     """
-    if not torch.isfinite(hessian).all():
+    if not torch.isfinite(hessian.sum()):
         raise ValueError("Hessian has entries that are not finite; the calibration activations overflowed")
     live = torch.diagonal(hessian) > 0
+    if live.all():
+        return hessian, torch.diagonal(hessian).mean()
     scale = torch.diagonal(hessian)[live].mean() if live.any() else hessian.new_ones(())
     matrix = hessian * (live[:, None] & live)
     torch.diagonal(matrix)[~live] = scale

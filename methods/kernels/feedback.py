@@ -8,6 +8,11 @@ contiguous row here. For column k of a block, with w its weights, p the pull of 
     step_k   = (value_k - w_k) - offset_k, and offset_k becomes value_k - w_k
 """
 
+from collections.abc import Callable
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -19,20 +24,32 @@ def round_block(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, fee
     """Take one block of columns through the formulas above.
 
     Args:
-        weight, pull: (columns, out).
-        offset: (columns, out), how far the values are from the weights; updated.
-        steps: (columns, out), overwritten.
+        weight, pull: (columns, out), contiguous.
+        offset: (columns, out), contiguous, how far the values are from the weights; updated.
+        steps: (columns, out), contiguous, overwritten.
         feedback: (columns, columns); only what lies below the diagonal is read.
         grid: the grid of these columns, or None to leave the values unrounded.
 
     Returns:
         How many steps are not zero (on an accelerator a tensor, so that nothing waits for it).
     """
-    if is_compiled(weight):
-        scale, zero, group, max_code = _levels(grid, weight)
-        arrays = [values.numpy() for values in (weight, pull, offset, steps, feedback, scale, zero, group)]
-        return feedback_numba.round_block(arrays[0].dtype)(*arrays, max_code, grid is not None)
-    return reference(weight, pull, offset, steps, feedback, grid)
+    return bind_round_block(weight, pull, offset, steps, feedback, grid)()
+
+
+def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tensor]:
+    """The same call, prepared once for operands that are taken through it many times."""
+    weight, *others, grid = operands
+    accelerated = _triton_kernel() if weight.device.type == "cuda" else None
+    if not is_compiled(weight) and accelerated is None:
+        return partial(reference, *operands)
+    if grid is None:
+        levels, max_code = (weight, weight, torch.zeros(len(weight), dtype=torch.int64, device=weight.device)), 0
+    else:
+        levels, max_code = (grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index), grid.max_code
+    if accelerated is not None:
+        return partial(accelerated, weight, *others, *levels, max_code, grid is not None)
+    arrays = [values.numpy() for values in (weight, *others, *levels)]
+    return partial(feedback_numba.round_block(arrays[0].dtype), *arrays, max_code, grid is not None)
 
 
 def reference(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, grid: Grid | None) -> Tensor:
@@ -63,8 +80,9 @@ def take_pushed(pull: Tensor, pushed: Tensor) -> None:
     feedback_numba.take_pushed(arrays[0].dtype)(*arrays)
 
 
-def _levels(grid: Grid | None, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Scale and zero (groups, out), the group of each column, the largest code."""
-    if grid is None:
-        return weight, weight, torch.zeros(len(weight), dtype=torch.int64), 0
-    return grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index, grid.max_code
+@cache
+def _triton_kernel() -> Callable[..., Tensor] | None:
+    """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
+    if find_spec("triton") is None:
+        return None
+    return import_module("methods.kernels.feedback_triton").round_block

@@ -8,6 +8,7 @@ thread pools (torch's OpenMP workers, which spin, and a compiled kernel's own) f
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -39,7 +40,7 @@ def row_slices(rows: int) -> list[slice]:
     """An even number of nearly equal slices."""
     parts = min(rows, 2 * -(-rows // ROWS_OF_TWO))
     ends = [rows * k // parts for k in range(parts + 1)]
-    return [slice(start, stop) for start, stop in zip(ends, ends[1:])]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 @cache
