@@ -76,7 +76,7 @@ def quantize(
 def advance(batches: list[Batch], outputs: list[Tensor], block: Block) -> None:
     """Let the next block see these outputs."""
     for number, (batch, output) in enumerate(zip(batches, outputs, strict=True)):
-        if not torch.isfinite(output).all():
+        if not torch.isfinite(output.sum(dtype=torch.float64)):
             raise Diverged(f"{block.name}: output of calibration batch {number} is not finite; try model.dtype=float32 or bfloat16")
         batch.hidden = output
 
@@ -100,7 +100,7 @@ def solve(
         if weight.is_cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        if not torch.isfinite(rounded).all():
+        if not torch.isfinite(rounded.sum()):
             raise Diverged(f"{name} {tuple(weight.shape)}: {method.name} returned weights that are not finite")
         quantized = QuantizedLinear(solution.weight, linear.bias, linear.weight.dtype)
         source.replace_linear(block, path, quantized)

@@ -45,9 +45,9 @@ class GPTQ:
 
     def __post_init__(self):
         if self.damping < 0:
-            raise ValueError(f"method.solver.damping={self.damping}: must not be negative")
+            raise ValueError(f"damping={self.damping}: must not be negative")
         if self.block_size < 1:
-            raise ValueError(f"method.solver.block_size={self.block_size}: must be at least 1")
+            raise ValueError(f"block_size={self.block_size}: must be at least 1")
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return None

@@ -46,13 +46,13 @@ class QuantEase:
 
     def __post_init__(self):
         if self.sweeps < 0:
-            raise ValueError(f"method.solver.sweeps={self.sweeps}: must not be negative")
+            raise ValueError(f"sweeps={self.sweeps}: must not be negative")
         if self.relax_every is not None and self.relax_every < 2:
-            raise ValueError(f"method.solver.relax_every={self.relax_every}: must be at least 2, or null for no relaxed sweeps")
+            raise ValueError(f"relax_every={self.relax_every}: must be at least 2, or null for no relaxed sweeps")
         if self.settle < 1:
-            raise ValueError(f"method.solver.settle={self.settle}: must be at least 1, for the last sweep has to round")
+            raise ValueError(f"settle={self.settle}: must be at least 1, for the last sweep has to round")
         if self.block_size < 1:
-            raise ValueError(f"method.solver.block_size={self.block_size}: must be at least 1")
+            raise ValueError(f"block_size={self.block_size}: must be at least 1")
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return None if self.start is None else self.start.skip_reason(scheme)

@@ -186,9 +186,9 @@ def test_families_agree_with_their_own_loss(family):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_smollm2_on_wikitext2(warm_cache, mirror):
-    """29.94 was measured apart from this code: transformers' own loss over the first 64 windows of 512 tokens."""
+    """30.6403 was measured apart from this code, on the first 8 windows of 512 tokens; the first 64 gave 29.9345 both ways."""
     from harness import assets
     from harness.models import load_model
 
@@ -196,6 +196,6 @@ def test_smollm2_on_wikitext2(warm_cache, mirror):
         pytest.skip("smollm2-135m is not in the cache")
     loaded = load_model(ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu")
     text = corpora.documents("wikitext2", "test", mirror)
-    value, _, scored = perplexity(loaded.model, corpora.evaluation_windows(text, loaded.tokenizer, 512, 64, Bos.stream), 4)
-    assert value == pytest.approx(29.9345, abs=1e-3)
-    assert scored == 64 * 511
+    value, _, scored = perplexity(loaded.model, corpora.evaluation_windows(text, loaded.tokenizer, 512, 8, Bos.stream), 4)
+    assert value == pytest.approx(30.6403, abs=1e-3)
+    assert scored == 8 * 511

@@ -348,7 +348,7 @@ def test_names_are_checked_before_anything_is_computed():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_smollm2_is_far_above_chance(warm_cache):
     """Measured with all items: analogies 0.78 (chance 0.25), news_cloze 0.32 (chance: one word of the language)."""
     from harness.models import load_model

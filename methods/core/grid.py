@@ -35,22 +35,25 @@ class Grid:
 
     def encode(self, weight: Tensor) -> Tensor:
         """Nearest codes, (out, in) uint8; ties go to the even code, weights beyond the ends to the ends."""
-        scale, zero = self.per_column()
-        return torch.clamp(torch.round(weight / scale + zero), 0, self.max_code).to(torch.uint8)
+        grouped, scale, zero = self._aligned(weight)
+        return (grouped / scale).add_(zero).round_().clamp_(0, self.max_code).to(torch.uint8).view(weight.shape)
 
     def decode(self, codes: Tensor) -> Tensor:
         """The weights that codes stand for, (out, in)."""
-        scale, zero = self.per_column()
-        return (codes.to(scale.dtype) - zero) * scale
+        grouped, scale, zero = self._aligned(codes)
+        return grouped.to(scale.dtype, copy=True).sub_(zero).mul_(scale).view(codes.shape)
 
     def round(self, weight: Tensor) -> Tensor:
         return self.decode(self.encode(weight))
 
-    def per_column(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero of every column, broadcastable to (out, in)."""
-        if self.scale.shape[1] == 1:
-            return self.scale, self.zero
-        return self.scale[:, self.group_index], self.zero[:, self.group_index]
+    def _aligned(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The matrix with scale and zero that broadcast to it: groups of a plain grouping as an axis of their own, else gathered."""
+        groups = self.scale.shape[1]
+        if groups == 1:
+            return matrix, self.scale, self.zero
+        if matrix.shape[1] % groups == 0 and self.contiguous:
+            return matrix.reshape(len(matrix), groups, -1), self.scale[:, :, None], self.zero[:, :, None]
+        return matrix, self.scale[:, self.group_index], self.zero[:, self.group_index]
 
     def columns(self, index: Tensor | slice) -> "Grid":
         """The same grid for a selection or a permutation of the columns."""

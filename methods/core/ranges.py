@@ -1,7 +1,7 @@
 """From a weight to its grid: end points by min-max or by search, then scale and zero.
 
 The search shrinks each group's range by factors p = 1, 1 - 1/100, ... (as the GPTQ code does, 80 steps) and keeps the one
-with the least squared rounding error, each column weighted by `importance` if given. Towards what a range
+with the least rounding error (see `methods.kernels.range_search`), each column weighted by `importance` if given. Towards what a range
 shrinks depends on the grid: towards 0 when 0 must stay on it, towards the middle when the offset is free.
 """
 
@@ -31,7 +31,7 @@ def fit_grid(weight: Tensor, scheme: Scheme, importance: Tensor | None = None) -
 
     Args:
         weight: (out, in); `in` must be a multiple of the group size.
-        importance: (in,) non-negative weight of each column's squared error in the search.
+        importance: (in,) non-negative weight of each column's error in the search.
     """
     out_features, in_features = weight.shape
     grouped = weight.reshape(out_features, -1, scheme.group_size or in_features)

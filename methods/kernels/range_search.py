@@ -1,4 +1,8 @@
-"""Which of several candidate grids rounds each group of weights best."""
+"""Which of several candidate grids rounds each group of weights best.
+
+A rounding error e costs |e|^2.25. On layers of SmolLM2 at 4, 3 and 2 bits this beat both squares and the power 2.4 of GPTQ's code in the
+output error that GPTQ and QuantEase reach on the grid; and it needs two square roots, where 2.4 needs a logarithm.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +11,7 @@ from methods.kernels import range_search_numba
 
 
 def best_shrink(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int) -> Tensor:
-    """The candidate with the least (importance-weighted) sum of squared rounding errors; the first of equals.
+    """The candidate with the least (importance-weighted) sum of |rounding error|^2.25; the first of equals.
 
     Args:
         grouped: (out, groups, size) weights.
@@ -34,8 +38,8 @@ def reference(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor
     for candidate in range(scales.shape[-1]):
         scale, zero = scales[..., candidate, None], zeros[..., candidate, None]
         rounded = grouped.div(scale).add_(zero).round_().clamp_(0, max_code).sub_(zero).mul_(scale)
-        squares = rounded.sub_(grouped).square_()
-        cost = squares.sum(-1) if importance is None else (squares * importance).sum(-1)
+        costs = rounded.sub_(grouped).abs_().pow_(2.25)
+        cost = costs.sum(-1) if importance is None else (costs * importance).sum(-1)
         better = cost < least
         least, index = torch.where(better, cost, least), index.masked_fill(better, candidate)
     return index

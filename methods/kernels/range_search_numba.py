@@ -19,11 +19,11 @@ def best_shrink(grouped, scales, zeros, importance, max_code, best):
                 weight, weighing = grouped[row, group, column], importance[group, column]
                 for c in range(candidates):
                     position = weight * inverse[c] + zero[c]
-                    miss = min(max(np.rint(position), low), high) - position  # in steps of the grid
-                    cost[c] += weighing * (miss * miss)
+                    miss = abs(min(max(np.rint(position), low), high) - position)  # in steps of the grid
+                    cost[c] += weighing * (miss * miss * np.sqrt(np.sqrt(miss)))  # |miss|^2.25
             least, winner = np.inf, 0
             for c in range(candidates):
-                error = cost[c] * scales[row, group, c] ** 2
+                error = cost[c] * scales[row, group, c] ** 2.25
                 if error < least:
                     least, winner = error, c
             best[row, group] = winner

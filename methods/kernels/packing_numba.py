@@ -1,0 +1,34 @@
+"""Bit packing for CPUs: one pass over the codes, a byte written whenever eight bits have gathered."""
+
+from numba import int64, njit, uint8
+
+OPTIONS = {"nogil": True, "cache": True}
+
+
+@njit((uint8[::1], int64, uint8[::1]), **OPTIONS)
+def pack(codes, bits, packed):
+    gathered, held, at = 0, 0, 0
+    for code in codes:
+        gathered |= int64(code) << held
+        held += bits
+        while held >= 8:
+            packed[at] = gathered & 255
+            gathered >>= 8
+            held -= 8
+            at += 1
+    if held > 0:
+        packed[at] = gathered & 255
+
+
+@njit((uint8[::1], int64, uint8[::1]), **OPTIONS)
+def unpack(packed, bits, codes):
+    gathered, held, at = 0, 0, 0
+    mask = (1 << bits) - 1
+    for k in range(len(codes)):
+        if held < bits:
+            gathered |= int64(packed[at]) << held
+            held += 8
+            at += 1
+        codes[k] = gathered & mask
+        gathered >>= bits
+        held -= bits
