@@ -20,7 +20,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed ## a real sweep on a real model, about ten minutes on two cores: prints the table, writes reports/demo.md
+demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on two cores: prints the table, writes reports/demo.md
 	$(BIN)/ptq-bench assets --fetch smollm2-135m wiki news analogies
 	$(BIN)/ptq-bench run experiment=demo
 	$(BIN)/ptq-bench report name=demo paths.results=results/demo

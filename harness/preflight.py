@@ -3,11 +3,11 @@
 import tempfile
 from pathlib import Path
 
+from harness import zero_shot
 from harness.config import Device, RunConfig
 from harness.corpora import CORPORA
 from harness.errors import UserError
 from harness.models import inspect
-from harness.zero_shot import TASKS
 
 
 def check(config: RunConfig) -> None:
@@ -18,7 +18,9 @@ def check(config: RunConfig) -> None:
     """
     _names("data.name", [config.data.name], CORPORA)
     _names("eval.corpora", config.eval.corpora, CORPORA)
-    _names("eval.tasks", config.eval.tasks, TASKS)
+    _names("eval.tasks", config.eval.tasks, zero_shot.TASKS)
+    for task in config.eval.tasks:
+        zero_shot.check(task, config.eval.mirror)
     if not (config.eval.corpora or config.eval.tasks):
         raise UserError("eval.corpora=[] and eval.tasks=[]: nothing to evaluate; name a corpus or a task")
     for key, mirror in {"eval.mirror": config.eval.mirror, "data.mirror": config.data.mirror}.items():

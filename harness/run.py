@@ -51,8 +51,9 @@ def run(config: RunConfig) -> dict:
         else:
             ending = _guarded(lambda: _straight_line(config, baseline, store, layers, tracker, progress))
         record = description | ending
+        items = record.pop("items", {})
         tracker.finish(record)
-        store.commit(key, record, [asdict(layer) for layer in layers], yaml.safe_dump(plain(semantic(config))))
+        store.commit(key, record, items, [asdict(layer) for layer in layers], yaml.safe_dump(plain(semantic(config))))
         log.info("status %s", record["status"])
     console.print(outcome(config, record))
     return record
@@ -81,7 +82,7 @@ def _straight_line(
     with clock.time("load"):
         loaded = load_model(config.model, device_name(config.device))
     if quantizes:
-        with clock.time("quantize"):
+        with clock.time("walk"):
             _quantize(config, loaded, layers, tracker, progress)
         if config.save:
             with clock.time("save"):
@@ -96,11 +97,12 @@ def _straight_line(
         "reason": None,
         "family": loaded.family.name,
         "metrics": {name: asdict(metric) for name, metric in result.metrics.items()},
+        "items": result.items,
         "baseline": baseline and {"run_key": baseline["run_key"], "metrics": baseline["metrics"]},
         "bits_per_weight": sum(layer.bits * layer.out_features * layer.in_features for layer in layers) / weights if layers else None,
         "outlier_share": 0.0,
         "layer_error": (layers and {"mean": sum(x.error for x in layers) / len(layers), "max": max(x.error for x in layers)}) or None,
-        "seconds": clock.seconds(),
+        "seconds": seconds_of(clock, layers),
         "peak_memory_bytes": peak_memory(),
         "fallbacks": [f"{layer.layer}: {layer.fallback}" for layer in layers if layer.fallback],
     }
@@ -132,20 +134,28 @@ def device_name(device: Device) -> str:
     return device.name
 
 
+def seconds_of(clock: "Clock", layers: list[LayerReport]) -> dict[str, float]:
+    """Seconds by stage; the walk over the blocks is `quantize` (in the solver) and `calibrate` (forward passes, Hessians, scoring)."""
+    seconds = clock.seconds()
+    walk = seconds.pop("walk", None)
+    solving = sum(layer.seconds for layer in layers)
+    return seconds if walk is None else seconds | {"calibrate": round(walk - solving, 3), "quantize": round(solving, 3)}
+
+
 class Clock:
     """Seconds by stage."""
 
     def __init__(self):
-        self._start, self._stages = time.perf_counter(), {}
+        self._start, self.stages = time.perf_counter(), {}
 
     @contextmanager
     def time(self, stage: str):
         start = time.perf_counter()
         yield
-        self._stages[stage] = time.perf_counter() - start
+        self.stages[stage] = time.perf_counter() - start
 
     def seconds(self) -> dict[str, float]:
-        return {name: round(value, 3) for name, value in self._stages.items()} | {"total": round(time.perf_counter() - self._start, 3)}
+        return {name: round(value, 3) for name, value in self.stages.items()} | {"total": round(time.perf_counter() - self._start, 3)}
 
 
 def reset_peak_memory() -> None:

@@ -56,18 +56,19 @@ class GPTQ:
         order, back = column_order(problem.hessian, self.act_order)
         factor = upper_factor(problem.hessian[order][:, order], self.damping)
         weight = problem.weight[:, order]
+        upper = factor.upper.to(weight.dtype)
         if self.static_groups or problem.scheme.group_size is None or problem.ranges is not None:
-            values, grid = self._round(weight, factor.upper, find_grid(problem).columns(order))
+            values, grid = self._round(weight, upper, find_grid(problem).columns(order))
         else:
             searches = problem.scheme.range is RangeRule.search_hessian
             importance = torch.diagonal(problem.hessian)[order] if searches else None
-            values, grid = self._round_fitting(weight, factor.upper, problem.scheme, importance)
+            values, grid = self._round_fitting(weight, upper, problem.scheme, importance)
         grid = grid.columns(back)
         return Solution(UniformWeight(grid.encode(values[:, back]), grid), {"damping": factor.damping}, factor.fallbacks)
 
     def _round(self, weight: Tensor, upper: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """The rounded values on a given grid, and that grid."""
-        feedback = Feedback.of(triangular_feedback(upper).to(weight.dtype))
+        feedback = Feedback.of(triangular_feedback(upper))
 
         def one_sweep(rows: slice) -> Tensor:
             descent = Descent(weight[rows], weight[rows], feedback, grid.rows(rows), self.block_size)
@@ -81,9 +82,8 @@ class GPTQ:
         values, grids = weight.clone(), []
         for first in range(0, weight.shape[1], scheme.group_size):
             group = slice(first, first + scheme.group_size)
-            inside = upper[group, group].to(weight.dtype)
-            owed = (weight[:, :first] - values[:, :first]) @ upper[:first, group].to(weight.dtype)
-            now = weight[:, group] + torch.linalg.solve_triangular(inside, owed, upper=True, left=False)
+            owed = (weight[:, :first] - values[:, :first]) @ upper[:first, group]
+            now = weight[:, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
             grids.append(fit_grid(now, scheme, None if importance is None else importance[group]))
             values[:, group], _ = self._round(now, upper[group, group], grids[-1])
         return values, _side_by_side(grids)
@@ -99,7 +99,7 @@ def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tens
 
 def triangular_feedback(upper: Tensor) -> Tensor:
     """[k, j] = -R_jk / R_kk for j < k."""
-    return -(upper / torch.diagonal(upper)).T.tril(-1)
+    return (upper / -torch.diagonal(upper)).triu(1).T.contiguous()
 
 
 def _side_by_side(grids: list[Grid]) -> Grid:

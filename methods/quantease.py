@@ -65,6 +65,7 @@ class QuantEase:
         feedback = Feedback.of(-(hessian / torch.diagonal(hessian)[:, None]).fill_diagonal_(0))
         weight, ordered = problem.weight[:, order], grid.columns(order)
         first = weight if begin is None else begin.weight.dequantize()[:, order]
+        judge = None if begin is None else hessian.double()
 
         def descend(rows: slice) -> tuple[Tensor, int, Tensor]:
             descent = Descent(weight[rows], first[rows], feedback, ordered.rows(rows), self.block_size)
@@ -72,7 +73,7 @@ class QuantEase:
             if begin is None:
                 return descent.values, sweeps, changed
             rounded = ordered.rows(rows).round(descent.values)
-            return better_rows(weight[rows], first[rows], rounded, hessian), sweeps, changed
+            return better_rows(weight[rows], first[rows], rounded, judge), sweeps, changed
 
         values, sweeps, changed = zip(*over_rows(descend, len(weight), weight.device), strict=True)
         rounded = torch.cat(values)[:, back]
@@ -97,7 +98,7 @@ class QuantEase:
 
 
 def better_rows(weight: Tensor, first: Tensor, second: Tensor, hessian: Tensor) -> Tensor:
-    """Of each row the candidate with the smaller error in float64; the first one where they are equal."""
+    """Of each row the candidate with the smaller error by a float64 Hessian; the first one where they are equal."""
     old, new = first.double(), second.double()
-    gain = (((old - new) @ hessian.double()) * (2 * weight.double() - old - new)).sum(1)  # energy(new) - energy(old)
+    gain = (((old - new) @ hessian) * (2 * weight.double() - old - new)).sum(1)  # energy(new) - energy(old)
     return torch.where((gain < 0)[:, None], second, first)

@@ -89,7 +89,7 @@ def test_no_row_ends_worse_than_it_started(dtype, relax_every):
 
 
 def test_better_rows_chooses_row_by_row():
-    weight, hessian = torch.zeros(2, 3), torch.eye(3)
+    weight, hessian = torch.zeros(2, 3), torch.eye(3, dtype=torch.float64)
     first, second = torch.tensor([[1.0, 0, 0], [0, 0, 2]]), torch.tensor([[2.0, 0, 0], [0, 0, 1]])
     assert torch.equal(better_rows(weight, first, second, hessian), torch.tensor([[1.0, 0, 0], [0, 0, 1]]))
 

@@ -15,7 +15,7 @@ class RangeRule(Enum):
     """How the end points of a grid are chosen."""
 
     minmax = "minmax"  # the extreme weights
-    search = "search"  # the shrunken range with the least squared rounding error
+    search = "search"  # the shrunken range with the least rounding error
     search_hessian = "search_hessian"  # the same, each column weighted by its Hessian diagonal
 
 
