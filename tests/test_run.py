@@ -155,6 +155,7 @@ def test_plan_runs_nothing(capsys):
     assert not Path("results").exists()
 
 
+@pytest.mark.timeout(900)  # with a cold cache it fetches and converts the model first
 def test_two_blocks_of_a_real_model(warm_cache):
     """SmolLM2: at 3 bits GPTQ beats RTN in every linear, QuantEase from GPTQ is nowhere worse, and the text stays likely."""
     try:
