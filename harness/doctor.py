@@ -36,7 +36,7 @@ def check(results: str) -> Iterator[tuple[str, str]]:
         cached = assets.is_cached(name)
         yield (OK, f"asset {name}: cached") if cached else (NOTE, f"asset {name}: not here yet; ptq-bench assets --fetch {name}")
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    yield OK, "hub: offline (HF_HUB_OFFLINE=1); models and data sets must be cached or mirrored" if offline else "hub: online"
+    yield OK, "hub: offline (HF_HUB_OFFLINE=1); models and data sets must be cached or mirrored" if offline else "hub: asked where a model or data set is not cached; HF_HUB_OFFLINE=1 forbids it"
 
 
 def _device() -> Iterator[tuple[str, str]]:
