@@ -35,8 +35,10 @@ def check(results: str) -> Iterator[tuple[str, str]]:
     for name in ("smollm2-135m", "wiki", "news", "analogies"):
         cached = assets.is_cached(name)
         yield (OK, f"asset {name}: cached") if cached else (NOTE, f"asset {name}: not here yet; ptq-bench assets --fetch {name}")
-    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    yield OK, "hub: offline (HF_HUB_OFFLINE=1); models and data sets must be cached or mirrored" if offline else "hub: asked where a model or data set is not cached; HF_HUB_OFFLINE=1 forbids it"
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        yield OK, "hub: forbidden (HF_HUB_OFFLINE=1); models and data sets must be cached or mirrored"
+    else:
+        yield OK, "hub: asked where a model or data set is not cached; HF_HUB_OFFLINE=1 forbids it"
 
 
 def _device() -> Iterator[tuple[str, str]]:
