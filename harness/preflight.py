@@ -18,7 +18,6 @@ def check(config: RunConfig) -> None:
     """
     _names("data.name", [config.data.name], CORPORA)
     _names("eval.corpora", config.eval.corpora, CORPORA)
-    _names("eval.tasks", config.eval.tasks, zero_shot.TASKS)
     for task in config.eval.tasks:
         zero_shot.check(task, config.eval.mirror)
     if not (config.eval.corpora or config.eval.tasks):

@@ -51,6 +51,11 @@ class Store:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: unreadable record ({error}); delete its directory to run the point again") from error
 
+    def finished(self, run_key: str, save: bool) -> bool:
+        """Has the run left everything that is asked of it, its checkpoint too if `save`?"""
+        record = self.record(run_key)
+        return bool(record) and record["status"] in FINISHED and not (save and not (self.directory(run_key) / "checkpoint").exists())
+
     def open(self, run_key: str) -> Path:
         """The directory of a run about to start, made if need be.
 

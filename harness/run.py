@@ -21,7 +21,7 @@ from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.models import LoadedModel, load_model
 from harness.pipeline import Diverged, LayerReport, SolveError, quantize
 from harness.progress import Stages, console, label, outcome, stages
-from harness.records import FINISHED, Store, describe
+from harness.records import Store, describe
 from harness.statistics import StatisticsCache
 from harness.tracking import Tracker, make_tracker
 
@@ -34,9 +34,8 @@ def run(config: RunConfig) -> dict:
     Never raises for what goes wrong inside the run: that is a record with another status.
     """
     store, key = Store(config.paths.results), run_key(config)
-    known = store.record(key)
-    if known and known["status"] in FINISHED and not (config.save and not (store.directory(key) / "checkpoint").exists()):
-        return known
+    if store.finished(key, config.save):
+        return store.record(key)
     reason = config.method.solver and config.method.solver.skip_reason(config.scheme)
     baseline = run(baseline_of(config)) if config.method.solver and not reason else None
     description = describe(config, key)

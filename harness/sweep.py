@@ -73,11 +73,9 @@ class Sweep:
         summarise(points, todo)
 
     def _to_run(self, point: Point) -> bool:
-        status = point.status()
-        if status in FAILED:
+        if point.status() in FAILED:
             return point.config.retry
-        checkpoint = Store(point.config.paths.results).directory(point.key) / "checkpoint"
-        return status not in FINISHED or (point.config.save and not checkpoint.exists())
+        return not Store(point.config.paths.results).finished(point.key, point.config.save)
 
     def points(self, grids: list[str], arguments: list[str]) -> list[Point]:
         """Every distinct point of the union of grids, in the order written; `arguments` go to each grid and win over it."""
