@@ -1,242 +1,191 @@
-"""`ptq-bench bench solvers`: error, true bits and seconds of every solver on the same real layers, and three speeds beside each other.
+"""`ptq-bench bench solvers`: error, true bits, seconds and memory of every solver on the same real layers.
+`ptq-bench bench scaling`: seconds of QuantEase's sweeps against the width of a layer, and what they mean for very large models.
 
-Times are medians of this machine at this moment; compare numbers of one run with each other, not with those of another.
+Times are those of this machine at this moment; compare numbers of one run with each other, not with those of another.
 """
 
 import argparse
-import csv
-import io
-import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file
-from torch import Tensor
 
-import conf
-from harness import assets, corpora
-from harness.blocks import ModelBlocks
-from harness.config import Bos, DataConfig, Dtype, ModelConfig, Propagate
+from harness.benchmarks import scaling, solvers, textbook, whole_model
+from harness.benchmarks.layers import Layer, method_names, read_layers, real_layers, scheme_named, scheme_names
+from harness.benchmarks.measure import csv_text, machine, write
 from harness.errors import UserError
-from harness.files import write_atomic
-from harness.methods import build_method
-from harness.models import LoadedModel, load_model
-from harness.pipeline import quantize
-from harness.statistics import Batch, StatisticsCache, gather
-from methods.core.grid import Grid
-from methods.core.linalg import layer_error
-from methods.core.method import Method
-from methods.core.problem import LayerProblem
-from methods.core.ranges import find_grid
-from methods.core.scheme import RangeRule, Scheme, ZeroPoint
-from methods.core.weight import bits_per_weight
+from harness.reporting.bench_figures import scaling_figure, solvers_figure
 
-console = Console(highlight=False)
-MODEL = ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4)
-LAYERS = (15, ("self_attn.q_proj", "mlp.gate_proj", "mlp.down_proj"))  # block and linears of the set of real layers
-
-
-@dataclass(frozen=True)
-class Layer:
-    name: str
-    weight: Tensor  # (out, in)
-    hessian: Tensor  # (in, in)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+SCHEMES, WIDTHS = "w4,w3,w2,w3g16s3,w2g16s3", "512,1024,2048,4096,8192,16384"
 
 
 def main(argv: list[str]) -> int:
-    """Run the benchmark that the arguments name."""
-    parser = argparse.ArgumentParser(prog="ptq-bench bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["solvers"])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--layers", type=Path, help="safetensors file with NAME.weight and NAME.hessian (default: three layers of SmolLM2)")
-    parser.add_argument("--methods", default=",".join(methods()), help="comma separated (default: %(default)s)")
-    parser.add_argument("--bits", default="4,3,2", help="comma separated (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="solves per median (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("reports/bench_solvers.csv"), help="default: %(default)s")
-    parser.add_argument("--no-model", action="store_true", help="leave out the whole-model times, which take minutes")
-    arguments = parser.parse_args(argv)
-    for name in arguments.methods.split(","):
-        if name not in methods():
-            raise UserError(f"--methods {name}: no such method; choose among {', '.join(methods())}")
-    layers = read_layers(arguments.layers) if arguments.layers else real_layers()
-    rows = list(measure(layers, arguments))
-    show(rows)
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, rows[0].keys())
-    writer.writeheader()
-    writer.writerows(rows)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(arguments.out, stream.getvalue())
-    against_textbook(max(layers, key=lambda layer: layer.weight.shape[1]))
-    if not arguments.no_model:
-        whole_model()
-    return 0
+    """Run the benchmark that the arguments name; 1 where a solver failed."""
+    arguments = parser().parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no GPU is visible")
+    return arguments.run(arguments)
 
 
-def methods() -> list[str]:
-    """Names of the methods that have a solver."""
-    found = sorted(Path(conf.__file__).parent.glob("method/*.yaml"))
-    return [path.stem for path in found if yaml.safe_load(path.read_text())["solver"]]
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="ptq-bench bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = top.add_subparsers(required=True, metavar="WHAT")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    shared.add_argument("--out", type=Path, default=Path("reports"), help="directory of the CSV and the figure (default: %(default)s)")
+    one = commands.add_parser("solvers", parents=[shared], help="every solver on the same real layers")
+    one.set_defaults(run=bench_solvers)
+    one.add_argument("--layers", type=Path, help="safetensors file with NAME.weight and NAME.hessian (default: three layers of SmolLM2)")
+    one.add_argument("--methods", help="comma separated (default: all)")
+    one.add_argument("--schemes", default=SCHEMES, help="names of conf/scheme, comma separated (default: %(default)s)")
+    one.add_argument("--bits", help="of the schemes only those of so many bits, comma separated (default: all)")
+    one.add_argument("--outliers", default="0,0.01", help="shares of float16 entries, comma separated (default: %(default)s)")
+    one.add_argument("--repeats", type=int, default=3, help="solves per median, fewer of slow ones (default: %(default)s)")
+    one.add_argument("--no-model", action="store_true", help="leave out the whole-model times, which take minutes")
+    two = commands.add_parser("scaling", parents=[shared], help="seconds of a sweep against the width of a layer")
+    two.set_defaults(run=bench_scaling)
+    two.add_argument("--widths", default=WIDTHS, help="comma separated (default: %(default)s)")
+    two.add_argument("--max-seconds", type=float, default=600, help="begin no width that would end later (default: %(default)s)")
+    two.add_argument("--sweeps", type=int, help="fewer than the configured sweeps, for a quick look")
+    two.add_argument("--matmul", help="precision of the products: float32 or tf32 (default: as configured)")
+    return top
 
 
-def method_named(name: str) -> Method:
-    return build_method(yaml.safe_load((Path(conf.__file__).parent / "method" / f"{name}.yaml").read_text()))
+def bench_solvers(arguments: argparse.Namespace) -> int:
+    schemes = [(name, scheme_named(name)) for name in chosen("--schemes", arguments.schemes, scheme_names())]
+    bits = arguments.bits and values("--bits", arguments.bits, int)
+    work = solvers.Work(
+        layers=read_layers(arguments.layers) if arguments.layers else real_layers(),
+        schemes=[(name, scheme) for name, scheme in schemes if not bits or scheme.bits in bits],
+        outliers=values("--outliers", arguments.outliers, float, lambda ratio: 0 <= ratio <= 0.5),
+        methods=chosen("--methods", arguments.methods, method_names()) if arguments.methods else method_names(),
+        device=arguments.device,
+        repeats=max(1, arguments.repeats),
+    )
+    if not work.schemes:
+        raise UserError(f"--bits {arguments.bits}: no scheme of --schemes {arguments.schemes} has so many")
+    with Console(stderr=True).status("") as status:
+        results = list(solvers.measure(work, status.update))
+    write(arguments.out / "bench_solvers.csv", csv_text(map(asdict, results)))
+    view, notes = solvers.table(results, f"layer error tr((W−Q)H(W−Q)ᵀ) / tr(WHWᵀ), {machine(arguments.device)}")
+    console.print(view, *notes, sep="\n")
+    if any(result.error for result in results):
+        write(arguments.out / "bench_solvers.png", figure_of(work.layers, results))
+        console.print(f"{arguments.out / 'bench_solvers.csv'}, {arguments.out / 'bench_solvers.png'}")
+    show_comparisons(max(work.layers, key=lambda layer: layer.weight.shape[1]).to(arguments.device), arguments.device)
+    for sentence in () if arguments.no_model else whole_model.whole_model():
+        console.print(sentence)
+    return 1 if any(result.reason.startswith("failed") for result in results) else 0
 
 
-def measure(layers: list[Layer], arguments: argparse.Namespace) -> Iterator[dict]:
-    """One row per layer, method, bits and range rule."""
-    for bits in map(int, arguments.bits.split(",")):
-        for rule in (RangeRule.minmax, RangeRule.search):
-            scheme = Scheme(bits, None, False, ZeroPoint.integer, rule)
-            for name in arguments.methods.split(","):
-                solver = method_named(name).solver
-                for layer in layers:
-                    weight, hessian = layer.weight.to(arguments.device), layer.hessian.to(arguments.device)
-                    problem = LayerProblem(weight, hessian, scheme)
-                    solution = solver.solve(problem)  # the first solve may compile kernels
-                    seconds, _ = timed(lambda solver=solver, problem=problem: solver.solve(problem), arguments.repeats, arguments.device)
-                    yield {
-                        "layer": layer.name,
-                        "shape": "x".join(map(str, weight.shape)),
-                        "bits": bits,
-                        "range": rule.name,
-                        "method": name,
-                        "error": f"{layer_error(weight, solution.weight.dequantize(), hessian):.6g}",
-                        "true_bits": f"{bits_per_weight(solution.weight.tensors(), weight.numel()):.4f}",
-                        "seconds": f"{seconds:.4f}",
-                    }
+def figure_of(layers: Sequence[Layer], results: Sequence[solvers.Result]) -> bytes:
+    panels = []
+    for layer in layers:
+        methods: dict[str, list[tuple[float, float]]] = {}
+        for result in results:
+            if result.layer == layer.name and result.error:
+                methods.setdefault(result.method, []).append((result.true_bits, result.error))
+        panels += [(layer.title, methods)] if methods else []
+    schemes = ", ".join(dict.fromkeys(result.scheme for result in results))
+    ratios = ", ".join(f"{100 * ratio:g} %" for ratio in dict.fromkeys(result.outlier_ratio for result in results))
+    return solvers_figure(panels, f"{schemes}; outliers {ratios} · filled: the method's own best · grey: the best of all")
 
 
-def timed(work: Callable, repeats: int, device: str = "cpu") -> tuple[float, object]:
-    """Median seconds of `work()`, and what it returned last."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), result
-
-
-def show(rows: list[dict]) -> None:
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
-    shapes = {row["layer"]: row["shape"] for row in rows}
-    table = Table(title="layer error tr((W-Q)H(W-Q)^T) / tr(WHW^T), seconds")
-    for column in ("bits", "range", "method", "true bits", *(f"{layer} {shapes[layer]}" for layer in layers)):
-        table.add_column(column)
-    cells: dict[tuple, dict] = {}
-    for row in rows:
-        cells.setdefault((row["bits"], row["range"], row["method"]), {})[row["layer"]] = row
-    for (bits, rule, name), found in cells.items():
-        true_bits = statistics.mean(float(row["true_bits"]) for row in found.values())
-        values = [f"{float(found[layer]['error']):.5f}  {float(found[layer]['seconds']):.3f} s" for layer in layers]
-        table.add_row(str(bits), rule, name, f"{true_bits:.2f}", *values)
+def show_comparisons(layer: Layer, device: str) -> None:
+    table = Table(title="against the papers' column loops in torch, float32", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("algorithm", "layer", "seconds", "error", "loop: seconds", "error", "ratio"):
+        table.add_column(head, justify="left" if head in ("algorithm", "layer") else "right")
+    for row in textbook.compare(layer, device):
+        numbers = row["seconds"], row["error"], row["textbook_seconds"], row["textbook_error"], row["ratio"]
+        formats = ("{:.3f}", "{:.6f}", "{:.3f}", "{:.6f}", "{:.1f}×")
+        table.add_row(f"{row['algorithm']}: {row['what']}", row["layer"], *(f.format(n) for f, n in zip(formats, numbers, strict=True)))
     console.print(table)
 
 
-def against_textbook(layer: Layer) -> None:
-    """QuantEase and the column-by-column loop of the paper, the same 30 sweeps on the same layer, one after the other."""
-    solver = method_named("quantease").solver
-    problem = LayerProblem(layer.weight, layer.hessian, Scheme(3, None, False, ZeroPoint.integer, RangeRule.minmax))
-    grid = find_grid(problem)
-    fast, solution = timed(lambda: solver.solve(problem), 5)
-    relaxed = [solver.relaxes(sweep) for sweep in range(solver.sweeps)]
-    slow, values = timed(lambda: textbook_quantease(layer.weight, layer.hessian, grid, relaxed), 1)
-    errors = [layer_error(layer.weight, found, layer.hessian) for found in (solution.weight.dequantize(), values)]
-    console.print(
-        f"QuantEase, {solver.sweeps} sweeps on {layer.name} {tuple(layer.weight.shape)}: {fast:.2f} s (error {errors[0]:.6f}); "
-        f"the paper's column loop in torch: {slow:.2f} s (error {errors[1]:.6f}); ratio {slow / fast:.1f}"
-    )
+def bench_scaling(arguments: argparse.Namespace) -> int:
+    solver = scaling.solver_for(arguments.matmul, arguments.sweeps)
+    if solver.sweeps < 1:
+        raise UserError(f"--sweeps {solver.sweeps}: must be at least 1")
+    widths = values("--widths", arguments.widths, int, lambda width: width >= 16)
+    budget = scaling.Budget(arguments.max_seconds, time.perf_counter())
+    sizes, ending = [], None
+    with Console(stderr=True).status("widths …") as status:
+        for found in scaling.measure(widths, solver, arguments.device, budget):
+            if isinstance(found, str):
+                ending = found
+            else:
+                sizes.append(found)
+                status.console.print(f"width {found.width}: {found.seconds:.2f} s")
+    coefficients = scaling.fit(sizes)
+    precision = f"{solver.matmul.name}, {solver.sweeps} sweeps, {machine(arguments.device)}"
+    show_scaling(sizes, coefficients, precision, ending)
+    rows = [asdict(s) | {"sweep_seconds": s.sweep_seconds, "rate": s.rate, "product_rate": s.product_rate, "share": s.share} for s in sizes]
+    write(arguments.out / "bench_scaling.csv", csv_text(rows))
+    points = [(size.width, size.sweep_seconds, size.product_seconds) for size in sizes]
+    write(arguments.out / "bench_scaling.png", scaling_figure(points, coefficients, precision))
+    console.print(f"{arguments.out / 'bench_scaling.csv'}, {arguments.out / 'bench_scaling.png'}")
+    return 0
 
 
-def textbook_quantease(weight: Tensor, hessian: Tensor, grid: Grid, relaxed: list[bool]) -> Tensor:
-    """Cyclic descent as the paper writes it down (Algorithm 2): one product per sweep, then per column what this sweep has moved."""
-    scaled = hessian / torch.diagonal(hessian)  # column j divided by H_jj
-    target = weight @ scaled
-    coupling = scaled.clone().fill_diagonal_(0)
-    values = weight.clone()
-    for relax in relaxed:
-        reached, moved = values @ coupling, torch.zeros_like(values)
-        for j in range(weight.shape[1]):
-            wanted = target[:, j] - reached[:, j] - moved[:, :j] @ coupling[:j, j]
-            if not relax:
-                wanted = grid.columns(slice(j, j + 1)).round(wanted[:, None]).squeeze(1)
-            moved[:, j] = wanted - values[:, j]
-            values[:, j] = wanted
-    return values
+def show_scaling(sizes: Sequence[scaling.Size], coefficients: tuple[float, float], precision: str, ending: str | None) -> None:
+    table = Table(title=f"QuantEase, rows = width, {precision}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("width", "whole solve, s", "of it set-up, s", "one sweep, s", "sweep, TFLOP/s", "product, TFLOP/s", "share"):
+        table.add_column(head, justify="right")
+    for size in sizes:
+        seconds = [f"{value:.4g}" for value in (size.seconds, size.setup_seconds, size.sweep_seconds)]
+        rates = [f"{value / 1e12:.3g}" for value in (size.rate, size.product_rate)]
+        table.add_row(str(size.width), *seconds, *rates, f"{100 * size.share:.0f} %")
+    console.print(table, f"seconds of a sweep ∝ width^{coefficients[1]:.2f} (least squares over all widths)", sep="\n")
+    if max(size.share for size in sizes) > 1:
+        console.print("above 100 %: blocks of columns in which few weights move skip the product")
+    if ending:
+        console.print(ending)
+    model = Table(title="extrapolated to whole models", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for head in ("model", "blocks", "hours here", "paper, one A100", "widest layer / measured"):
+        model.add_column(head, justify="left" if head == "model" else "right")
+    for entry in scaling.extrapolate(sizes[-1]):
+        paper = f"{entry.paper_hours:g} h" if entry.paper_hours else "–"
+        model.add_row(
+            entry.model,
+            str(entry.blocks),
+            f"{entry.hours:,.0f} h" if entry.hours >= 10 else f"{entry.hours:.2f} h",
+            paper,
+            f"{entry.beyond:.1f}×",
+        )
+    console.print(model, scaling.caveat(sizes[-1]), sep="\n")
 
 
-def whole_model() -> None:
-    """All linears of SmolLM2, and the calibration forward that the same machine needs for 128 x 512 tokens."""
-    loaded = load_model(MODEL, "cpu")
-    tokens = calibration(loaded, 128)
-    forward, _ = timed(lambda: run_blocks(loaded, tokens), 1)
-    console.print(f"one calibration forward of 128 x 512 tokens through SmolLM2's 30 blocks: {forward:.1f} s")
-    for name in ("gptq", "quantease", "quantease_gptq"):
-        fresh = load_model(MODEL, "cpu")
-        source = ModelBlocks(fresh.model, fresh.family)
-        cache = StatisticsCache(assets.cache_dir() / "statistics", "bench", len(source), source.statistics_bytes(), 10)
-        data = DataConfig("wiki", 32, 512, 8, Propagate.float, True, None)
-        scheme = Scheme(3, None, False, ZeroPoint.integer, RangeRule.search)
-        reports = list(quantize(source, lambda: tokens[:32], method_named(name), scheme, data, cache))
-        seconds = sum(report.seconds for report in reports)
-        console.print(f"{name}, 3 bits, all {len(reports)} linears: {seconds:.1f} s ({seconds / forward:.2f} of that forward)")
+def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            raise UserError(f"{flag} {name}: no such name; choose among {', '.join(known)}")
+    return names
 
 
-@torch.no_grad()
-def run_blocks(loaded: LoadedModel, tokens: Tensor) -> None:
-    for batch in tokens.split(8):
-        loaded.model.base_model(batch, use_cache=False)
-
-
-def calibration(loaded: LoadedModel, samples: int) -> Tensor:
-    return corpora.calibration_tokens(corpora.documents("wiki", "train"), loaded.tokenizer, samples, 512, 0, Bos.stream)
-
-
-def real_layers() -> list[Layer]:
-    """Three layers of SmolLM2, with Hessians of 16 x 512 tokens of Wikipedia.
-
-    Raises:
-        UserError: the embedded model can be had neither from the cache nor from the network.
-    """
-    loaded = load_model(MODEL, "cpu")
-    source = ModelBlocks(loaded.model, loaded.family)
-    batches = [Batch(entry.hidden, entry.calls) for entry in source.capture(calibration(loaded, 16), 8)]
-    index, paths = LAYERS
-    for k, block in enumerate(source):
-        found, outputs = gather(block, k, batches, block.groups if k == index else ())
-        if k == index:
-            return [Layer(path.rsplit(".", 1)[-1], block.module.get_submodule(path).weight.detach(), found[path].hessian) for path in paths]
-        for batch, output in zip(batches, outputs, strict=True):
-            batch.hidden = output
-    raise UserError(f"the model has no block {index}")
-
-
-def read_layers(path: Path) -> list[Layer]:
-    """Layers of a safetensors file with NAME.weight and NAME.hessian.
+def values(flag: str, text: str, kind: type, fits: Callable = lambda value: True) -> list:
+    """Numbers, comma separated.
 
     Raises:
-        UserError: the file is missing or holds no such pairs.
+        UserError: one is no number, or not in its range.
     """
-    if not path.is_file():
-        raise UserError(f"--layers {path}: no such file")
-    tensors = load_file(path)
-    names = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
-    if not names or any(f"{name}.hessian" not in tensors for name in names):
-        raise UserError(f"--layers {path}: needs pairs NAME.weight and NAME.hessian")
-    return [Layer(name, tensors[f"{name}.weight"], tensors[f"{name}.hessian"]) for name in names]
+    try:
+        found = [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"{flag} {text}: needs numbers, comma separated") from None
+    if not all(map(fits, found)):
+        raise UserError(f"{flag} {text}: out of range")
+    return found
 
 
 if __name__ == "__main__":
-    import sys
-
     from harness.cli import main as command
 
     sys.exit(command(["bench", *sys.argv[1:]]))

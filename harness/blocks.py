@@ -43,6 +43,10 @@ class BlockSource(Protocol):
         """Put `module` at `path` of the block last yielded, for good."""
         ...
 
+    def replace_parameter(self, block: Block, name: str, value: Tensor) -> None:
+        """Set a parameter, named relative to the block last yielded, for good."""
+        ...
+
     def statistics_bytes(self) -> int:
         """Size of one float32 Hessian per group of every block."""
         ...
@@ -67,6 +71,9 @@ class ModelBlocks:
 
     def replace_linear(self, block: Block, path: str, module: nn.Module) -> None:
         block.module.set_submodule(path, module)
+
+    def replace_parameter(self, block: Block, name: str, value: Tensor) -> None:
+        block.module.get_parameter(name).data.copy_(value)
 
     def statistics_bytes(self) -> int:
         first = self.family.block_list(self.model)[0]

@@ -8,6 +8,7 @@ COMMANDS = {
     "run": "quantize, evaluate and record every point of a sweep",
     "plan": "print the points of a sweep and their state, and run nothing",
     "report": "write tables and figures from the records",
+    "load": "rebuild a quantized model that a run saved, and see that it works",
     "assets": "list and fetch the embedded models and texts",
     "doctor": "check this machine: versions, memory, disk, assets",
     "bench": "measure the solvers on this machine",
@@ -41,6 +42,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
         return {"run": run, "plan": plan}[name]
     if name == "report":
         from harness.report import main as command
+    elif name == "load":
+        from harness.load import main as command
     elif name == "assets":
         from harness.assets import main as command
     elif name == "doctor":

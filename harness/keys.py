@@ -15,6 +15,7 @@ from harness.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 from harness.models import model_fingerprint
 from harness.schema import NUMBERS
 from methods.core.method import Method
+from methods.core.scheme import Scheme
 
 FLOAT = {"name": "float", "solver": None}
 
@@ -38,7 +39,7 @@ def semantic(config: RunConfig) -> dict:
         "method": config.method_config,
     }
     if config.method.solver is not None:
-        fields |= {"data": calibration(config.data), "scheme": asdict(config.scheme)}
+        fields |= {"data": calibration(config.data), "scheme": _scheme(config.scheme)}
     return fields
 
 
@@ -58,6 +59,16 @@ def calibration(data: DataConfig) -> dict:
     if data.propagate.value == "float":
         del fields["true_sequential"]  # without meaning: every linear sees the float activations
     return fields | {"text": text_sha256(data.name, "train", data.mirror)}
+
+
+def _scheme(scheme: Scheme) -> dict:
+    """Without the fields that mean nothing beside the others."""
+    fields = asdict(scheme)
+    if scheme.scale_bits is None:
+        del fields["scale_bits"], fields["scale_group_size"]
+    if scheme.outlier_ratio == 0:
+        del fields["outlier_ratio"], fields["outlier_structure"]
+    return fields
 
 
 def _eval(config: EvalConfig) -> dict:

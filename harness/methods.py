@@ -21,19 +21,22 @@ TARGET = re.compile(r"methods\.[a-z0-9_]+\.[A-Za-z0-9]+")
 
 
 def build_method(config: dict) -> Method:
-    """Build `{name, solver: {_target_, ...} | null}`.
+    """Build `{name, solver: {_target_, ...} | null, tuning: {_target_, ...} | null}`; without the key, there is no tuning.
 
     Raises:
         UserError: a key is unknown, missing, ill-typed or out of range, or `_target_` is not a class of `methods`.
     """
-    unknown = set(config) - {"name", "solver"}
+    unknown = set(config) - {"name", "solver", "tuning"}
     if unknown:
-        raise UserError(f"method.{min(unknown)}: no such key; a method has a name and a solver")
+        raise UserError(f"method.{min(unknown)}: no such key; a method has a name, a solver and perhaps a tuning")
     for key in ("name", "solver"):
         if key not in config:
             raise UserError(f"method.{key}: needs a value")
     solver = None if config["solver"] is None else _build(config["solver"], "method.solver")
-    return Method(name=str(config["name"]), solver=solver)
+    tuning = None if config.get("tuning") is None else _build(config["tuning"], "method.tuning")
+    if tuning is not None and solver is None:
+        raise UserError("method.tuning: there is nothing to tune where nothing is rounded; set method.solver")
+    return Method(name=str(config["name"]), solver=solver, tuning=tuning)
 
 
 def _build(node: Any, key: str) -> Any:

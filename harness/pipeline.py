@@ -1,8 +1,7 @@
 """The only loop over blocks: gather statistics, round every linear, hand the activations on."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,37 +9,15 @@ from torch import Tensor
 from harness.blocks import BlockSource
 from harness.config import DataConfig, Propagate
 from harness.linear import QuantizedLinear
-from harness.statistics import Batch, LayerStatistics, StatisticsCache, gather, gather_only
+from harness.reports import Diverged, LayerReport, SolveError
+from harness.statistics import Batch, Groups, LayerStatistics, StatisticsCache, gather, gather_only
+from harness.tuning import solve_and_tune
 from methods.core.block import Block
 from methods.core.linalg import layer_error
 from methods.core.method import Method
 from methods.core.problem import LayerProblem
 from methods.core.scheme import Scheme
 from methods.core.weight import bits_per_weight
-
-
-class Diverged(Exception):
-    """A block or a rounded weight holds a value that is not finite."""
-
-
-class SolveError(Exception):
-    """A solver failed; the message names the linear and its shape."""
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What happened to one linear."""
-
-    layer: str  # full path, e.g. model.layers.3.mlp.down_proj
-    block: int
-    linear: str  # path inside the block
-    out_features: int
-    in_features: int
-    error: float  # tr((W-Q) H (W-Q)^T) / tr(W H W^T)
-    bits: float  # stored bits per weight
-    seconds: float  # in the solver
-    damping: float | None
-    fallback: str | None  # anything done instead of what was asked
 
 
 def quantize(
@@ -57,7 +34,8 @@ def quantize(
         SolveError: a solver raised.
     """
     share = data.propagate is Propagate.float
-    known = share and cache.complete()
+    tuning = method.tuning
+    known = share and cache.complete() and tuning is None  # a block is tuned on activations, which are not kept
     batches = [] if known else [Batch(entry.hidden, entry.calls) for entry in source.capture(tokens(), data.batch_size)]
     for index, block in enumerate(source):
         if known:
@@ -65,12 +43,33 @@ def quantize(
         elif share:
             statistics, outputs = gather(block, index, batches, block.groups)
             cache.save(index, block, statistics)
-            yield from solve(source, block, index, statistics, method, scheme)
+            reports = solve(source, block, index, statistics, method, scheme)
+            yield from reports if tuning is None else solve_and_tune(source, block, index, tuning, batches, outputs, statistics, reports)
             advance(batches, outputs, block)
         else:
-            for groups in [[group] for group in block.groups] if data.true_sequential else [block.groups]:
-                yield from solve(source, block, index, gather_only(block, index, batches, groups), method, scheme)
+            statistics, targets = {}, [] if tuning is None else gather(block, index, batches, ())[1]
+            rounds = [[group] for group in block.groups] if data.true_sequential else [block.groups]
+            reports = solve_in_rounds(source, block, index, batches, rounds, method, scheme, statistics)
+            yield from reports if tuning is None else solve_and_tune(source, block, index, tuning, batches, targets, statistics, reports)
             advance(batches, gather(block, index, batches, ())[1], block)
+
+
+def solve_in_rounds(
+    source: BlockSource,
+    block: Block,
+    index: int,
+    batches: list[Batch],
+    rounds: Sequence[Groups],
+    method: Method,
+    scheme: Scheme,
+    kept: dict[str, LayerStatistics],
+) -> Iterator[LayerReport]:
+    """Round some groups after others, each on what the rounded ones before it feed it; where the method tunes, statistics go to `kept`."""
+    for groups in rounds:
+        statistics = gather_only(block, index, batches, groups)
+        if method.tuning is not None:
+            kept |= statistics
+        yield from solve(source, block, index, statistics, method, scheme)
 
 
 def advance(batches: list[Batch], outputs: list[Tensor], block: Block) -> None:
@@ -112,6 +111,7 @@ def solve(
             in_features=weight.shape[1],
             error=layer_error(weight, rounded, entry.hessian, entry.energy),
             bits=bits_per_weight(quantized.packed, weight.numel()),
+            outliers=float(solution.stats.get("outliers", 0.0)),
             seconds=seconds,
             damping=solution.stats.get("damping"),
             fallback="; ".join(solution.fallbacks) or None,

@@ -6,19 +6,27 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness.config import RunConfig
+from methods.core.scheme import OutlierStructure, Scheme, ZeroPoint
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def label(config: RunConfig) -> str:
-    """A run in a few words, e.g. `smollm2-135m gptq w3 g64 search`."""
-    if config.method.solver is None:
-        return f"{config.model.name} {config.method.name}"
-    scheme = config.scheme
-    words = [config.model.name, config.method.name, f"w{scheme.bits}"]
-    words += [f"g{scheme.group_size}"] if scheme.group_size else []
-    words += [scheme.range.name] + (["float zero"] if scheme.zero_point.name == "float" else [])
-    return " ".join(words + (["symmetric"] if scheme.symmetric else []))
+    """A run in a few words, e.g. `smollm2-135m gptq w3 g16 search, 3-bit scales, 1 % outliers`."""
+    words = [config.model.name, config.method.name]
+    return " ".join(words if config.method.solver is None else [*words, scheme_label(config.scheme)])
+
+
+def scheme_label(scheme: Scheme) -> str:
+    """A scheme in a few words, without what is switched off."""
+    words = [f"w{scheme.bits}"] + ([f"g{scheme.group_size}"] if scheme.group_size else [])
+    words += [scheme.range.name] + (["float zero"] if scheme.zero_point is ZeroPoint.float else [])
+    words += ["symmetric"] if scheme.symmetric else []
+    extras = [f"{scheme.scale_bits}-bit scales"] if scheme.scale_bits else []
+    if scheme.outlier_ratio:
+        whole = " in whole columns" if scheme.outlier_structure is OutlierStructure.column else ""
+        extras.append(f"{100 * scheme.outlier_ratio:g} % outliers{whole}")
+    return ", ".join([" ".join(words), *extras])
 
 
 class Stages:
@@ -58,4 +66,5 @@ def outcome(config: RunConfig, record: dict) -> str:
         return f"[red]{record['status']}[/] {label(config)}: {record['reason']}"
     metrics = ", ".join(f"{name.removeprefix('perplexity/')} {metric['value']:.4g}" for name, metric in record["metrics"].items())
     error = f", layer error {record['layer_error']['mean']:.4g}" if record["layer_error"] else ""
-    return f"[green]done[/] {label(config)}: {metrics}{error}, {record['seconds']['total']:.0f} s"
+    share = f", {100 * record['outlier_share']:.3g} % outliers stored" if record["outlier_share"] else ""
+    return f"[green]done[/] {label(config)}: {metrics}{error}{share}, {record['seconds']['total']:.0f} s"

@@ -34,8 +34,8 @@ Example:
 GUIDE = (
     "Every cell is a value, ± its standard error (with n=…: mean ± standard deviation over n seeds), and in brackets the "
     "difference to the float model. **Bold** is the best of its column, with everything that rounds to the same number. "
-    "Columns are bits, and after g the number of neighbouring weights that share a scale; @ and the last line are the bits "
-    "that are really stored, scales and offsets included. – was not run."
+    "Columns are bits, after g the number of neighbouring weights that share a scale, after s the bits of the scales themselves; "
+    "@ and the last line are the bits that are really stored, scales, offsets and outliers included. – was not run."
 )
 
 

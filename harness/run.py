@@ -90,7 +90,6 @@ def _straight_line(
         result = evaluate(
             loaded.model, loaded.tokenizer, config.eval, config.model.bos, config.model.dtype.name, config.eval.seed, progress.update
         )
-    weights = sum(layer.out_features * layer.in_features for layer in layers)
     return {
         "status": "done",
         "reason": None,
@@ -98,8 +97,8 @@ def _straight_line(
         "metrics": {name: asdict(metric) for name, metric in result.metrics.items()},
         "items": result.items,
         "baseline": baseline and {"run_key": baseline["run_key"], "metrics": baseline["metrics"]},
-        "bits_per_weight": sum(layer.bits * layer.out_features * layer.in_features for layer in layers) / weights if layers else None,
-        "outlier_share": 0.0,
+        "bits_per_weight": per_weight(layers, "bits") if layers else None,
+        "outlier_share": per_weight(layers, "outliers") if layers else 0.0,
         "layer_error": (layers and {"mean": sum(x.error for x in layers) / len(layers), "max": max(x.error for x in layers)}) or None,
         "seconds": seconds_of(clock, layers),
         "peak_memory_bytes": peak_memory(),
@@ -122,7 +121,9 @@ def _quantize(config: RunConfig, loaded: LoadedModel, layers: list[LayerReport],
     for report in quantize(source, tokens, config.method, config.scheme, data, cache):
         layers.append(report)
         tracker.layer(len(layers), report)
-        log.info("%s error %.6g bits %.4f seconds %.3f %s", report.layer, report.error, report.bits, report.seconds, report.fallback or "")
+        outliers = f"outliers {report.outliers:.5f} " if report.outliers else ""
+        facts = report.layer, report.error, report.bits, outliers, report.seconds, report.fallback or ""
+        log.info("%s error %.6g bits %.4f %sseconds %.3f %s", *facts)
         progress.update("quantize", report.block, len(source), f"{report.linear} error {report.error:.3g}")
 
 
@@ -131,6 +132,12 @@ def device_name(device: Device) -> str:
     if device is Device.auto:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device.name
+
+
+def per_weight(layers: list[LayerReport], field: str) -> float:
+    """Mean of a field over all weights of all linears."""
+    sizes = [layer.out_features * layer.in_features for layer in layers]
+    return sum(getattr(layer, field) * size for layer, size in zip(layers, sizes, strict=True)) / sum(sizes)
 
 
 def seconds_of(clock: "Clock", layers: list[LayerReport]) -> dict[str, float]:

@@ -46,6 +46,14 @@ class Point:
         record = Store(self.config.paths.results).record(self.key)
         return record["status"] if record else "missing"
 
+    def state(self) -> str:
+        """The status, with the reason where there is one to give before anything runs."""
+        solver, status = self.config and self.config.method.solver, self.status()
+        refusal = solver.skip_reason(self.config.scheme) if solver and status in ("missing", "skipped") else None
+        if refusal:
+            return f"{'to be skipped' if status == 'missing' else status}: {refusal}"
+        return self.error or status
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -103,7 +111,7 @@ class Sweep:
             table.add_column(column, overflow="fold")
         for point in points:
             name = label(point.config) if point.config else "–"
-            table.add_row(point.key or "–", name, point.error or point.status(), " ".join(point.overrides))
+            table.add_row(point.key or "–", name, point.state(), " ".join(point.overrides))
         console.print(table)
         console.print(", ".join(f"{count} {status}" for status, count in Counter(point.status() for point in points).items()))
 

@@ -58,11 +58,12 @@ class WandbTracker:
 
     def layer(self, step: int, report: LayerReport) -> None:
         values = {"index": step, "error": report.error, "bits": report.bits, "seconds": report.seconds}
+        values |= {"outliers": report.outliers} if report.outliers else {}
         self._run.log({f"layer/{name}": value for name, value in values.items()}, step=step)
 
     def finish(self, record: dict) -> None:
         self._run.summary.update({name: metric["value"] for name, metric in record.get("metrics", {}).items()})
-        names = ("status", "reason", "bits_per_weight", "layer_error", "seconds", "peak_memory_bytes", "fallbacks")
+        names = ("status", "reason", "bits_per_weight", "outlier_share", "layer_error", "seconds", "peak_memory_bytes", "fallbacks")
         self._run.summary.update({name: record[name] for name in names if record.get(name) is not None})
         self._run.finish(exit_code=0 if record["status"] == "done" else 1)
 

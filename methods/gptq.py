@@ -13,7 +13,7 @@ The second form of the target is the same number without the inverse (Chee, Cai,
 theorem 6), and makes GPTQ one sweep of `methods.core.descent` with a triangular feedback.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from methods.core.descent import Descent, Feedback
 from methods.core.grid import Grid
 from methods.core.linalg import upper_factor
+from methods.core.outliers import refuses_outliers
 from methods.core.problem import LayerProblem, Solution
 from methods.core.ranges import find_grid, fit_grid
 from methods.core.scheme import RangeRule, Scheme
@@ -50,7 +51,7 @@ class GPTQ:
             raise ValueError(f"block_size={self.block_size}: must be at least 1")
 
     def skip_reason(self, scheme: Scheme) -> str | None:
-        return None
+        return refuses_outliers(scheme, "GPTQ")
 
     def solve(self, problem: LayerProblem) -> Solution:
         order, back = column_order(problem.hessian, self.act_order)
@@ -86,7 +87,7 @@ class GPTQ:
             now = weight[:, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
             grids.append(fit_grid(now, scheme, None if importance is None else importance[group]))
             values[:, group], _ = self._round(now, upper[group, group], grids[-1])
-        return values, _side_by_side(grids)
+        return values, Grid.side_by_side(grids)
 
 
 def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tensor | slice]:
@@ -100,11 +101,3 @@ def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tens
 def triangular_feedback(upper: Tensor) -> Tensor:
     """[k, j] = -R_jk / R_kk for j < k."""
     return (upper / -torch.diagonal(upper)).triu(1).T.contiguous()
-
-
-def _side_by_side(grids: list[Grid]) -> Grid:
-    """One grid of many groups from grids of one group each."""
-    index = torch.arange(len(grids), device=grids[0].scale.device).repeat_interleave(grids[0].group_index.numel())
-    scale, zero = (torch.cat([getattr(grid, name) for grid in grids], 1) for name in ("scale", "zero"))
-    offset = None if grids[0].offset is None else torch.cat([grid.offset for grid in grids], 1)
-    return replace(grids[0], scale=scale, zero=zero, group_index=index, offset=offset)

@@ -9,7 +9,8 @@ Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-ba
     -Sigma_kj / Sigma_jj   feedback[j, k], with a zero diagonal
     q_i               grid
 
-One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.core.descent` does it block by block.
+One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.core.descent` does it block by block. With
+outliers (the paper's Algorithm 3) see `methods.quantease_outliers`.
 """
 
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.core.descent import Descent, Feedback
+from methods.core.descent import Descent, Feedback, Matmul, coupling
 from methods.core.linalg import live_hessian
+from methods.core.outliers import outlier_count, without_outliers
 from methods.core.problem import LayerProblem, LayerSolver, Solution
 from methods.core.ranges import find_grid
 from methods.core.scheme import Scheme
 from methods.core.weight import UniformWeight
 from methods.gptq import column_order
 from methods.kernels.threads import over_rows
+from methods.quantease_outliers import solve_with_outliers
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class QuantEase:
     settle: int  # the last so many sweeps always round
     start: LayerSolver | None  # where the descent starts, and whose grid it keeps; None: the float weight
     act_order: bool  # visit the columns with the largest diagonal first
+    step_scale: float  # of the thresholding step that moves outliers, in units of 1 / largest eigenvalue
     block_size: int  # columns between two matrix products; changes no result but rounding noise
+    matmul: Matmul  # of all sweeps but the last `settle`, which are in float32
 
     rows_independent: ClassVar[bool] = True
 
@@ -51,18 +56,22 @@ class QuantEase:
             raise ValueError(f"relax_every={self.relax_every}: must be at least 2, or null for no relaxed sweeps")
         if self.settle < 1:
             raise ValueError(f"settle={self.settle}: must be at least 1, for the last sweep has to round")
+        if self.step_scale <= 0:
+            raise ValueError(f"step_scale={self.step_scale}: must be positive")
         if self.block_size < 1:
             raise ValueError(f"block_size={self.block_size}: must be at least 1")
 
     def skip_reason(self, scheme: Scheme) -> str | None:
-        return None if self.start is None else self.start.skip_reason(scheme)
+        return None if self.start is None else self.start.skip_reason(without_outliers(scheme))
 
     def solve(self, problem: LayerProblem) -> Solution:
-        begin = None if self.start is None else self.start.solve(problem)
-        grid = find_grid(problem) if begin is None else begin.weight.grid
+        if outlier_count(problem.scheme, problem.weight.shape):
+            return solve_with_outliers(problem, self)
         order, back = column_order(problem.hessian, self.act_order)
         hessian = live_hessian(problem.hessian)[0][order][:, order]
-        feedback = Feedback.of(-(hessian / torch.diagonal(hessian)[:, None]).fill_diagonal_(0))
+        begin = None if self.start is None else self.start.solve(problem)
+        grid = find_grid(problem) if begin is None else begin.weight.grid
+        feedback = Feedback.of(coupling(hessian))
         weight, ordered = problem.weight[:, order], grid.columns(order)
         first = weight if begin is None else begin.weight.dequantize()[:, order]
         judge = None if begin is None else hessian.double()
@@ -85,16 +94,23 @@ class QuantEase:
     def _descend(self, descent: Descent) -> tuple[int, int | Tensor]:
         """Sweep until done or until nothing moves any more; (sweeps run, steps of the last one)."""
         changed = 0
-        last_relaxed = max((k for k in range(self.sweeps) if self.relaxes(k)), default=-1)
         for sweep in range(self.sweeps):
-            changed = descent.sweep(rounded=not self.relaxes(sweep))
-            if sweep > last_relaxed and changed == 0:
+            changed = descent.sweep(rounded=not self.relaxes(sweep), matmul=self.precision(sweep))
+            if sweep > self.last_relaxed and changed == 0:
                 return sweep + 1, changed
         return self.sweeps, changed
 
     def relaxes(self, sweep: int) -> bool:
         """Does this sweep (counted from 0) leave the weights unrounded?"""
         return self.relax_every is not None and sweep % self.relax_every == 1 and sweep < self.sweeps - self.settle
+
+    def precision(self, sweep: int) -> Matmul:
+        """Of the products in this sweep: what TF32 loses is made up for by the last sweeps."""
+        return self.matmul if sweep < self.sweeps - self.settle else Matmul.float32
+
+    @property
+    def last_relaxed(self) -> int:
+        return max((k for k in range(self.sweeps) if self.relaxes(k)), default=-1)
 
 
 def better_rows(weight: Tensor, first: Tensor, second: Tensor, hessian: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from methods.core.outliers import refuses_outliers
 from methods.core.problem import LayerProblem, Solution
 from methods.core.ranges import find_grid
 from methods.core.scheme import Scheme
@@ -14,7 +15,7 @@ class RTN:
     rows_independent: ClassVar[bool] = True
 
     def skip_reason(self, scheme: Scheme) -> str | None:
-        return None
+        return refuses_outliers(scheme, "rounding to nearest")
 
     def solve(self, problem: LayerProblem) -> Solution:
         grid = find_grid(problem)

@@ -1,13 +1,18 @@
 """Layer problems for tests: small, seeded, with the correlated inputs that make solvers differ."""
 
+from dataclasses import replace
+
 import torch
 
 from methods.core.problem import LayerProblem
-from methods.core.scheme import RangeRule, Scheme, ZeroPoint
+from methods.core.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint
+
+PLAIN = Scheme(3, None, False, ZeroPoint.integer, RangeRule.minmax, None, 16, 0.0, OutlierStructure.unstructured)
 
 
-def scheme(bits=3, group_size=None, symmetric=False, zero_point=ZeroPoint.integer, range=RangeRule.minmax) -> Scheme:
-    return Scheme(bits, group_size, symmetric, zero_point, range)
+def scheme(**fields) -> Scheme:
+    """3 bits, one min-max grid per output channel, an integer zero point, no outliers: but for what is given."""
+    return replace(PLAIN, **fields)
 
 
 def correlated_hessian(columns: int, seed: int, dtype=torch.float64, tokens: int | None = None) -> torch.Tensor:

@@ -19,12 +19,13 @@ from harness.families import family_of
 from harness.linear import QuantizedLinear
 from harness.models import ModelBlocks
 from methods.core.ranges import fit_grid
-from methods.core.scheme import RangeRule, Scheme, ZeroPoint
+from methods.core.scheme import Scheme, ZeroPoint
 from methods.core.weight import UniformWeight, bits_per_weight
+from tests.problems import scheme
 from tests.tiny_models import VARIANTS, tokens
 
-SCHEME = Scheme(bits=3, group_size=32, symmetric=False, zero_point=ZeroPoint.integer, range=RangeRule.minmax)
-FLOAT_ZERO = Scheme(bits=4, group_size=None, symmetric=False, zero_point=ZeroPoint.float, range=RangeRule.minmax)
+SCHEME = scheme(bits=3, group_size=32)
+FLOAT_ZERO = scheme(bits=4, zero_point=ZeroPoint.float)
 TOKENS = tokens(2)
 
 

@@ -6,7 +6,7 @@ import torch
 from methods.core.grid import Grid
 from methods.core.problem import Ranges
 from methods.core.ranges import find_grid, fit_grid, make_grid
-from methods.core.scheme import RangeRule, Scheme, ZeroPoint
+from methods.core.scheme import RangeRule, ZeroPoint
 from tests.problems import layer_problem, scheme
 
 FORMS = [
@@ -40,7 +40,7 @@ def test_grid_points_are_fixed_points(problem):
 
 def test_storage_round_trip(problem):
     grid = find_grid(problem)
-    restored = Grid.restore(grid.tensors(), grid.layout(), problem.weight.shape[1])
+    restored = Grid.restore(grid.tensors(), grid.layout(), *problem.weight.shape)
     codes = grid.encode(problem.weight)
     assert torch.equal(restored.decode(codes), grid.decode(codes))
 
@@ -49,7 +49,7 @@ def test_permuted_columns_keep_their_groups(problem):
     grid, order = find_grid(problem), torch.randperm(problem.weight.shape[1], generator=torch.Generator().manual_seed(1))
     permuted = grid.columns(order)
     assert torch.equal(permuted.encode(problem.weight[:, order]), grid.encode(problem.weight)[:, order])
-    restored = Grid.restore(permuted.tensors(), permuted.layout(), len(order))
+    restored = Grid.restore(permuted.tensors(), permuted.layout(), *problem.weight.shape)
     assert torch.equal(restored.group_index, permuted.group_index)
 
 
@@ -61,7 +61,7 @@ def test_ties_go_to_the_even_code():
 @pytest.mark.parametrize("zero_point", ZeroPoint)
 def test_search_beats_minmax_on_heavy_tails(zero_point):
     weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
-    lost = [(fit_grid(weight, Scheme(3, None, False, zero_point, rule)).round(weight) - weight).abs().pow(2.25).sum(1)
+    lost = [(fit_grid(weight, scheme(zero_point=zero_point, range=rule)).round(weight) - weight).abs().pow(2.25).sum(1)
             for rule in (RangeRule.minmax, RangeRule.search)]  # fmt: skip
     assert (lost[1] <= lost[0] * (1 + 1e-9)).all() and lost[1].sum() < 0.95 * lost[0].sum()
 

@@ -31,20 +31,21 @@ def operands(columns: int, rows: int, group_size: int | None, dtype: torch.dtype
     return [weight, 0.1 * normal(columns, rows), offset, torch.empty_like(weight), 0.1 * normal(columns, columns + 3)[:, :columns], grid]
 
 
-def both(kernel, columns, rows, group_size, dtype, rounds):
+def both(kernel, columns, rows, group_size, dtype, rounds, limited=False):
+    limits = torch.linspace(0, 0.3, columns, dtype=dtype) if limited else None
     found = []
     for run in (feedback.reference, kernel):
         *tensors, grid = operands(columns, rows, group_size, dtype)
-        moved = int(run(*tensors, grid if rounds else None))
+        moved = int(run(*tensors, grid if rounds else None, limits))
         found.append((moved, tensors[2], tensors[3]))
     return found
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("rounds", [True, False])
+@pytest.mark.parametrize("rounds, limited", [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_cpu_feedback(shape, rounds, dtype):
-    expected, found = both(feedback.round_block, *shape, dtype, rounds)
+def test_cpu_feedback(shape, rounds, limited, dtype):
+    expected, found = both(feedback.round_block, *shape, dtype, rounds, limited)
     assert found[0] == expected[0]
     for left, right in zip(found[1:], expected[1:], strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)

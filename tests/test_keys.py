@@ -7,10 +7,11 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness.config import to_run_config
-from harness.keys import baseline_of, run_key, statistics_key
+from harness.keys import baseline_of, run_key, semantic, statistics_key
 from harness.records import describe
 
 OVERRIDES = ["model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "scheme=w4g32", "eval.tasks=[analogies]"]
+ALL_ON = ["scheme.scale_bits=3", "scheme.outlier_ratio=0.01"]  # every field of the scheme means something
 WITHOUT_EFFECT = {"model.name", "model.source_bits", "eval.name", "data.mirror", "eval.mirror"}
 ANOTHER = {  # where adding one or taking the next enum value makes no sense
     "model.id": "tiny:opt",
@@ -18,6 +19,7 @@ ANOTHER = {  # where adding one or taking the next enum value makes no sense
     "data.name": "news",
     "eval.corpora": ["synthetic", "news"],
     "eval.tasks": ["news_cloze"],
+    "scheme.outlier_ratio": 0.02,
 }
 
 
@@ -49,7 +51,7 @@ def texts(monkeypatch):
 
 
 def test_every_semantic_field_moves_the_key(texts):
-    original = config()
+    original = config(*ALL_ON)
     keys = {run_key(original)}
     for group in ("model", "data", "scheme", "eval"):
         values = getattr(original, group)
@@ -64,15 +66,31 @@ def test_every_semantic_field_moves_the_key(texts):
             else:
                 assert run_key(moved) not in keys, key
                 keys.add(run_key(moved))
-    assert run_key(config("seed=1")) not in keys
-    assert run_key(config("method.solver.damping=0.02")) not in keys
-    assert run_key(config("method=rtn")) not in keys
-    assert len(keys) > 20
+    assert run_key(config(*ALL_ON, "seed=1")) not in keys
+    assert run_key(config(*ALL_ON, "method.solver.damping=0.02")) not in keys
+    assert run_key(config(*ALL_ON, "method=rtn")) not in keys
+    assert run_key(config()) not in keys
+    assert len(keys) > 24
 
 
 @pytest.mark.parametrize("override", ["device=cpu", "save=true", "retry=true", "paths.results=x", "tracker=wandb", "model.name=other"])
 def test_what_moves_no_number_moves_no_key(override, texts):
     assert run_key(config(override)) == run_key(config())
+
+
+@pytest.mark.parametrize(
+    ("switch", "idle"),
+    [("scheme.outlier_ratio=0.01", "scheme.outlier_structure=column"), ("scheme.scale_bits=3", "scheme.scale_group_size=32")],
+)
+def test_fields_that_mean_nothing_move_the_key_only_when_switched_on(switch, idle, texts):
+    assert run_key(config(idle)) == run_key(config())
+    assert len({run_key(config()), run_key(config(switch)), run_key(config(switch, idle))}) == 3
+
+
+def test_the_key_is_the_one_from_before_there_were_outliers(texts):
+    """Records made before a field existed still answer for the configurations in which it is switched off."""
+    assert not {"scale_bits", "scale_group_size", "outlier_ratio", "outlier_structure"} & semantic(config())["scheme"].keys()
+    assert semantic(config(*ALL_ON))["scheme"].keys() == {field.name for field in dataclasses.fields(config().scheme)}
 
 
 def test_the_order_of_overrides_does_not_matter(texts):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from methods.core.descent import Descent, Feedback
+from methods.core.descent import Descent, Feedback, Matmul
 from methods.core.linalg import energy, layer_error
 from methods.core.problem import LayerProblem, Ranges
 from methods.core.ranges import find_grid
@@ -17,7 +17,7 @@ from methods.rtn import RTN
 from tests.oracles import textbook_quantease
 from tests.problems import correlated_hessian, layer_problem, scheme
 
-PAPER = QuantEase(sweeps=12, relax_every=3, settle=4, start=None, act_order=False, block_size=16)
+PAPER = QuantEase(sweeps=12, relax_every=3, settle=4, start=None, act_order=False, step_scale=1.0, block_size=16, matmul=Matmul.float32)
 DESCENT = replace(PAPER, relax_every=None)
 START = GPTQ(damping=0.01, block_size=16, act_order=True, static_groups=True)
 

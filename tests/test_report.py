@@ -221,3 +221,57 @@ def test_a_selection_of_runs(report):
     tables = report(record("a", "rtn", 3, 60.0), record("b", "gptq", 3, 50.0), select=["a", "nowhere"])
     assert "gptq" not in tables[0].rows and "- runs/nowhere: not run yet" in report.text
     assert "**Runs:** 1 record: 1 done" in report.text
+
+
+SCHEME = {"bits": 3, "group_size": None, "symmetric": False, "zero_point": "integer", "range": "search"}
+PLAIN = SCHEME | {"scale_bits": None, "scale_group_size": 16, "outlier_ratio": 0.0, "outlier_structure": "unstructured"}
+
+
+def test_outliers_have_words_of_their_own(report):
+    perplexity, _, cost = report(
+        record("a", "rtn", 3, 60.0, scheme=SCHEME),  # from before there were outliers
+        record("b", "rtn", 2, 70.0, scheme=PLAIN | {"bits": 2, "outlier_structure": "column"}),  # idle: the ratio is 0
+        record("c", "spqr", 3, 40.0, scheme=PLAIN),
+        record("d", "spqr", 3, 30.0, scheme=PLAIN | {"outlier_ratio": 0.01}, outlier_share=0.0098),
+        record("e", "spqr", 3, 35.0, scheme=PLAIN | {"outlier_ratio": 0.005, "outlier_structure": "column"}, outlier_share=0.0052),
+    )
+    labels = {"rtn", "spqr", "spqr · 1 % outliers · unstructured", "spqr · 0.5 % outliers · columns"}
+    assert set(perplexity.rows) - {"bits per weight"} == labels
+    assert perplexity.rows["rtn"][0].startswith("60.00") and perplexity.rows["rtn"][1].startswith("70.00")
+    assert cost.cell("spqr · 1 % outliers · unstructured", "outliers, %") == "0.98" and cost.cell("spqr", "outliers, %") == "0.00"
+
+
+def test_one_structure_goes_without_saying(report):
+    rows = report(
+        record("a", "spqr", 3, 40.0, scheme=PLAIN),
+        record("b", "spqr", 3, 30.0, scheme=PLAIN | {"outlier_ratio": 0.01}),
+        record("c", "spqr", 3, 29.0, scheme=PLAIN | {"outlier_ratio": 0.02}),
+    )[0].rows
+    assert set(rows) - {"bits per weight"} == {"spqr", "spqr · 1 % outliers", "spqr · 2 % outliers"}
+
+
+def test_no_column_for_outliers_where_there_are_none(report):
+    cost = report(record("a", "rtn", 3, 60.0, scheme=PLAIN))[-1]
+    assert "outliers, %" not in cost.head
+
+
+def test_coarse_scales_stand_in_the_head_of_their_column(report):
+    groups = PLAIN | {"group_size": 16, "zero_point": "float"}
+    perplexity = report(
+        record("a", "gptq", 3, 60.0, scheme=PLAIN | {"zero_point": "float"}),
+        record("b", "gptq", 3, 50.0, scheme=groups),
+        record("c", "gptq", 3, 55.0, scheme=groups | {"scale_bits": 3}),
+        record("d", "gptq", 3, 56.0, scheme=groups | {"scale_bits": 3, "scale_group_size": 32}),
+    )[0]
+    assert perplexity.head == ["method", "3", "3 g16", "3 g16 s3"]
+    assert set(perplexity.rows) - {"bits per weight"} == {"gptq", "gptq · scale_group_size=16", "gptq · scale_group_size=32"}
+
+
+def test_a_skipped_point_shows_its_reason(report):
+    """As a run that its method refuses leaves it."""
+    perplexity = report(
+        record("a", "spqr", 3, 40.0, scheme=PLAIN | {"outlier_ratio": 0.01}),
+        ended("b", "skipped", "rounding to nearest keeps no outliers", "rtn", scheme=PLAIN | {"outlier_ratio": 0.01}),
+    )[0]
+    assert perplexity.rows["rtn"] == ["skipped ¹"]
+    assert perplexity.notes == ["¹ skipped: rounding to nearest keeps no outliers"]

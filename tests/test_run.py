@@ -12,7 +12,10 @@ from harness.cli import main
 from harness.config import Bos, Dtype, ModelConfig
 from harness.errors import UserError
 from harness.models import load_model
+from harness.progress import scheme_label
 from harness.tiny import CONFIGS
+from methods.core.scheme import OutlierStructure, ZeroPoint
+from tests.problems import scheme
 
 QUICK = ["data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2"]
 
@@ -153,6 +156,50 @@ def test_plan_runs_nothing(capsys):
     shown = capsys.readouterr().err
     assert "4 points" in shown and "2 missing" in shown and "2 illegal" in shown
     assert not Path("results").exists()
+
+
+def test_outliers_reach_the_record_the_layers_and_the_terminal(capsys):
+    assert run("model=tiny-llama", "method=spqr", "scheme=w3", "scheme.outlier_ratio=0.02") == 0
+    (record,) = records("spqr")
+    layers = pd.read_parquet(Path("results/runs") / record["run_key"] / "layers.parquet")
+    sizes = layers.out_features * layers.in_features
+    assert record["outlier_share"] == pytest.approx((layers.outliers * sizes).sum() / sizes.sum())
+    assert 0.01 < record["outlier_share"] < 0.04
+    shown = capsys.readouterr().err
+    assert "w3 search, 2 % outliers" in shown and f"{100 * record['outlier_share']:.3g} % outliers stored" in shown
+    assert run("model=tiny-llama", "method=rtn", "scheme=w3") == 0
+    assert records("rtn")[0]["outlier_share"] == 0 and records("float")[0]["outlier_share"] == 0
+    assert "outliers" not in capsys.readouterr().err
+
+
+def test_a_point_that_its_method_refuses_is_skipped_with_the_reason(capsys):
+    overrides = ["model=tiny-llama", "method=rtn,spqr", "scheme=w3", "scheme.outlier_ratio=0.02"]
+    assert main(["plan", *QUICK, *overrides]) == 0
+    planned = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "to be skipped" in planned and "2 missing" in planned
+    assert run(*overrides) == 0
+    (record,) = records("rtn")
+    assert record["status"] == "skipped" and "outliers" in record["reason"] and "metrics" not in record
+    assert main(["report"]) == 0
+    assert record["reason"] in Path("reports/report.md").read_text()
+    capsys.readouterr()
+    assert main(["plan", *QUICK, *overrides]) == 0
+    shown = capsys.readouterr().err
+    assert "1 skipped" in shown and "1 done" in shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "w3 minmax"),
+        ({"group_size": 16, "scale_bits": 3, "zero_point": ZeroPoint.float}, "w3 g16 minmax float zero, 3-bit scales"),
+        ({"outlier_ratio": 0.005}, "w3 minmax, 0.5 % outliers"),
+        ({"outlier_ratio": 0.01, "outlier_structure": OutlierStructure.column}, "w3 minmax, 1 % outliers in whole columns"),
+        ({"outlier_structure": OutlierStructure.column, "scale_group_size": 4}, "w3 minmax"),
+    ],
+)
+def test_a_scheme_in_words(fields, words):
+    assert scheme_label(scheme(**fields)) == words
 
 
 @pytest.mark.timeout(900)  # with a cold cache it fetches and converts the model first

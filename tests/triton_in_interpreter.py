@@ -2,21 +2,60 @@
 
 import torch
 
+from methods.kernels import nearest, nearest_triton, packing_triton, vector_feedback_triton
 from methods.kernels.feedback_triton import round_block
+from methods.kernels.packing import pack_reference
 from tests.test_kernels import SHAPES, both
+from tests.test_packing import COUNTS, WIDTHS, some_codes
+from tests.test_vector_kernels import PASSES, SEARCHES, check_pass, search_operands
 
 
-def through_triton(weight, pull, offset, steps, feedback, grid):
+def through_triton(weight, pull, offset, steps, feedback, grid, limits=None):
+    limits = torch.full_like(weight[:, 0], torch.inf) if limits is None else limits
     if grid is None:
-        return round_block(weight, pull, offset, steps, feedback, weight, weight, torch.zeros(len(weight), dtype=torch.int64), 0, False)
+        none = torch.zeros(len(weight), dtype=torch.int64)
+        return round_block(weight, pull, offset, steps, feedback, weight, weight, none, limits, 0, False)
     levels = grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index
-    return round_block(weight, pull, offset, steps, feedback, *levels, grid.max_code, True)
+    return round_block(weight, pull, offset, steps, feedback, *levels, limits, grid.max_code, True)
 
 
-for shape in SHAPES:
-    for dtype, slack in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
-        for rounds in (True, False):
-            expected, found = both(through_triton, *shape, dtype, rounds)
-            assert found[0] == expected[0], (shape, dtype, rounds)
-            for left, right in zip(found[1:], expected[1:], strict=True):
-                torch.testing.assert_close(left, right, rtol=0, atol=slack)
+def check_feedback():
+    for shape in SHAPES:
+        for dtype, slack in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+            for rounds in (True, False):
+                expected, found = both(through_triton, *shape, dtype, rounds)
+                assert found[0] == expected[0], (shape, dtype, rounds)
+                for left, right in zip(found[1:], expected[1:], strict=True):
+                    torch.testing.assert_close(left, right, rtol=0, atol=slack)
+
+
+def check_packing():
+    for bits in WIDTHS:
+        for numel in COUNTS:
+            codes = some_codes(bits, numel)
+            expected = pack_reference(codes, bits)
+            packed, again = torch.full_like(expected, 77), torch.full_like(codes, 77)
+            packing_triton.pack(codes, bits, packed)
+            assert torch.equal(packed, expected), (bits, numel)
+            packing_triton.unpack(packed, bits, again)
+            assert torch.equal(again, codes), (bits, numel)
+
+
+def check_nearest():
+    for shape in SEARCHES:
+        vectors, codebook = search_operands(*shape, torch.float32)
+        for exact in (True, False):
+            assert torch.equal(nearest_triton.nearest(vectors, codebook, exact), nearest.reference(vectors, codebook)), shape
+
+
+def check_vector_feedback():
+    for shape in PASSES:
+        for held in (False, True):
+            for dtype in (torch.float32, torch.float64):
+                check_pass(vector_feedback_triton.round_vectors, shape, dtype, held, 3)
+
+
+check_feedback()
+check_packing()
+check_nearest()
+check_vector_feedback()

@@ -41,7 +41,7 @@ class Line:
 
 def draw_figure(tables: Sequence[Table]) -> bytes | None:
     """The figure of these tables as a PNG file; None where nothing can be drawn."""
-    with _house_style():
+    with house_style():
         figure, file = build_figure(tables), io.BytesIO()
         if figure is None:
             return None
@@ -56,7 +56,7 @@ def build_figure(tables: Sequence[Table]) -> Figure | None:
 
 
 @contextmanager
-def _house_style() -> Iterator[None]:
+def house_style() -> Iterator[None]:
     """The same look everywhere: a user's matplotlibrc must not change a report."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # names may hold any character
@@ -98,7 +98,8 @@ def _figure(panels: list[tuple[Table, list[Line]]]) -> Figure:
 
 def _panel(axes: Axes, table: Table, lines: list[Line], styles: dict) -> None:
     level = next((row.cells[0].value for row in table.rows if row.method == FLOAT), None)
-    _scale(axes, lines, level)
+    points = [point[:2] for line in lines for point in line.points]
+    scale(axes, [bits for bits, _ in points], [value for _, value in points] + ([] if level is None else [level]))
     for line in lines:
         _draw(axes, line, styles[line.variant])
     if level is not None:
@@ -128,10 +129,8 @@ def _draw(axes: Axes, line: Line, style: str | tuple) -> None:
         axes.plot(*zip(*points, strict=True), marker, markersize=6, color=colour, markerfacecolor=face, markeredgewidth=1.3, zorder=4)
 
 
-def _scale(axes: Axes, lines: list[Line], level: float | None) -> None:
-    """Limits and ticks, set before anything is drawn because labels are placed in the pixels they give."""
-    bits = [point[0] for line in lines for point in line.points]
-    values = [point[1] for line in lines for point in line.points] + ([] if level is None else [level])
+def scale(axes: Axes, bits: Sequence[float], values: Sequence[float]) -> None:
+    """Limits and ticks of values against bits, set before anything is drawn because labels are placed in the pixels they give."""
     low, high = min(values), max(values)
     margin = 0.06 * (max(bits) - min(bits)) or 0.5
     axes.set_xlim(min(bits) - margin, max(bits) + margin)

@@ -1,7 +1,8 @@
 """How tables call things: rows and columns from the configuration, numbers from their size.
 
-No method and no field of a configuration is known here by name, except the order in which well-known methods appear:
-a row is called after its method and whatever else varies, so that a new field shows itself.
+No method and no field of a configuration need be known here: a row is called after its method and whatever else varies, so that a new
+field shows itself. Known by name are the order of well-known methods, what the head of a column says, and outliers, which have words
+of their own.
 """
 
 import math
@@ -18,7 +19,11 @@ from harness.reporting.frames import finite
 METHODS = ("float", "rtn", "gptq", "quantease", "quantease_gptq", "spqr", "vptq", "smoothquant", "awq", "omniquant", "affinequant")
 FLOAT = "float"
 SEPARATOR = " · "
-HEAD = ("scheme.bits", "scheme.group_size")  # what the head of a column says
+HEAD = ("scheme.bits", "scheme.group_size", "scheme.scale_bits")  # what the head of a column says
+SWITCHES = {  # a field, and the one without which it means nothing
+    "scheme.scale_group_size": "scheme.scale_bits",
+    "scheme.outlier_structure": "scheme.outlier_ratio",
+}
 USUAL = 0.75  # share of the records from which a value goes without saying
 ABSENT = "absent"
 TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+\.([A-Za-z_]\w*)")  # package.module.Class
@@ -39,6 +44,7 @@ def row_labels(records: pd.DataFrame) -> Rows:
     the whole table. The model, the evaluation and the seed are not part of a row's name.
     """
     quantized = records[records["method.name"] != FLOAT]
+    records, quantized = without_idle(records), without_idle(quantized)
     shared = varying(quantized, [name for name in records if name.startswith(("scheme.", "data.")) and name not in HEAD])
     own = [name for name in records if name.startswith("method.") and name != "method.name"]
     by_method = {method: shared + varying(group, own) for method, group in quantized.groupby("method.name")}
@@ -46,11 +52,33 @@ def row_labels(records: pd.DataFrame) -> Rows:
     texts = {name: value_texts(records[name]) for name in names}
     is_float = (records["method.name"] == FLOAT).to_list()
     usual = {name: _usual([text for text, skip in zip(texts[name], is_float, strict=True) if not skip]) for name in shared}
+    phrases = {name: [_phrase(name, names[name], text) for text in found] for name, found in texts.items()}
     labels = []
     for place, method in enumerate(records["method.name"]):
-        fields = [(names[name], texts[name][place]) for name in by_method.get(method, []) if texts[name][place] != usual.get(name)]
-        labels.append(SEPARATOR.join([visible(method)] + [f"{name}={text}" for name, text in fields if text is not None]))
-    return Rows(labels, SEPARATOR.join(f"{names[name]}={text}" for name, text in usual.items() if text is not None))
+        said = [phrases[name][place] for name in by_method.get(method, []) if texts[name][place] != usual.get(name)]
+        labels.append(SEPARATOR.join([visible(method), *filter(None, said)]))
+    return Rows(labels, SEPARATOR.join(filter(None, (_phrase(name, names[name], text) for name, text in usual.items()))))
+
+
+def without_idle(records: pd.DataFrame) -> pd.DataFrame:
+    """The records without the fields that are switched off, or mean nothing beside one that is: as in records that never had them."""
+    idle = {}
+    for name, switch in SWITCHES.items():
+        if switch in records:
+            off = [not present(value) or value == 0 for value in records[switch]]
+            idle |= {column: records[column].mask(off, math.nan) for column in (name, switch) if column in records}
+    return records.assign(**idle)
+
+
+def _phrase(column: str, name: str, text: str | None) -> str:
+    """One field in a label, "" where it is absent; "1 % outliers · columns" and not "outlier_ratio=0.01 · outlier_structure=column"."""
+    if text is None:
+        return ""
+    if column == "scheme.outlier_ratio":
+        return f"{100 * float(text):g} % outliers"
+    if column == "scheme.outlier_structure":
+        return {"column": "columns"}.get(text, text)
+    return f"{name}={text}"
 
 
 def varying(records: pd.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -62,7 +90,7 @@ def varying(records: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in sorted(columns):
         values = {_identity(value) for value in records[name]}
-        inherited = any(name.startswith(parent + ".") for parent in found)
+        inherited = name in SWITCHES or any(name.startswith(parent + ".") for parent in found)
         if len(values - {ABSENT}) > 1 or (len(values) > 1 and not inherited):
             found.append(name)
     return found
@@ -110,22 +138,24 @@ def settings(record: Mapping[str, Any], group: str) -> str:
     return SEPARATOR.join([value_text(record.get(f"{group}.name")), *rest])
 
 
-def column_of(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """(bits, group size) of a record, None for what it lacks."""
-    bits, group_size = (record.get(name) for name in HEAD)
-    return bits if present(bits) else None, group_size if present(group_size) else None
+def column_of(record: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """(bits, group size, bits of the scales) of a record, None for what it lacks."""
+    bits, group_size, scale_bits = (value if present(value) else None for value in map(record.get, HEAD))
+    return bits, group_size, scale_bits
 
 
-def column_label(bits: Any, group_size: Any) -> str:
-    """The head of a column: "3", or "4 g32" with groups of 32 columns."""
+def column_label(bits: Any, group_size: Any, scale_bits: Any) -> str:
+    """The head of a column: "3", "4 g32" with groups of 32 columns, "3 g16 s3" where their scales have 3 bits."""
     if bits is None:
         return "own format"
-    return value_text(bits) + (f" g{value_text(group_size)}" if group_size is not None else "")
+    extras = {"g": group_size, "s": scale_bits}
+    return " ".join([value_text(bits), *(f"{letter}{value_text(value)}" for letter, value in extras.items() if value is not None)])
 
 
-def column_rank(bits: Any, group_size: Any) -> tuple:
-    """Many bits before few; whole channels before groups, wide groups before narrow ones."""
-    return (-_magnitude(bits, default=0), -_magnitude(group_size, default=math.inf), str(bits), str(group_size))
+def column_rank(bits: Any, group_size: Any, scale_bits: Any) -> tuple:
+    """Many bits before few; whole channels before groups, wide groups before narrow ones, float16 scales before coarser ones."""
+    sizes = (-_magnitude(bits, 0), -_magnitude(group_size, math.inf), -_magnitude(scale_bits, math.inf))
+    return (*sizes, str(bits), str(group_size), str(scale_bits))
 
 
 def row_rank(method: str, label: str) -> tuple:

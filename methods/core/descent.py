@@ -7,8 +7,10 @@ A sweep runs block by block. What lies outside a block reaches its targets throu
 kernel; the numbers are those of the column-by-column algorithm. Blocks in which few weights moved skip the product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -17,6 +19,28 @@ from methods.core.grid import Grid
 from methods.kernels.feedback import bind_round_block, is_compiled, push_steps, take_pushed
 
 FEW_STEPS = 0.1  # share of a block's weights below which pushing its steps one by one beats a matrix product
+
+
+class Matmul(Enum):
+    """What matrix products of float32 are computed in, on a GPU that has both; a CPU knows only float32."""
+
+    float32 = "float32"
+    tf32 = "tf32"  # operands rounded to 10 bits of mantissa
+
+
+@contextmanager
+def products_in(matmul: Matmul, device: torch.device) -> Iterator[None]:
+    """torch's switch, set for a few products and put back: whoever else multiplies in this process is not concerned."""
+    if device.type != "cuda":
+        yield
+        return
+    backend = torch.backends.cuda.matmul
+    before = backend.fp32_precision
+    backend.fp32_precision = "tf32" if matmul is Matmul.tf32 else "ieee"
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
 
 
 @dataclass(frozen=True)
@@ -31,6 +55,11 @@ class Feedback:
         return cls(matrix, matrix.T.contiguous() if is_compiled(matrix) else matrix.T)
 
 
+def coupling(hessian: Tensor) -> Tensor:
+    """The feedback of coordinate descent, -H_kj / H_kk off the diagonal; no entry of which may be 0 on it (see live_hessian)."""
+    return (hessian / -torch.diagonal(hessian)[:, None]).fill_diagonal_(0)
+
+
 class Descent:
     """The state of some rows, turned: (in, out).
 
@@ -39,42 +68,98 @@ class Descent:
     matrix product.
     """
 
-    def __init__(self, weight: Tensor, values: Tensor, feedback: Feedback, grid: Grid, block_size: int):
-        """weight, values: (out, in), what the targets are anchored to and where the sweeps start."""
+    def __init__(self, weight: Tensor, values: Tensor, feedback: Feedback, grid: Grid, block_size: int, limits: Tensor | None = None):
+        """
+        Args:
+            weight, values: (out, in), what the targets are anchored to and where the sweeps start.
+            limits: (in,), how far rounding may move a column's targets; those it would move further stay as they are.
+        """
         self.weight, self.feedback, self.effects = weight.T.contiguous(), feedback.matrix, feedback.turned
         self.offset = values.T.contiguous() - self.weight
         self.pull = self.feedback @ self.offset if self.offset.any() else torch.zeros_like(self.weight)
         self.steps = torch.zeros_like(self.weight)  # of each block's latest turn
         starts = range(0, len(self.weight), block_size)
         self.blocks = [slice(start, min(start + block_size, len(self.weight))) for start in starts]
-        self.grids = [grid.columns(block) for block in self.blocks]
+        self.grids = [grid.only(block) for block in self.blocks]
+        self.limits = limits
         self.turns: dict[tuple[int, bool], Callable[[], int | Tensor]] = {}
         self.pending = [False] * len(self.blocks)
         self.pushes = is_compiled(weight)
         self.pushed = torch.zeros_like(weight) if self.pushes else None
         self.waiting = [False] * len(self.blocks)  # has anything been pushed to this block since its last turn?
+        self.stale = [False] * len(self.blocks)  # has the weight been exchanged since its last turn?
 
     @property
     def values(self) -> Tensor:
         """(out, in), within rounding noise of the grid after a rounded sweep."""
         return (self.weight + self.offset).T
 
-    def sweep(self, rounded: bool) -> int | Tensor:
-        """One pass over all columns; how many values it moved."""
+    def sweep(self, rounded: bool, dither: tuple[Tensor, Tensor] | None = None, matmul: Matmul = Matmul.float32) -> int | Tensor:
+        """One pass over all columns; how many values it moved.
+
+        Args:
+            matmul: of the products between blocks. On a GPU every pull is computed afresh, so a float32 sweep heals TF32 ones before it.
+            dither: (in,) and (out,), whose outer product is added to the targets of this pass. `reset` has to follow.
+        """
         total = 0
         for index, block in enumerate(self.blocks):
-            self._refresh(index, block)
+            with products_in(matmul, self.weight.device):
+                self._refresh(index, block)
+            if dither is not None:
+                self.pull[block].addr_(dither[0][block], dither[1])
             moved = self._turn(index, rounded)()
             self._spread(index, block, moved)
             total += moved
         return total
 
+    def reset(self, weight: Tensor, values: Tensor, grid: Grid, pull: Tensor | None = None) -> None:
+        """Go on from other values (out, in), on another grid, with the targets anchored to another weight.
+
+        Args:
+            pull: (out, in), feedback @ (values - weight), from a caller who has it.
+        """
+        self.weight.copy_(weight.T)
+        torch.sub(values.T, self.weight, out=self.offset)
+        self.regrid(grid)
+        self.stale = [pull is None] * len(self.blocks)
+        if pull is not None:
+            self.pull.copy_(pull.T)
+            self.pending, self.waiting = [False] * len(self.blocks), [False] * len(self.blocks)
+            if self.pushes:
+                self.pushed.zero_()
+
+    def exact_pull(self) -> Tensor:
+        """`pull` for all columns at once, (in, out), after a sweep."""
+        for index, block in enumerate(self.blocks):
+            self._take_pushed(index, block)
+            for columns in self._pending_runs(index):
+                self.pull[block].addmm_(self.feedback[block, columns], self.steps[columns])
+        self.pending = [False] * len(self.blocks)
+        return self.pull
+
+    def shift(self, change: Tensor) -> None:
+        """Anchor the targets to the weight less `change` (out, in), mostly zeros, the values staying as they are; `pull` is exact."""
+        turned = change.T.contiguous()
+        self.weight -= turned
+        self.offset += turned
+        if self.pushes:
+            push_steps(self.pushed, turned, self.effects)
+            self.waiting = [True] * len(self.blocks)
+        else:
+            self.pull.addmm_(self.feedback, turned)
+
+    def regrid(self, grid: Grid) -> None:
+        """Round to another grid from now on."""
+        self.grids = [grid.only(block) for block in self.blocks]
+        self.turns.clear()
+
     def _turn(self, index: int, rounded: bool) -> Callable[[], int | Tensor]:
         """What moves the columns of a block, prepared at its first turn."""
         if (index, rounded) not in self.turns:
             block, grid = self.blocks[index], self.grids[index] if rounded else None
+            limits = None if self.limits is None else self.limits[block]
             tensors = (values[block] for values in (self.weight, self.pull, self.offset, self.steps))
-            self.turns[index, rounded] = bind_round_block(*tensors, self.feedback[block, block], grid)
+            self.turns[index, rounded] = bind_round_block(*tensors, self.feedback[block, block], grid, limits)
         return self.turns[index, rounded]
 
     def _spread(self, index: int, block: slice, moved: int | Tensor) -> None:
@@ -86,19 +171,23 @@ class Descent:
 
     def _refresh(self, index: int, block: slice) -> None:
         """Make the pull on a block exact."""
-        if self.waiting[index]:
-            take_pushed(self.pull[block], self.pushed[:, block])
-            self.waiting[index] = False
-        if all(self.pending):
+        self._take_pushed(index, block)
+        if all(self.pending) or self.stale[index]:
+            self.stale[index] = False
             torch.mm(self.feedback[block], self.offset, out=self.pull[block])  # from scratch, so that no rounding noise gathers
             return
         for columns in self._pending_runs():
             self.pull[block].addmm_(self.feedback[block, columns], self.steps[columns])
 
-    def _pending_runs(self) -> list[slice]:
-        """Neighbouring pending blocks, as one slice of columns each."""
+    def _take_pushed(self, index: int, block: slice) -> None:
+        if self.waiting[index]:
+            take_pushed(self.pull[block], self.pushed[:, block])
+            self.waiting[index] = False
+
+    def _pending_runs(self, first: int = 0) -> list[slice]:
+        """Neighbouring pending blocks from `first` on, as one slice of columns each."""
         runs = []
-        for block, pending in zip(self.blocks, self.pending, strict=True):
+        for block, pending in zip(self.blocks[first:], self.pending[first:], strict=True):
             if pending and runs and runs[-1].stop == block.start:
                 runs[-1] = slice(runs[-1].start, block.stop)
             elif pending:

@@ -7,7 +7,7 @@ A weight w of output channel i and column j, in group g = group_index[j], has
 
 With an integer zero point, `zero` is itself a code, so that 0 is on the grid. With a float one the lowest
 grid point is stored as `offset`, and zero = -offset / scale. Scales and offsets take only values that their
-storage dtype represents: what is solved with is what is stored.
+storage dtype represents: what is solved with is what is stored. They may be codes themselves (see `methods.core.levels`).
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from methods.core.levels import Levels, stored
 from methods.kernels.packing import pack, unpack
 
 
@@ -28,6 +29,8 @@ class Grid:
     group_index: Tensor  # (in,) int64: the group of each column
     offset: Tensor | None = None  # (out, groups): what is stored for a float zero point
     symmetric: bool = False  # zero is 2^(bits-1) everywhere and costs no storage
+    scale_levels: Levels | None = None  # what is stored for the scale, where that is codes itself
+    zero_levels: Levels | None = None  # what is stored for a float zero, where that is codes itself
 
     @property
     def max_code(self) -> int:
@@ -59,10 +62,17 @@ class Grid:
         """The same grid for a selection or a permutation of the columns."""
         return replace(self, group_index=self.group_index[index])
 
+    def only(self, columns: slice) -> "Grid":
+        """The grid of some columns, to round with: without the groups that none of them is in."""
+        present, index = self.group_index[columns].unique(return_inverse=True)
+        offset = None if self.offset is None else self.offset[:, present]
+        scale, zero = self.scale[:, present], self.zero[:, present]
+        return replace(self, scale=scale, zero=zero, offset=offset, group_index=index, scale_levels=None, zero_levels=None)
+
     def rows(self, index: Tensor | slice) -> "Grid":
-        """The same grid for a selection of the rows."""
+        """The grid of a selection of the rows, to round with; rows that share levels are not to be stored apart."""
         offset = None if self.offset is None else self.offset[index]
-        return replace(self, scale=self.scale[index], zero=self.zero[index], offset=offset)
+        return replace(self, scale=self.scale[index], zero=self.zero[index], offset=offset, scale_levels=None, zero_levels=None)
 
     @property
     def contiguous(self) -> bool:
@@ -75,53 +85,64 @@ class Grid:
         return torch.equal(expected, self.group_index)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored: `scale`, then `zero` (packed codes) or `offset`, then `group_index` where it is no plain grouping."""
-        stored = {"scale": self.scale.to(storage_dtype(self.scale))}
-        if self.offset is not None:
-            stored["offset"] = self.offset.to(storage_dtype(self.offset))
+        """What is stored: the scale, then `zero` (packed codes) or `offset`, then `group_index` where it is no plain grouping."""
+        kept = {"scale": stored(self.scale)} if self.scale_levels is None else self.scale_levels.tensors("scale")
+        if self.zero_levels is not None:
+            kept |= self.zero_levels.tensors("zero")
+        elif self.offset is not None:
+            kept["offset"] = stored(self.offset)
         elif not self.symmetric:
-            stored["zero"] = pack(self.zero.to(torch.uint8), self.bits)
+            kept["zero"] = pack(self.zero.to(torch.uint8), self.bits)
         if not self.contiguous:
             small = torch.uint8 if self.scale.shape[1] <= 256 else torch.int16 if self.scale.shape[1] < 2**15 else torch.int32
-            stored["group_index"] = self.group_index.to(small)
-        return stored
+            kept["group_index"] = self.group_index.to(small)
+        return kept
 
     def layout(self) -> dict:
-        return {"bits": self.bits, "symmetric": self.symmetric, "dtype": str(self.scale.dtype).removeprefix("torch.")}
+        layout = {"bits": self.bits, "symmetric": self.symmetric, "dtype": str(self.scale.dtype).removeprefix("torch.")}
+        if self.scale_levels is not None:
+            layout["levels"] = {"bits": self.scale_levels.bits, "rows": self.scale_levels.rows}
+        return layout
 
     @classmethod
-    def restore(cls, tensors: dict[str, Tensor], layout: dict, in_features: int) -> "Grid":
-        """The inverse of `tensors()` and `layout()` for a matrix of `in_features` columns."""
+    def restore(cls, tensors: dict[str, Tensor], layout: dict, out_features: int, in_features: int) -> "Grid":
+        """The inverse of `tensors()` and `layout()` for an (out, in) matrix."""
         dtype, bits = getattr(torch, layout["dtype"]), layout["bits"]
-        scale = tensors["scale"].to(dtype)
+        scale_levels = zero_levels = None
+        if "levels" in layout:
+            form = layout["levels"]["bits"], layout["levels"]["rows"], out_features, dtype
+            scale_levels = Levels.restore(tensors, "scale", *form)
+            zero_levels = Levels.restore(tensors, "zero", *form) if "zero_codes" in tensors else None
+        scale = tensors["scale"].to(dtype) if scale_levels is None else scale_levels.decode()
         groups = scale.shape[1]
         if "group_index" in tensors:
             group_index = tensors["group_index"].long()
         else:
             group_index = torch.arange(in_features, device=scale.device) // -(-in_features // groups)
+        if zero_levels is not None:
+            return cls(bits, scale, zero_levels.decode(), group_index, scale_levels=scale_levels, zero_levels=zero_levels)
         if "offset" in tensors:
             return float_grid(bits, scale, tensors["offset"].to(dtype), group_index)
         if layout["symmetric"]:
-            return cls(bits, scale, torch.full_like(scale, 2 ** (bits - 1)), group_index, symmetric=True)
-        zero = unpack(tensors["zero"], bits, scale.numel()).view_as(scale).to(dtype)
-        return cls(bits, scale, zero, group_index)
+            zero = torch.full_like(scale, 2 ** (bits - 1))
+        else:
+            zero = unpack(tensors["zero"], bits, scale.numel()).view_as(scale).to(dtype)
+        return cls(bits, scale, zero, group_index, symmetric=layout["symmetric"], scale_levels=scale_levels)
+
+    @classmethod
+    def side_by_side(cls, grids: "list[Grid]") -> "Grid":
+        """One grid of many groups from grids of one group each, for columns in order."""
+        first = grids[0]
+        index = torch.arange(len(grids), device=first.scale.device).repeat_interleave(first.group_index.numel())
+        joined = {name: torch.cat([getattr(grid, name) for grid in grids], 1) for name in ("scale", "zero")}
+        if first.offset is not None:
+            joined["offset"] = torch.cat([grid.offset for grid in grids], 1)
+        for name in ("scale_levels", "zero_levels"):
+            if getattr(first, name) is not None:
+                joined[name] = Levels.side_by_side([getattr(grid, name) for grid in grids])
+        return replace(first, **joined, group_index=index)
 
 
 def float_grid(bits: int, scale: Tensor, offset: Tensor, group_index: Tensor) -> Grid:
     """A grid whose lowest point is `offset`; both tensors already hold storable values."""
     return Grid(bits, scale, -offset / scale, group_index, offset=offset)
-
-
-def storage_dtype(values: Tensor) -> torch.dtype:
-    """float16 where it represents every value exactly, else float32."""
-    return torch.float16 if torch.equal(values.to(torch.float16).to(values.dtype), values) else torch.float32
-
-
-def storable(values: Tensor) -> Tensor:
-    """Round to float16 where that moves no value by more than 1 %, else to float32; dtype unchanged.
-
-    One matrix is stored in one dtype, so a single tiny or huge entry takes all of them to float32.
-    """
-    rounded = values.to(torch.float16).to(values.dtype)
-    fits = ((rounded - values).abs() <= 0.01 * values.abs()).all()  # false for overflow to inf
-    return values.to(torch.float16 if fits else torch.float32).to(values.dtype)

@@ -3,6 +3,7 @@
 Both compute in float64 whatever they are given: at 2 bits the float32 Cholesky of real Hessians fails or is far off.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,12 +38,14 @@ def upper_factor(hessian: Tensor, damping: float) -> UpperFactor:
     """
     matrix, scale = live_hessian(hessian.double())
     flipped = torch.flip(matrix, (0, 1))  # its lower factor, flipped back, is the upper one
+    del matrix  # each of these is twice the size of a float32 Hessian
     diagonal = torch.diagonal(flipped)
     undamped, used = diagonal.clone(), damping
     for _ in range(MOST_RISES):
         diagonal.copy_(undamped + used * scale)
         lower, info = torch.linalg.cholesky_ex(flipped)
         if info.item() == 0:
+            del flipped, diagonal
             raised = () if used == damping else (f"damping raised from {damping:g} to {used:g}",)
             return UpperFactor(torch.flip(lower, (0, 1)), used, raised)
         used = max(used * DAMPING_RISE, SMALLEST_RISE)
@@ -66,6 +69,12 @@ def live_hessian(hessian: Tensor) -> tuple[Tensor, Tensor]:
     return matrix, scale
 
 
+def unit_hessian(hessian: Tensor) -> Tensor:
+    """The live Hessian divided by its mean diagonal, so that products with it neither overflow nor vanish; no minimiser moves."""
+    matrix, scale = live_hessian(hessian)
+    return matrix / scale
+
+
 def energy(weight: Tensor, hessian: Tensor) -> Tensor:
     """w H w^T of every row, (out,) float64: the mean squared output that a row of weights produces."""
     rows = weight.double()
@@ -73,10 +82,12 @@ def energy(weight: Tensor, hessian: Tensor) -> Tensor:
 
 
 def layer_error(weight: Tensor, rounded: Tensor, hessian: Tensor, total: float | None = None) -> float:
-    """tr((W-Q) H (W-Q)^T) / tr(W H W^T) in float64; 0 where nothing is lost, even of nothing.
+    """tr((W-Q) H (W-Q)^T) / tr(W H W^T) in float64; 0 where nothing is lost, even of nothing, and infinite where nothing was there to lose.
 
     `total` is the denominator, for callers that know it already.
     """
     lost = energy(weight.double() - rounded.double(), hessian).sum().item()
+    if not lost:
+        return 0.0
     total = energy(weight, hessian).sum().item() if total is None else total
-    return lost / total if lost else 0.0
+    return lost / total if total else math.inf

@@ -1,8 +1,9 @@
-"""A method is a pair: a transform of the block (or none) and a solver of its linears."""
+"""A method is a solver of linears, with a tuning of the block afterwards (or none)."""
 
 from dataclasses import dataclass
 
 from methods.core.problem import LayerSolver
+from methods.core.tuning import BlockTuning
 
 
 @dataclass(frozen=True)
@@ -11,3 +12,4 @@ class Method:
 
     name: str
     solver: LayerSolver | None
+    tuning: BlockTuning | None = None  # once all linears of a block are rounded

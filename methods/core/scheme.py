@@ -19,6 +19,13 @@ class RangeRule(Enum):
     search_hessian = "search_hessian"  # the same, each column weighted by its Hessian diagonal
 
 
+class OutlierStructure(Enum):
+    """Which entries may be kept in float16, as a correction on top of the grid."""
+
+    unstructured = "unstructured"  # any entries of the matrix
+    column = "column"  # whole columns
+
+
 @dataclass(frozen=True)
 class Scheme:
     """The number format of the weights, independent of the method that fills it.
@@ -32,6 +39,10 @@ class Scheme:
     symmetric: bool
     zero_point: ZeroPoint
     range: RangeRule
+    scale_bits: int | None  # scales (and float zeros) are themselves codes of so many bits; None: float16
+    scale_group_size: int  # neighbouring output rows that share the grid of those codes
+    outlier_ratio: float  # share of the entries (or columns) kept in float16
+    outlier_structure: OutlierStructure
 
     def __post_init__(self):
         if not 2 <= self.bits <= 8:
@@ -40,6 +51,12 @@ class Scheme:
             raise ValueError(f"scheme.group_size={self.group_size}: must be at least 1, or null for one group per output channel")
         if self.symmetric and self.zero_point is ZeroPoint.float:
             raise ValueError("scheme.zero_point=float: a symmetric grid has no zero point; set scheme.symmetric=false")
+        if self.scale_bits is not None and not 2 <= self.scale_bits <= 8:
+            raise ValueError(f"scheme.scale_bits={self.scale_bits}: must be between 2 and 8, or null for float16 scales")
+        if self.scale_group_size < 1:
+            raise ValueError(f"scheme.scale_group_size={self.scale_group_size}: must be at least 1")
+        if not 0 <= self.outlier_ratio <= 0.5:
+            raise ValueError(f"scheme.outlier_ratio={self.outlier_ratio}: must be between 0 and 0.5")
 
     @property
     def max_code(self) -> int:

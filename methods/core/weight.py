@@ -7,7 +7,10 @@ from typing import Protocol
 from torch import Tensor
 
 from methods.core.grid import Grid
+from methods.core.outliers import ColumnCorrected, SparseCorrected
 from methods.kernels.packing import pack, unpack
+from methods.vectors.row_weight import RowVectors
+from methods.vectors.weight import VectorWeight
 
 
 class QuantizedWeight(Protocol):
@@ -50,12 +53,14 @@ class UniformWeight:
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], layout: dict) -> "UniformWeight":
         out_features, in_features = layout["shape"]
-        grid = Grid.restore(tensors, layout["grid"], in_features)
+        grid = Grid.restore(tensors, layout["grid"], out_features, in_features)
         codes = unpack(tensors["codes"], grid.bits, out_features * in_features)
         return cls(codes.view(out_features, in_features), grid)
 
 
-KINDS = {"uniform": UniformWeight}
+PLAIN_KINDS = {"uniform": UniformWeight, "vector": VectorWeight, "vector_rows": RowVectors}
+CORRECTIONS = {"sparse": SparseCorrected, "columns": ColumnCorrected}  # on top of a plain kind
+KINDS = (*PLAIN_KINDS, *CORRECTIONS)
 
 
 def restore(tensors: dict[str, Tensor], layout: dict) -> QuantizedWeight:
@@ -64,6 +69,9 @@ def restore(tensors: dict[str, Tensor], layout: dict) -> QuantizedWeight:
     Raises:
         ValueError: the layout names a kind of weight that this version does not know.
     """
-    if layout.get("kind") not in KINDS:
-        raise ValueError(f"unknown kind of quantized weight {layout.get('kind')!r}; known: {', '.join(KINDS)}")
-    return KINDS[layout["kind"]].restore(tensors, layout)
+    kind = layout.get("kind")
+    if kind in CORRECTIONS:
+        return CORRECTIONS[kind].restore(restore(tensors, layout["base"]), tensors, layout)
+    if kind not in PLAIN_KINDS:
+        raise ValueError(f"unknown kind of quantized weight {kind!r}; known: {', '.join(KINDS)}")
+    return PLAIN_KINDS[kind].restore(tensors, layout)

@@ -6,6 +6,8 @@ contiguous row here. For column k of a block, with w its weights, p the pull of 
     target_k = w_k + p_k + sum over j < k of feedback[k, j] * step_j
     value_k  = round(target_k), or target_k itself where no grid is given
     step_k   = (value_k - w_k) - offset_k, and offset_k becomes value_k - w_k
+
+Where limits are given, a target stays as it is if rounding would move it further than limit_k: it has become an outlier.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,9 @@ from methods.core.grid import Grid
 from methods.kernels import feedback_numba
 
 
-def round_block(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, grid: Grid | None) -> int | Tensor:
+def round_block(
+    weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, grid: Grid | None, limits: Tensor | None = None
+) -> int | Tensor:
     """Take one block of columns through the formulas above.
 
     Args:
@@ -29,16 +33,17 @@ def round_block(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, fee
         steps: (columns, out), contiguous, overwritten.
         feedback: (columns, columns); only what lies below the diagonal is read.
         grid: the grid of these columns, or None to leave the values unrounded.
+        limits: (columns,), or None for no outliers.
 
     Returns:
         How many steps are not zero (on an accelerator a tensor, so that nothing waits for it).
     """
-    return bind_round_block(weight, pull, offset, steps, feedback, grid)()
+    return bind_round_block(weight, pull, offset, steps, feedback, grid, limits)()
 
 
 def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tensor]:
     """The same call, prepared once for operands that are taken through it many times."""
-    weight, *others, grid = operands
+    weight, *others, grid, limits = operands
     accelerated = _triton_kernel() if weight.device.type == "cuda" else None
     if not is_compiled(weight) and accelerated is None:
         return partial(reference, *operands)
@@ -46,18 +51,22 @@ def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tens
         levels, max_code = (weight, weight, torch.zeros(len(weight), dtype=torch.int64, device=weight.device)), 0
     else:
         levels, max_code = (grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index), grid.max_code
+    limits = torch.full_like(weight[:, 0], torch.inf) if limits is None else limits
     if accelerated is not None:
-        return partial(accelerated, weight, *others, *levels, max_code, grid is not None)
-    arrays = [values.numpy() for values in (weight, *others, *levels)]
+        return partial(accelerated, weight, *others, *levels, limits, max_code, grid is not None)
+    arrays = [values.numpy() for values in (weight, *others, *levels, limits)]
     return partial(feedback_numba.round_block(arrays[0].dtype), *arrays, max_code, grid is not None)
 
 
-def reference(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, grid: Grid | None) -> Tensor:
+def reference(
+    weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, grid: Grid | None, limits: Tensor | None = None
+) -> Tensor:
     """The formulas in plain torch, for any device and floating dtype."""
     for k in range(len(weight)):
-        value = weight[k] + pull[k] + feedback[k, :k] @ steps[:k]
-        if grid is not None:
-            value = grid.columns(slice(k, k + 1)).round(value[:, None]).squeeze(1)
+        target = weight[k] + pull[k] + feedback[k, :k] @ steps[:k]
+        value = target if grid is None else grid.columns(slice(k, k + 1)).round(target[:, None]).squeeze(1)
+        if grid is not None and limits is not None:
+            value = torch.where((value - target).abs() > limits[k], target, value)
         steps[k] = value - weight[k] - offset[k]
         offset[k] = value - weight[k]
     return torch.count_nonzero(steps)

@@ -21,7 +21,8 @@ OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"c
 def round_block(dtype: np.dtype):
     """`methods.kernels.feedback.round_block` for arrays of a dtype."""
     block, feedback = from_dtype(dtype)[:, ::1], from_dtype(dtype)[:, :]
-    return njit((block, block, block, block, feedback, block, block, int64[::1], int64, bool_), **OPTIONS)(_round_block)
+    limits = from_dtype(dtype)[::1]
+    return njit((block, block, block, block, feedback, block, block, int64[::1], limits, int64, bool_), **OPTIONS)(_round_block)
 
 
 @cache
@@ -38,7 +39,7 @@ def take_pushed(dtype: np.dtype):
     return njit((block, block), **OPTIONS)(_take_pushed)
 
 
-def _round_block(weight, pull, offset, steps, feedback, scale, zero, group, max_code, rounds):
+def _round_block(weight, pull, offset, steps, feedback, scale, zero, group, limits, max_code, rounds):
     columns, rows = weight.shape
     low, high = weight.dtype.type(0), weight.dtype.type(max_code)
     total = 0
@@ -48,7 +49,9 @@ def _round_block(weight, pull, offset, steps, feedback, scale, zero, group, max_
     for first in range(0, columns, TOGETHER):
         moved = 0
         for j in range(first, min(first + TOGETHER, columns)):
-            if rounds:
+            if rounds and limits[j] < np.inf:
+                _round_within(steps[j], scale[group[j]], zero[group[j]], limits[j], low, high)
+            elif rounds:
                 g = group[j]
                 for r in range(rows):
                     code = min(max(np.rint(steps[j, r] / scale[g, r] + zero[g, r]), low), high)
@@ -64,13 +67,21 @@ def _round_block(weight, pull, offset, steps, feedback, scale, zero, group, max_
                     for r in range(rows):
                         steps[k, r] += factor * steps[j, r]
         if moved > 0 and first + TOGETHER < columns:
-            _feed_four(steps, feedback, first)
+            feed_four(steps, feedback, first)
         total += moved
     return total
 
 
 @njit(**OPTIONS)
-def _feed_four(steps, feedback, j):
+def _round_within(targets, scale, zero, limit, low, high):
+    for r in range(len(targets)):
+        code = min(max(np.rint(targets[r] / scale[r] + zero[r]), low), high)
+        value = (code - zero[r]) * scale[r]
+        targets[r] = targets[r] if abs(value - targets[r]) > limit else value
+
+
+@njit(**OPTIONS)
+def feed_four(steps, feedback, j):
     """Feed the steps of columns j to j + 3 to all columns after them, passing over each target once."""
     for k in range(j + TOGETHER, steps.shape[0]):
         first, second, third, fourth = feedback[k, j], feedback[k, j + 1], feedback[k, j + 2], feedback[k, j + 3]

@@ -10,11 +10,11 @@ HALF_EVEN = {torch.float32: 1.5 * 2**23, torch.float64: 1.5 * 2**52}  # adding a
 
 
 def round_block(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, scale: Tensor, zero: Tensor, group: Tensor,
-                max_code: int, rounds: bool) -> Tensor:  # fmt: skip
+                limits: Tensor, max_code: int, rounds: bool) -> Tensor:  # fmt: skip
     """See `methods.kernels.feedback.round_block`; `scale` and `zero` come turned, (groups, out), contiguous."""
     columns, rows = weight.shape
     _kernel[(triton.cdiv(rows, ROWS),)](
-        weight, pull, offset, steps, feedback, scale, zero, group, columns, rows, feedback.stride(0), float(max_code),
+        weight, pull, offset, steps, feedback, scale, zero, group, limits, columns, rows, feedback.stride(0), float(max_code),
         ROUNDS=rounds, SINGLE=weight.dtype == torch.float32, HALF_EVEN=HALF_EVEN[weight.dtype],
         COLUMNS=triton.next_power_of_2(columns), ROWS=ROWS,
     )  # fmt: skip
@@ -22,7 +22,7 @@ def round_block(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, fee
 
 
 @triton.jit
-def _kernel(weight, pull, offset, steps, feedback, scale, zero, group, columns, rows, feedback_stride, max_code,
+def _kernel(weight, pull, offset, steps, feedback, scale, zero, group, limits, columns, rows, feedback_stride, max_code,
             ROUNDS: tl.constexpr, SINGLE: tl.constexpr, HALF_EVEN: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = row < rows
@@ -40,7 +40,8 @@ def _kernel(weight, pull, offset, steps, feedback, scale, zero, group, columns, 
             # plain division of float32 is approximate on CUDA; codes have to agree with Grid.encode
             position = (tl.div_rn(value, size) if SINGLE else value / size) + origin
             code = (tl.minimum(tl.maximum(position, 0.0), max_code) + HALF_EVEN) - HALF_EVEN
-            value = (code - origin) * size
+            rounded = (code - origin) * size
+            value = tl.where(tl.abs(rounded - value) > tl.load(limits + k), value, rounded)
         now = value - original
         step = now - tl.load(offset + here, mask=inside, other=0.0)
         made = tl.where((column == k)[:, None], step[None, :], made)

@@ -1,0 +1,115 @@
+"""Seconds and peak memory of a piece of work, and how results reach a file."""
+
+import csv
+import ctypes
+import io
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import UserError
+from harness.files import write_atomic
+
+M_MMAP_THRESHOLD, SMALL, LARGEST = -3, 2**18, 2**25  # of malloc.h; bytes; what glibc itself arrives at after large arrays
+ENOUGH = 5.0  # seconds of measuring after which a median needs no more repeats
+
+
+def timed(work: Callable[[], Any], repeats: int, device: str = "cpu") -> tuple[float, Any]:
+    """Median seconds of `work()`, and what it returned last; work that takes long is repeated less."""
+    seconds = []
+    while len(seconds) < repeats and sum(seconds) < ENOUGH:
+        synchronize(device)
+        start = time.perf_counter()
+        result = work()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), result
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_extra_bytes(work: Callable[[], Any], device: str) -> int | None:
+    """The most memory that `work()` held above what was there before; None where the system cannot say.
+
+    On a GPU exact, by torch's allocator. On a CPU the growth of the resident set, which counts whole pages, buffers of the BLAS included;
+    meanwhile the C library (glibc) keeps no freed array of more than `SMALL` bytes for later, so this work is slower than usual.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    glibc = _glibc()
+    if glibc is None:
+        return None
+    glibc.mallopt(M_MMAP_THRESHOLD, SMALL)
+    try:
+        glibc.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is resident now
+        before = _status("VmRSS")
+        work()
+        return max(0, _status("VmHWM") - before)
+    finally:
+        glibc.mallopt(M_MMAP_THRESHOLD, LARGEST)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is the one whose allocator can be told what to keep, and the kernel can be asked for peaks."""
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return library if known else None
+
+
+def _status(name: str) -> int:
+    """Bytes, from a line of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def available_bytes(device: str) -> int | None:
+    """Memory that can still be had; None where the system cannot say."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def machine(device: str) -> str:
+    """What the numbers belong to."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Raises UserError where the place cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; choose another place with --out DIR") from error
+
+
+def csv_text(rows: Iterable[dict]) -> str:
+    """All rows have the keys of the first; None is an empty field."""
+    rows, stream = list(rows), io.StringIO()
+    writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,42 @@
+"""Solver seconds of a whole small model, beside one calibration forward pass on the same machine."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from harness import assets
+from harness.benchmarks.layers import MODEL, calibration, method_named, scheme_named
+from harness.benchmarks.measure import timed
+from harness.blocks import ModelBlocks
+from harness.config import DataConfig, Propagate
+from harness.models import LoadedModel, load_model
+from harness.pipeline import quantize
+from harness.statistics import StatisticsCache
+from methods.core.scheme import RangeRule
+
+TIMED = ("gptq", "quantease", "quantease_gptq")
+
+
+def whole_model() -> Iterator[str]:
+    """Sentences: all linears of SmolLM2, and the calibration forward that the same machine needs for 128 x 512 tokens."""
+    loaded = load_model(MODEL, "cpu")
+    tokens = calibration(loaded, 128)
+    forward, _ = timed(lambda: run_blocks(loaded, tokens), 1)
+    yield f"one calibration forward of 128 x 512 tokens through SmolLM2's 30 blocks: {forward:.1f} s"
+    for name in TIMED:
+        fresh = load_model(MODEL, "cpu")
+        source = ModelBlocks(fresh.model, fresh.family)
+        cache = StatisticsCache(assets.cache_dir() / "statistics", "bench", len(source), source.statistics_bytes(), 10)
+        data = DataConfig("wiki", 32, 512, 8, Propagate.float, True, None)
+        scheme = replace(scheme_named("w3"), range=RangeRule.search)
+        reports = list(quantize(source, lambda: tokens[:32], method_named(name), scheme, data, cache))
+        seconds = sum(report.seconds for report in reports)
+        yield f"{name}, 3 bits, all {len(reports)} linears: {seconds:.1f} s ({seconds / forward:.2f} of that forward)"
+
+
+@torch.no_grad()
+def run_blocks(loaded: LoadedModel, tokens: Tensor) -> None:
+    for batch in tokens.split(8):
+        loaded.model.base_model(batch, use_cache=False)

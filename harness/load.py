@@ -1,0 +1,197 @@
+"""Rebuild the model that a run left with save=true: `ptq-bench load RUN`, and `load_run` in Python."""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from harness import checkpoint
+from harness.config import Bos, Device, EvalConfig, typed
+from harness.errors import UserError
+from harness.evaluation import evaluate
+from harness.linear import QuantizedLinear
+from harness.progress import scheme_label
+from harness.records import Store
+from harness.reporting.frames import number
+from harness.run import device_name
+from methods.core.scheme import Scheme
+from methods.core.weight import bits_per_weight
+
+console = Console(highlight=False, soft_wrap=True)
+PROBE = "The same words give the same logits."
+SAME = 1e-3  # relative difference of two evaluations that another device or another version of torch explains
+OFF = {"scale_bits": None, "scale_group_size": 16, "outlier_ratio": 0.0, "outlier_structure": "unstructured"}  # in records that lack them
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A quantized model as it was saved, and the record of the run that made it (None for a checkpoint away from its run)."""
+
+    directory: Path  # of the checkpoint
+    record: dict | None
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def linears(self) -> list[QuantizedLinear]:
+        return [module for module in self.model.modules() if isinstance(module, QuantizedLinear)]
+
+    def bits_per_weight(self) -> float:
+        """Weighed anew, on the tensors that were read."""
+        packed = {(k, name): tensor for k, linear in enumerate(self.linears()) for name, tensor in linear.packed.items()}
+        return bits_per_weight(packed, sum(linear.weight.numel() for linear in self.linears()))
+
+    def bytes_on_disk(self) -> int:
+        return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
+
+
+def load_run(run: str | Path, results: str | Path = "results", device: str = "cpu") -> LoadedRun:
+    """The model of a run, same logits bit for bit as when it was saved.
+
+    Args:
+        run: a run key, the beginning of one, the directory of a run, or the directory of a checkpoint.
+        results: where runs are looked for, at any depth.
+
+    Raises:
+        UserError: no such run, more than one, no checkpoint in it, or a damaged one.
+    """
+    directory = find(run, Path(results))
+    if (directory / "checkpoint").is_dir():
+        place = directory / "checkpoint"
+    elif (directory / checkpoint.MANIFEST).is_file():
+        place = directory
+    else:
+        raise UserError(f"{directory}: {_why_nothing_to_load(directory)}")
+    owner = place.parent if place.name == "checkpoint" else None
+    model, tokenizer = checkpoint.load(place, device)
+    return LoadedRun(place, owner and Store(owner.parent.parent).record(owner.name), model, tokenizer)
+
+
+def _why_nothing_to_load(directory: Path) -> str:
+    record = Store(directory.parent.parent).record(directory.name)
+    if record is None:
+        return "no run ended here, and it is no checkpoint"
+    if record["status"] != "done":
+        return f"the run ended as {record['status']}: {record['reason']}"
+    if record["method"]["solver"] is None:
+        return f"the run of the float model; load {record['model']['id']} itself"
+    return "the run kept no checkpoint; run the same point again with save=true"
+
+
+def find(run: str | Path, results: Path) -> Path:
+    """The directory that a run key, a unique beginning of one, or a path names.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    if not str(run):
+        raise UserError("RUN is empty; name a run key, the beginning of one, or a directory")
+    if Path(run).is_dir():
+        return Path(run)
+    looks_like_path = len(Path(run).parts) != 1 or str(run).startswith((".", "~"))
+    known = [] if looks_like_path else [path for path in results.glob("**/runs/*") if path.is_dir() and not path.name.startswith(".")]
+    found = sorted(path for path in known if path.name.startswith(str(run)))
+    if not found:
+        where = "such directory" if looks_like_path else f"run whose key begins so below {results} ({len(known)} runs there)"
+        raise UserError(f"{run}: no {where}; `ptq-bench plan` shows the keys of a sweep")
+    if len(found) > 1:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise UserError(f"{run}: ambiguous, it could be {', '.join(map(str, found[:3]))}{more}; give more of the key, or the directory")
+    return found[0]
+
+
+def describe(run: LoadedRun) -> list[tuple[str, str]]:
+    """What the model is, line by line."""
+    record, numel = run.record, sum(linear.weight.numel() for linear in run.linears())
+    kinds = sorted({linear.layout["kind"] for linear in run.linears()})
+    lines = [("checkpoint", str(run.directory))]
+    if record:
+        scheme = typed(Scheme, OFF | record["scheme"], "scheme")
+        lines += [("run", record["run_key"]), ("model", f"{record['model']['name']} ({record['model']['id']})")]
+        lines += [("method", record["method"]["name"]), ("scheme", scheme_label(scheme))]
+        share = record.get("outlier_share")
+        lines += [("outliers", f"{100 * share:.3g} % of the weights, in float16")] if share else []
+    lines.append(("linears", f"{len(run.linears())}, {numel:,} weights, stored as {' and '.join(kinds)}"))
+    lines.append(("bits per weight", f"{run.bits_per_weight():.4f}, weighed"))
+    return [*lines, ("size on disk", f"{run.bytes_on_disk() / 1e6:,.1f} MB, embeddings and norms included")]
+
+
+@torch.no_grad()
+def probe(run: LoadedRun, text: str) -> Tensor:
+    """Logits (tokens, vocabulary) of a text.
+
+    Raises:
+        UserError: one of them is not finite.
+    """
+    tokens = torch.tensor([run.tokenizer(text).input_ids or [0]], device=run.model.device)
+    logits = run.model(tokens, use_cache=False).logits[0]
+    if not torch.isfinite(logits).all():
+        raise UserError(f"{run.directory}: the logits of {text!r} are not finite; the run quantized the model to death")
+    return logits
+
+
+@torch.no_grad()
+def continued(run: LoadedRun, text: str, tokens: int) -> str:
+    """The text and its greedy continuation by so many tokens."""
+    given = run.tokenizer(text, return_tensors="pt").to(run.model.device)
+    grown = run.model.generate(
+        input_ids=given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=tokens, do_sample=False, pad_token_id=0
+    )
+    return run.tokenizer.decode(grown[0], skip_special_tokens=True)
+
+
+def check(run: LoadedRun, mirror: str | None = None) -> list[tuple[str, float, float, bool]]:
+    """(metric, value now, value in the record, whether they agree) of everything the record holds, by its own protocol.
+
+    Raises:
+        UserError: there is no record to compare with, or the data cannot be had.
+    """
+    if not run.record:
+        raise UserError(
+            f"{run.directory}: --check needs the record of the run; load the directory of the run, not a copy of its checkpoint"
+        )
+    config = typed(EvalConfig, run.record["eval"] | {"mirror": mirror}, "eval")
+    model = run.record["model"]
+    found = evaluate(run.model, run.tokenizer, config, Bos[model["bos"]], model["dtype"], config.seed).metrics
+    rows = []
+    for name, metric in run.record["metrics"].items():
+        old, new = number(metric["value"]), found[name].value
+        same = found[name].protocol == metric["protocol"] and (old == new or math.isclose(old, new, rel_tol=SAME))
+        rows.append((name, new, old, same))
+    return rows
+
+
+def main(argv: list[str]) -> int:
+    """`ptq-bench load RUN`; 1 if --check finds other numbers than the record's."""
+    parser = argparse.ArgumentParser(prog="ptq-bench load", description=__doc__)
+    parser.add_argument("run", metavar="RUN", help="a run key, the beginning of one, or a directory")
+    parser.add_argument("--results", default="results", help="where runs are looked for (default: %(default)s)")
+    parser.add_argument("--device", default="auto", choices=[device.name for device in Device])
+    parser.add_argument("--text", help="show how the model goes on from this text")
+    parser.add_argument("--tokens", type=int, default=24, help="by how many tokens (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="evaluate again and compare with the record")
+    parser.add_argument("--mirror", help="with --check: directory that replaces the hub for data sets")
+    arguments = parser.parse_args(argv)
+    if arguments.tokens < 1:
+        raise UserError(f"--tokens {arguments.tokens}: must be at least 1")
+    run = load_run(arguments.run, arguments.results, device_name(Device[arguments.device]))
+    lines = describe(run)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        console.print(f"{name:<{width}}  {value}", markup=False)
+    logits = probe(run, arguments.text or PROBE)
+    console.print(f"{'works':<{width}}  logits of {len(logits)} tokens are finite", markup=False)
+    if arguments.text:
+        console.print(f"\n{continued(run, arguments.text, arguments.tokens)}", markup=False)
+    return 0 if not arguments.check else _report(check(run, arguments.mirror))
+
+
+def _report(rows: list[tuple[str, float, float, bool]]) -> int:
+    for name, new, old, same in rows:
+        verdict = "the same" if new == old else ("the same but for rounding" if same else "DIFFERENT")
+        console.print(f"{name}: {new:.6g} now, {old:.6g} in the record: {verdict}", markup=False)
+    return 0 if all(same for *_, same in rows) else 1

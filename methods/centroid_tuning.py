@@ -1,0 +1,157 @@
+"""Layer-wise fine-tuning of centroids: after a block's linears are rounded, its real numbers are trained on the block's output.
+
+Liu, Wen, Wang, Ye, Zhang, Cao, Li, Yang: VPTQ: Extreme Low-bit Vector Post-Training Quantization for Large Language Models,
+EMNLP 2024, arXiv 2409.17066, appendix with Table 9: centroids and norm layers alone, the mean squared error against the output of the
+float block, 100 steps. The paper names no optimiser; here it is Adam with a rate that falls linearly to 0. Its rate of 1e-4 is, for weights
+of the size of LLaMA-2-7B's (0.02), 5e-3 of their root mean square.
+
+The codes stay, so the bits stay. The answer is judged as it will be stored, on all samples, and dropped if the output came no closer.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from methods.core.block import Block
+from methods.core.tuning import Sample, TunableWeight, Tuned
+from methods.core.weight import QuantizedWeight
+
+
+@dataclass(frozen=True)
+class CentroidTuning:
+    """
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    steps: int  # of Adam
+    learning_rate: float  # of centroids at the first step, relative to the root mean square of a layer's centroids
+    norm_learning_rate: float | None  # of the block's norm layers, as it is; None: they stay
+    batches_per_step: int  # calibration batches whose gradients one step adds up
+    seed: int  # of the order of the batches
+
+    def __post_init__(self):
+        for name in ("steps", "batches_per_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("learning_rate", "norm_learning_rate"):
+            if not (getattr(self, name) is None or getattr(self, name) > 0):
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
+
+    def tune(self, block: Block, samples: Sequence[Sample], weights: Mapping[str, QuantizedWeight]) -> Tuned:
+        state = BlockState.of(block, weights, self.norm_learning_rate is not None)
+        start = state.start()
+        before = output_error(block, samples, state.values(start))
+        if not start or before == 0:
+            return Tuned({}, {}, before, before, ("tuning found nothing to train",) if not start else ())
+        trained = self._train(block, samples, state, start, before)
+        stored = state.stored(trained)
+        after = output_error(block, samples, state.values(stored.start()))
+        if not after < before:
+            return Tuned({}, {}, before, before, (f"tuning brought the block's output no closer ({before:.3g} to {after:.3g}): undone",))
+        tunable = {path: weight for path, weight in stored.weights.items() if isinstance(weight, TunableWeight)}
+        return Tuned(tunable, {name: stored.parameters[name] for name in stored.norms}, before, after)
+
+    def _train(
+        self, block: Block, samples: Sequence[Sample], state: "BlockState", start: dict[str, Tensor], before: float
+    ) -> dict[str, Tensor]:
+        """Adam on tensors scaled so that one rate fits the centroids of every layer: an Adam step is as large as its rate."""
+        sizes = {name: self._size(value, name in state.norms) for name, value in start.items()}
+        leaves = {name: (value / sizes[name]).requires_grad_() for name, value in start.items()}
+        optimizer = torch.optim.Adam(leaves.values(), lr=self.learning_rate)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / self.steps, total_iters=self.steps)
+        draw = shuffled(len(samples), self.seed)
+        for _ in range(self.steps):
+            optimizer.zero_grad()
+            for number in (next(draw) for _ in range(min(self.batches_per_step, len(samples)))):
+                with torch.enable_grad():
+                    values = state.values({name: leaf * sizes[name] for name, leaf in leaves.items()})
+                    loss = squared_error(block, samples[number], values).mean() / before  # relative: Adam's epsilon is absolute
+                loss.backward()
+            optimizer.step()
+            schedule.step()
+        return {name: leaf.detach() * sizes[name] for name, leaf in leaves.items()}
+
+    def _size(self, value: Tensor, norm: bool) -> float:
+        """What a trained tensor is divided by. A norm's own size says nothing: some families keep them around 1, others around 0."""
+        if norm:
+            return self.norm_learning_rate / self.learning_rate
+        return max(value.square().mean().sqrt().item(), torch.finfo(value.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class BlockState:
+    """What a block computes with: its rounded weights, and all its other parameters and buffers."""
+
+    weights: Mapping[str, QuantizedWeight]
+    parameters: Mapping[str, Tensor]  # all others and all buffers, by name in the block, in its dtype
+    norms: tuple[str, ...]  # which of them are trained
+
+    @classmethod
+    def of(cls, block: Block, weights: Mapping[str, QuantizedWeight], norms: bool) -> "BlockState":
+        """Norm parameters are told by their form: vectors that belong to no linear."""
+        replaced = {f"{path}.weight" for path in weights}
+        everything = dict(block.module.named_parameters()) | dict(block.module.named_buffers())
+        others = {name: value.detach() for name, value in everything.items() if name not in replaced}
+        linears = {path for group in block.groups for path in group}
+        learned = {name for name, _ in block.module.named_parameters() if name not in replaced}
+        vectors = (name for name in others if name in learned and others[name].ndim == 1 and name.rpartition(".")[0] not in linears)
+        return cls(dict(weights), others, tuple(vectors) if norms else ())
+
+    def start(self) -> dict[str, Tensor]:
+        """What is trained, at its present values, float32: `path:name` of a centroid tensor, or the name of a parameter."""
+        tunable = {path: weight for path, weight in self.weights.items() if isinstance(weight, TunableWeight)}
+        numbers = {f"{path}:{name}": _float32(value) for path, weight in tunable.items() for name, value in weight.trainable().items()}
+        return numbers | {name: _float32(self.parameters[name]) for name in self.norms}
+
+    def values(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All parameters and buffers of the block for these trained values."""
+        decoded = {}
+        for path, weight in self.weights.items():
+            own = {name.rpartition(":")[2]: value for name, value in trained.items() if name.rpartition(":")[0] == path}
+            decoded[f"{path}.weight"] = weight.decode(own) if own else _float32(weight.dequantize())
+        return _float32(dict(self.parameters)) | decoded | {name: trained[name] for name in self.norms}
+
+    def stored(self, trained: Mapping[str, Tensor]) -> "BlockState":
+        """The state whose weights and norms hold these values, rounded to what is stored."""
+        weights = {}
+        for path, weight in self.weights.items():
+            own = {name.rpartition(":")[2]: value for name, value in trained.items() if name.rpartition(":")[0] == path}
+            weights[path] = weight.with_trained(own) if own else weight
+        norms = {name: trained[name].to(self.parameters[name].dtype) for name in self.norms}
+        return BlockState(weights, dict(self.parameters) | norms, self.norms)
+
+
+def squared_error(block: Block, sample: Sample, values: Mapping[str, Tensor]) -> Tensor:
+    """(batch, tokens, width) float32, of the block with these parameters and buffers in place of its own."""
+    arguments = (_float32(sample.hidden), *_float32(tuple(sample.call.args)))
+    output = functional_call(block.module, dict(values), arguments, _float32(dict(sample.call.kwargs)))
+    output = output if isinstance(output, Tensor) else output[0]
+    return (output - _float32(sample.target)).square()
+
+
+@torch.no_grad()
+def output_error(block: Block, samples: Sequence[Sample], values: Mapping[str, Tensor]) -> float:
+    """Mean squared error of the block's output over all samples."""
+    total = sum(squared_error(block, sample, values).sum(dtype=torch.float64).item() for sample in samples)
+    return total / sum(sample.target.numel() for sample in samples)
+
+
+def shuffled(count: int, seed: int) -> Iterator[int]:
+    """0 to count - 1 in random order, again and again."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()
+
+
+def _float32(value: Any) -> Any:
+    """The same, with every half-precision or double tensor in it as float32: training in the model's dtype would lose small steps."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, tuple | list):
+        return type(value)(_float32(item) for item in value)
+    return {key: _float32(item) for key, item in value.items()} if isinstance(value, dict) else value

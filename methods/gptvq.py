@@ -1,0 +1,246 @@
+"""GPTVQ: GPTQ in which a few columns at a time are rounded together, to vectors of small local codebooks.
+
+van Baalen, Kuzmin, Koryakovskiy, Nagel, Couperus, Bastoul, Mahurin, Blankevoort, Whatmough: GPTVQ: The Blessing of
+Dimensionality for LLM Quantization, arXiv 2402.15319, Algorithm 1.
+
+    paper                        code
+    d, k                         vector_length, 2^(bits * d) centroids
+    group of l weights           a tile of rows_per_block rows and at most columns_per_group columns with one codebook
+    H + lambda I                 R R^T, R = UpperFactor.upper
+    x - c weighed by H^(i)       metric of a vector: R_p R_p^T, with R_p the d x d diagonal block of its columns
+    EM, Mahalanobis start        methods.vectors.metric_kmeans
+    codebook update              methods.vectors.row_refit, conjugate gradients where the paper takes gradient steps
+
+With the later columns free to make up for it, an error e in the d columns of p costs |e R_p|^2: entry k of (Q - W) R depends on
+columns up to k alone. So p has the target w_p - sum over j < p of (q_j - w_j) R_jp R_p^-1 and the metric R_p R_p^T. The paper's
+blockwise normalisation and its SVD of one-dimensional codebooks are left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from methods.core.linalg import UpperFactor, live_hessian, upper_factor
+from methods.core.problem import LayerProblem, Solution
+from methods.core.scheme import Scheme
+from methods.kernels.metric_nearest import cheapest
+from methods.vectors.metric_kmeans import fit_centroids
+from methods.vectors.row_refit import Entries, refit
+from methods.vectors.row_weight import CoarseCodebooks, RowVectors
+
+CodebookFit = Callable[[Tensor, Tensor], Tensor]
+MOST_INDEX_BITS = 12  # of one vector: beyond, local codebooks would cost more than they give
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a matrix is cut into codebooks. Columns here are in the order of rounding and filled up to whole vectors."""
+
+    rows: int
+    rows_per_block: int
+    length: int  # of a vector
+    order: Tensor  # (vectors,): the vectors (by their place in the matrix) in the order of rounding
+    groups: tuple[slice, ...]  # of columns
+    columns: Tensor  # (in,): the matrix's columns in the order of rounding
+
+    @property
+    def row_blocks(self) -> int:
+        return -(-self.rows // self.rows_per_block)
+
+    def blocked(self, matrix: Tensor) -> Tensor:
+        """(out, columns) -> (row_blocks, rows_per_block, vectors, length); rows that are not there are 0."""
+        filled = pad(matrix, (0, 0, 0, self.row_blocks * self.rows_per_block - self.rows))
+        return filled.view(self.row_blocks, self.rows_per_block, -1, self.length)
+
+    def used(self, device: torch.device) -> Tensor:
+        """(row_blocks, rows_per_block) bool: which rows are there."""
+        rows = self.row_blocks * self.rows_per_block
+        return (torch.arange(rows, device=device) < self.rows).view(self.row_blocks, -1)
+
+    def group_index(self) -> Tensor:
+        """(vectors,) the group of every vector of the matrix, in the matrix's order."""
+        index = torch.empty_like(self.order)
+        for number, group in enumerate(self.groups):
+            index[self.order[group.start // self.length : group.stop // self.length]] = number
+        return index
+
+
+@dataclass(frozen=True)
+class GPTVQ:
+    """The codebooks stand in for the grid: the scheme's `bits` is the index bits per weight, `range` and `zero_point` have no meaning.
+
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    vector_length: int  # d: consecutive columns of one row
+    columns_per_group: int  # most columns that share a codebook
+    codebook_overhead: float  # bits per weight that codebooks may cost; sets how many rows share one
+    codebook_bits: int  # of every centroid entry
+    kmeans_iterations: int  # the most EM steps
+    kmeans_tolerance: float  # EM ends when no more than this share of the vectors changed centroid
+    codebook_steps: int  # conjugate-gradient steps of the final codebook update; 0: none
+    damping: float  # added to the diagonal, relative to its mean
+    act_order: bool  # vectors of the columns with the largest diagonal first
+
+    rows_independent: ClassVar[bool] = False
+
+    def __post_init__(self):
+        least = {
+            "vector_length": 1,
+            "columns_per_group": self.vector_length,
+            "kmeans_iterations": 1,
+            "kmeans_tolerance": 0,
+            "codebook_steps": 0,
+            "damping": 0,
+        }
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least {bound}")
+        if not self.codebook_overhead > 0:
+            raise ValueError(f"codebook_overhead={self.codebook_overhead}: must be positive")
+        if not 2 <= self.codebook_bits <= 16:
+            raise ValueError(f"codebook_bits={self.codebook_bits}: must be between 2 and 16")
+
+    def skip_reason(self, scheme: Scheme) -> str | None:
+        if scheme.outlier_ratio > 0:
+            return "GPTVQ keeps no outliers"
+        if scheme.group_size is not None or scheme.symmetric or scheme.scale_bits is not None:
+            return "GPTVQ has codebooks, not grids: group_size, symmetric and scale_bits mean nothing to it"
+        if scheme.bits * self.vector_length > MOST_INDEX_BITS:
+            return f"GPTVQ would need codebooks of 2^{scheme.bits * self.vector_length} vectors; shorten vector_length"
+        return None
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        count = 2 ** (problem.scheme.bits * self.vector_length)
+        tiling = self.tile(problem.hessian, len(problem.weight), count)
+        unit = power_of_two(problem.weight)
+        weight = problem.weight / unit
+        hessian = (problem.hessian / power_of_two(problem.hessian))[tiling.columns][:, tiling.columns]
+        factor = upper_factor(hessian, self.damping)
+        extra = len(tiling.order) * self.vector_length - weight.shape[1]
+        ordered = pad(weight[:, tiling.columns], (0, extra))
+
+        def fit(left: Tensor, metrics: Tensor) -> Tensor:
+            used = tiling.used(weight.device)
+            return fit_centroids(tiling.blocked(left), metrics, used, count, self.kmeans_iterations, self.kmeans_tolerance)
+
+        propagation = Propagation.of(factor, extra, self.vector_length, weight.dtype)
+        codes, centroids = round_vectors(ordered, propagation, tiling, fit)
+        if self.codebook_steps:
+            matrix, scale = live_hessian(hessian)
+            damped = matrix + torch.diag(factor.damping * scale.expand(len(matrix)))  # else centroids drift where inputs are few
+            judge = pad(damped, (0, extra, 0, extra))
+            entries = Entries.of(codes, tiling.group_index()[tiling.order], tiling.rows_per_block, centroids)
+            centroids = refit(ordered, judge, entries, centroids, self.codebook_steps)
+        answer = torch.empty_like(codes).index_copy_(1, tiling.order, codes)
+        books = CoarseCodebooks.fit(centroids * unit, self.codebook_bits)
+        quantized = RowVectors(answer, books, tiling.group_index(), tiling.rows_per_block, weight.shape[1])
+        return Solution(quantized, {"damping": factor.damping}, factor.fallbacks)
+
+    def tile(self, hessian: Tensor, rows: int, count: int) -> Tiling:
+        """Equal column groups, as many rows per codebook as the overhead asks for."""
+        columns, length = len(hessian), self.vector_length
+        vectors = -(-columns // length)
+        whole = columns // length
+        order = torch.arange(vectors, device=hessian.device)
+        if self.act_order:
+            size = torch.diagonal(hessian)[: whole * length].view(whole, length).sum(1)
+            order[:whole] = torch.argsort(size, descending=True, stable=True)  # an incomplete vector stays last
+        inside = (order[:, None] * length + torch.arange(length, device=hessian.device)).reshape(-1)
+        groups = -(-columns // (self.columns_per_group // length * length))
+        width = -(-vectors // groups) * length
+        slices = [slice(start, min(start + width, vectors * length)) for start in range(0, vectors * length, width)]
+        weights = count * length * self.codebook_bits / self.codebook_overhead
+        blocks = max(1, round(rows * min(width, columns) / weights))
+        return Tiling(rows, -(-rows // blocks), length, order, tuple(slices), inside[inside < columns])
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """What errors do to later columns, and what an error of each vector costs."""
+
+    upper: Tensor  # (columns, columns) R, with 1 on the diagonal where a column is not there
+    feedback: Tensor  # (columns, columns): the columns of R, those of every vector p times R_p^-1
+    roots: Tensor  # (vectors, length, length) R_p, 0 where a column is not there
+
+    @classmethod
+    def of(cls, factor: UpperFactor, extra: int, length: int, dtype: torch.dtype) -> "Propagation":
+        upper = pad(factor.upper, (0, extra, 0, extra))
+        vectors = len(upper) // length
+        roots = upper.view(vectors, length, vectors, length).diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
+        if extra:
+            torch.diagonal(upper)[-extra:] = 1
+        blocks = upper.view(vectors, length, vectors, length).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        inverse = torch.linalg.inv(blocks)
+        feedback = torch.einsum("nvd,vde->nve", upper.view(-1, vectors, length), inverse).reshape(upper.shape)
+        return cls(upper.to(dtype), feedback.to(dtype), roots.to(dtype))
+
+
+def power_of_two(matrix: Tensor) -> Tensor:
+    """The size of the largest entry. Dividing by it rounds nothing, and keeps float32 products of huge or tiny problems finite."""
+    exponent = torch.frexp(matrix.abs().max()).exponent
+    return torch.ldexp(matrix.new_ones(()), exponent)
+
+
+def round_vectors(weight: Tensor, propagation: Propagation, tiling: Tiling, fit: CodebookFit) -> tuple[Tensor, Tensor]:
+    """The pass: for each column group codebooks fitted on what is left to round, then its vectors one after another.
+
+    Args:
+        weight: (out, columns) in the order of rounding.
+        fit: (what is left to round of a column group, metrics of its vectors) -> centroids (row_blocks, count, length).
+
+    Returns:
+        Codes (out, vectors) in that order, and centroids (row_blocks, groups, count, length).
+    """
+    lost = torch.zeros_like(weight)  # value - weight of what is rounded
+    codes, books = [], []
+    upper = propagation.upper
+    for group in tiling.groups:
+        first = group.start
+        owed = -(lost[:, :first] @ upper[:first, group])
+        now = weight[:, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
+        roots = propagation.roots[first // tiling.length : group.stop // tiling.length]
+        centroids = fit(now, roots @ roots.mT)
+        chosen, values = round_group(now, propagation.feedback[group, group], roots, centroids, tiling.rows_per_block)
+        lost[:, group] = values - weight[:, group]
+        codes.append(chosen)
+        books.append(centroids)
+    return torch.cat(codes, 1), torch.stack(books, 1)
+
+
+def round_group(weight: Tensor, feedback: Tensor, roots: Tensor, centroids: Tensor, rows_per_block: int) -> tuple[Tensor, Tensor]:
+    """Round the vectors of one column group in turn, each by its metric, each error fed into the targets of those that follow.
+
+    Args:
+        weight: (out, columns).
+        feedback: (columns, columns), see `Propagation`.
+        roots: (vectors, length, length).
+        centroids: (row_blocks, count, length).
+
+    Returns:
+        Codes (out, vectors) and values (out, columns).
+    """
+    count, length = centroids.shape[1:]
+    turned = weight.T.contiguous()
+    lost = torch.zeros_like(turned)
+    first_centroid = torch.arange(len(weight), device=weight.device) // rows_per_block * count
+    flat = centroids.reshape(-1, length)
+    codes = torch.empty(len(roots), len(weight), dtype=torch.int64, device=weight.device)
+    for vector, root in enumerate(roots):
+        place = slice(vector * length, (vector + 1) * length)
+        target = turned[place] - feedback[: place.start, place].T @ lost[: place.start]
+        codes[vector] = nearest((target.T @ root), centroids @ root, rows_per_block)
+        lost[place] = flat[first_centroid + codes[vector]].T - turned[place]
+    return codes.T.contiguous(), (turned + lost).T
+
+
+def nearest(points: Tensor, centroids: Tensor, rows_per_block: int) -> Tensor:
+    """The nearest centroid of each row's point, (out,); points (out, length), centroids (row_blocks, count, length)."""
+    blocks, _, length = centroids.shape
+    filled = pad(points, (0, 0, 0, blocks * rows_per_block - len(points))).view(blocks, rows_per_block, 1, length)
+    return cheapest(filled, centroids.square().sum(2)[:, None], centroids).reshape(-1)[: len(points)]

@@ -1,0 +1,64 @@
+"""The nearest centroid of each vector: codes[n] = argmin over c of |vector_n - centroid_c|^2, the lowest c of equals.
+
+|x|^2 is the same for all centroids of a vector x, so that what is compared is the score |c|^2 / 2 - x . c .
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from methods.kernels import nearest_numba
+from methods.kernels.threads import over_rows
+
+CHUNK = 2**22  # scores that are in memory at one time
+UNIT = 64  # vectors that are not divided between threads
+
+
+def nearest(vectors: Tensor, codebook: Tensor, exact: bool = True) -> Tensor:
+    """The code of each vector.
+
+    Args:
+        vectors: (n, length).
+        codebook: (centroids, length), same dtype and device.
+        exact: false lets an accelerator compare scores of TF32 precision (float32 alone; elsewhere nothing changes).
+
+    Returns:
+        (n,) int64.
+    """
+    device = vectors.device.type
+    if device == "cpu" and vectors.dtype in (torch.float32, torch.float64):
+        return _on_cpu(vectors, codebook)
+    if device == "cuda" and vectors.dtype == torch.float32 and (kernel := _triton_kernel()) is not None:
+        return kernel.nearest(vectors.contiguous(), codebook.contiguous(), exact)
+    return reference(vectors, codebook)
+
+
+def reference(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """One matrix product per chunk of vectors; for any device and floating dtype."""
+    half = codebook.square().sum(1) / 2
+    chunks = vectors.split(max(1, CHUNK // len(codebook)))
+    return torch.cat([torch.addmm(half, chunk, codebook.T, alpha=-1).argmin(1) for chunk in chunks])
+
+
+def _on_cpu(vectors: Tensor, codebook: Tensor) -> Tensor:
+    vectors, codes = vectors.contiguous(), torch.empty(len(vectors), dtype=torch.int64)
+    book = nearest_numba.prepared(codebook)
+
+    def some(units: slice) -> None:
+        rows = slice(UNIT * units.start, UNIT * units.stop)
+        nearest_numba.nearest(vectors.numpy().dtype)(vectors[rows].numpy(), *book, codes[rows].numpy())
+
+    over_rows(some, -(-len(vectors) // UNIT), vectors.device)
+    return codes
+
+
+@cache
+def _triton_kernel() -> ModuleType | None:
+    """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
+    if find_spec("triton") is None:
+        return None
+    return import_module("methods.kernels.nearest_triton")

@@ -1,0 +1,158 @@
+"""QuantEase with outliers: coordinate descent on the rounded part, iterative hard thresholding on the sparse part.
+
+Behdin et al., arXiv 2309.01885, Algorithm 3: minimise |(W - W^ - H^) X|^2 over W^ on the grid and H^ with at most s non-zero
+entries, or columns.
+
+    paper                        code
+    W^, H^                       values, correction
+    sweep on W^ towards W - H^   Descent whose weight is W - H^
+    P_s                          keep_largest
+    L, largest eigenvalue        `largest_eigenvalue`; the step is step_scale / L
+
+H^ starts as what keep_largest leaves of W, and its values are float16 at every step: what is solved with is what is stored. The grid is
+fitted on W - H^, that is without outliers, whenever H^ has moved; from the last relaxed sweep on it stays.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from methods.core.descent import Descent, Feedback, Matmul, coupling
+from methods.core.grid import Grid
+from methods.core.levels import storable
+from methods.core.linalg import layer_error, unit_hessian
+from methods.core.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, outlier_count, without_outliers
+from methods.core.problem import LayerProblem, LayerSolver, Solution
+from methods.core.ranges import find_grid
+from methods.core.weight import UniformWeight
+from methods.gptq import column_order
+from methods.kernels.threads import over_rows
+
+if TYPE_CHECKING:
+    from methods.quantease import QuantEase
+
+MOST_POWERS, SETTLED = 200, 1e-5
+
+
+def solve_with_outliers(problem: LayerProblem, solver: "QuantEase") -> Solution:
+    """Sweeps and thresholding steps in turns, as the solver's fields say."""
+    order, back = column_order(problem.hessian, solver.act_order)
+    hessian = unit_hessian(problem.hessian)[order][:, order]
+    begin = None if solver.start is None else start_with_outliers(problem, solver.start)
+    ordered = replace(problem, weight=problem.weight[:, order], hessian=hessian)
+    alternation = Alternation(ordered, begin and permuted(begin.weight, order), solver.step_scale, solver.block_size)
+    sweeps = changed = 0
+    for sweep in range(solver.sweeps):
+        sweeps, changed = sweep + 1, alternation.sweep(not solver.relaxes(sweep), solver.precision(sweep))
+        moved = alternation.threshold(refit=begin is None and sweep <= solver.last_relaxed)
+        if sweep > solver.last_relaxed and not changed and not moved:
+            break
+    weight = permuted(alternation.answer(), back)
+    stats = {"sweeps": sweeps, "changed": float(changed) / problem.weight.numel()}
+    if begin is not None:
+        stats = {**begin.stats, **stats}
+        before, after = (layer_error(problem.weight, found.dequantize(), problem.hessian) for found in (begin.weight, weight))
+        weight = weight if after < before else begin.weight
+    stats["outliers"] = weight.values.numel() / problem.weight.numel()
+    return Solution(weight, stats, begin.fallbacks if begin else ())
+
+
+def start_with_outliers(problem: LayerProblem, start: LayerSolver) -> Solution:
+    """The start's own answer where it knows outliers; else its answer to what the largest entries, or columns, leave."""
+    if start.skip_reason(problem.scheme) is None:
+        return start.solve(problem)
+    correction = largest(problem.weight, problem)
+    rest = replace(problem, weight=problem.weight - correction, scheme=without_outliers(problem.scheme))
+    solution = start.solve(rest)
+    return replace(solution, weight=corrected(solution.weight, correction, problem.scheme.outlier_structure))
+
+
+class Alternation:
+    """The two parts of a layer's answer, moved in turns. All tensors (out, in), columns in the order of the sweeps."""
+
+    def __init__(self, problem: LayerProblem, start: SparseCorrected | ColumnCorrected | None, step_scale: float, block_size: int):
+        self.problem = problem
+        self.steps = step_scale / largest_eigenvalue(problem.hessian) * torch.diagonal(problem.hessian)[:, None]
+        self.correction = largest(problem.weight, problem) if start is None else start.correction()
+        target = problem.weight - self.correction
+        self.grid = grid_without(problem, self.correction) if start is None else start.base.grid
+        values = target if start is None else start.base.dequantize()
+        feedback = Feedback.of(coupling(problem.hessian))
+        self.descents: dict[int, Descent] = {}  # by first row
+
+        def descent(rows: slice) -> None:
+            self.descents[rows.start] = Descent(target[rows], values[rows], feedback, self.grid.rows(rows), block_size)
+
+        self._over_rows(descent)
+
+    def sweep(self, rounded: bool, matmul: Matmul) -> int:
+        """One pass of coordinate descent over all columns; how many values it moved."""
+        return int(sum(self._over_rows(lambda rows: self.descents[rows.start].sweep(rounded, matmul=matmul))))
+
+    def threshold(self, refit: bool) -> bool:
+        """One step of hard thresholding on the correction, and a grid fitted anew on what it leaves if `refit`; did anything move?"""
+
+        def stepped(rows: slice) -> Tensor:
+            descent = self.descents[
+                rows.start
+            ]  # anchored to W - H^: its offset is W^ + H^ - W, and H_kk (offset - pull)_k column k of that times H
+            return self.correction[rows] - ((descent.offset - descent.exact_pull()) * self.steps).T
+
+        before, self.correction = self.correction, largest(torch.cat(self._over_rows(stepped)), self.problem)
+        if torch.equal(before, self.correction):
+            return False
+        if refit:
+            self.grid = grid_without(self.problem, self.correction)
+
+        def aim(rows: slice) -> None:
+            descent = self.descents[rows.start]
+            descent.shift(self.correction[rows] - before[rows])
+            if refit:
+                descent.regrid(self.grid.rows(rows))
+
+        self._over_rows(aim)
+        return True
+
+    def answer(self) -> SparseCorrected | ColumnCorrected:
+        values = torch.cat(self._over_rows(lambda rows: self.descents[rows.start].values))
+        return corrected(UniformWeight(self.grid.encode(values), self.grid), self.correction, self.problem.scheme.outlier_structure)
+
+    def _over_rows(self, work: Callable):
+        return over_rows(work, len(self.problem.weight), self.problem.weight.device)
+
+
+def largest(values: Tensor, problem: LayerProblem) -> Tensor:
+    """What hard thresholding keeps of a matrix, in storable values."""
+    scheme = problem.scheme
+    kept = keep_largest(values, outlier_count(scheme, values.shape), scheme.outlier_structure)
+    return storable(kept, within=5e-4 * kept.abs().amax())
+
+
+def permuted(weight: SparseCorrected | ColumnCorrected, order: Tensor | slice) -> SparseCorrected | ColumnCorrected:
+    """The same answer with its columns in another order."""
+    base = UniformWeight(weight.base.codes[:, order], weight.base.grid.columns(order))
+    return type(weight).of(base, weight.correction()[:, order])
+
+
+def grid_without(problem: LayerProblem, correction: Tensor) -> Grid:
+    """The grid fitted on what a correction leaves of the weight: zeros where it takes all, and those are on the grid anyway."""
+    return find_grid(replace(problem, weight=problem.weight - correction))
+
+
+def largest_eigenvalue(hessian: Tensor) -> float:
+    """By power iteration in float64, from the diagonal; 1 for a Hessian of zeros."""
+    matrix = hessian.double()
+    vector, before = torch.diagonal(matrix).clone(), 0.0
+    for _ in range(MOST_POWERS):
+        norm = vector.norm()
+        if norm == 0:
+            return 1.0
+        vector = matrix @ (vector / norm)
+        now = vector.norm().item()
+        if abs(now - before) <= SETTLED * now:
+            break
+        before = now
+    return now

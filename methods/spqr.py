@@ -1,0 +1,193 @@
+"""SpQR: GPTQ on small groups, with the weights that hurt most when rounded kept as outliers.
+
+Dettmers, Svirschevski, Egiazarian, Kuznedelev, Frantar, Ashkboos, Borzunov, Hoefler, Alistarh: SpQR: A Sparse-Quantized Representation for
+Near-Lossless LLM Weight Compression, arXiv 2306.03078, Algorithm 1. The two-level scales and zeros are the scheme's (`scale_bits`).
+
+    paper                              code
+    H^-1 and its Cholesky factor       UpperFactor.upper, R, as in `methods.gptq`; 1 / [chol H^-1]_kk is R_kk
+    s_ij, sensitivity of a weight      `leave_one_out` before rounding, (q - target)^2 R_kk^2 at its turn
+    tau                                threshold, solved for so that the share of outliers is the scheme's
+
+In each group of columns the weights whose removal lowers the group's error by more than the threshold are left out of the fit of the grid.
+Then columns are rounded in turn, and a weight whose own error passes the threshold stays as it is: what it would have lost is kept in
+float16 on top of its code.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.core.descent import Descent, Feedback
+from methods.core.grid import Grid
+from methods.core.levels import storable
+from methods.core.linalg import upper_factor
+from methods.core.outliers import SparseCorrected, outlier_count
+from methods.core.problem import LayerProblem, Solution
+from methods.core.ranges import find_grid, fit_grid, grid_parameters, widened
+from methods.core.scheme import OutlierStructure, RangeRule, Scheme
+from methods.core.weight import UniformWeight
+from methods.gptq import column_order, triangular_feedback
+from methods.kernels.threads import over_rows
+
+NOISE = 1e-4  # in steps of the grid: what is nearer to it than this lies on it
+
+
+@dataclass(frozen=True)
+class SpQR:
+    """
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    damping: float  # added to the diagonal, relative to its mean
+    act_order: bool  # round the columns with the largest diagonal first
+    passes: int  # how often at most the layer is rounded to find the threshold
+    tolerance: float  # how far below the asked share of outliers the found one may be, relative to it
+    block_size: int  # columns between two matrix products; changes no result but rounding noise
+
+    rows_independent: ClassVar[bool] = True  # without outliers and two-level scales
+
+    def __post_init__(self):
+        if self.damping < 0:
+            raise ValueError(f"damping={self.damping}: must not be negative")
+        if self.passes < 2:
+            raise ValueError(f"passes={self.passes}: must be at least 2, one to see the errors and one to use what it showed")
+        if not 0 < self.tolerance < 1:
+            raise ValueError(f"tolerance={self.tolerance}: must be between 0 and 1")
+        if self.block_size < 1:
+            raise ValueError(f"block_size={self.block_size}: must be at least 1")
+
+    def skip_reason(self, scheme: Scheme) -> str | None:
+        if scheme.outlier_ratio and scheme.outlier_structure is OutlierStructure.column:
+            return "SpQR's outliers are single entries; set scheme.outlier_structure=unstructured"
+        return None
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        order, back = column_order(problem.hessian, self.act_order)
+        factor = upper_factor(problem.hessian[order][:, order], self.damping)
+        one_pass = Pass(problem, order, factor.upper.to(problem.weight.dtype), self.block_size)
+        count, stats, fallbacks = outlier_count(problem.scheme, problem.weight.shape), {"damping": factor.damping}, factor.fallbacks
+        if count == 0:
+            values, grid, _ = one_pass.run(math.inf)
+            grid = grid.columns(back)
+            return Solution(UniformWeight(grid.encode(values[:, back]), grid), stats, fallbacks)
+        values, grid, kept = self._search(one_pass, count)
+        if not kept.any():
+            fallbacks = (*fallbacks, f"no threshold found that keeps at most {count} outliers; none kept")
+        grid = grid.columns(back)
+        base = UniformWeight(grid.encode(values[:, back]), grid)
+        correction = torch.where(kept[:, back], values[:, back] - base.dequantize(), 0.0)
+        weight = SparseCorrected.of(base, storable(correction, within=5e-4 * correction.abs().amax()))
+        return Solution(weight, stats | {"outliers": weight.values.numel() / values.numel()}, fallbacks)
+
+    def _search(self, one_pass: "Pass", count: int) -> tuple[Tensor, Grid, Tensor]:
+        """The pass whose threshold keeps the most outliers that are not too many."""
+        best = one_pass.run(math.inf)
+        costs = one_pass.costs(best[0]).flatten()
+        threshold = costs.kthvalue(costs.numel() - count).values.item()
+        too_many = few_enough = None  # (threshold, outliers) on either side
+        for _ in range(self.passes - 1):
+            found = one_pass.run(threshold)
+            kept = int(found[2].sum())
+            if kept > count:
+                too_many = threshold, kept
+            else:
+                if few_enough is None or kept > few_enough[1]:
+                    best = found
+                few_enough = threshold, kept
+                if kept >= (1 - self.tolerance) * count or threshold == 0:
+                    break
+            threshold = next_threshold(too_many, few_enough, (1 - self.tolerance / 2) * count)
+        return best
+
+
+def next_threshold(too_many: tuple[float, int] | None, few_enough: tuple[float, int] | None, wanted: float) -> float:
+    """Between the two by interpolation, outliers taken as a power of the threshold; while one is missing, away from the other."""
+    if too_many is None or few_enough is None:
+        threshold, kept = too_many or few_enough
+        return threshold * min(max(kept / wanted, 0.1), 10) ** 0.7
+    (low, most), (high, fewest) = too_many, few_enough
+    share = math.log(most / wanted) / math.log(most / fewest) if fewest else 0.5
+    return low * (high / low) ** min(max(share, 0.1), 0.9) if low > 0 else high / 2
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One rounding of all columns, in order, group by group."""
+
+    problem: LayerProblem
+    order: Tensor | slice
+    upper: Tensor  # R for the columns in order
+    block_size: int
+
+    def run(self, threshold: float) -> tuple[Tensor, Grid, Tensor]:
+        """Values, grid, and which entries were kept as outliers; columns in order."""
+        problem, scheme, upper = self.problem, self.problem.scheme, self.upper
+        weight, prices = problem.weight[:, self.order], torch.diagonal(upper) ** 2
+        importance = torch.diagonal(problem.hessian)[self.order] if scheme.range is RangeRule.search_hessian else None
+        limits = (threshold / prices).sqrt()
+        learned = None if problem.ranges is None else find_grid(problem).columns(self.order)
+        size = scheme.group_size if scheme.group_size and learned is None else weight.shape[1]
+        values, grids = weight.clone(), []
+        for first in range(0, weight.shape[1], size):
+            group = slice(first, first + size)
+            owed = (weight[:, :first] - values[:, :first]) @ upper[:first, group]
+            now = weight[:, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
+            grid = learned
+            if learned is None:
+                likely = leave_one_out(now, scheme, prices[group]) > threshold
+                grid = fit_grid(without(now, likely), scheme, None if importance is None else importance[group])
+            grids.append(grid)
+            values[:, group] = self._round(now, upper[group, group], grid, limits[group])
+        grid = learned or Grid.side_by_side(grids)
+        far = (grid.round(values) - values).abs()
+        noise = NOISE * grid.scale[:, grid.group_index]  # of values that lie on the grid
+        return values, grid, far > torch.maximum(0.99 * limits, noise)
+
+    def _round(self, now: Tensor, upper: Tensor, grid: Grid, limits: Tensor) -> Tensor:
+        feedback = Feedback.of(triangular_feedback(upper))
+
+        def one_sweep(rows: slice) -> Tensor:
+            descent = Descent(now[rows], now[rows], feedback, grid.rows(rows), self.block_size, limits)
+            descent.sweep(rounded=True)
+            return descent.values
+
+        return torch.cat(over_rows(one_sweep, len(now), now.device))
+
+    def costs(self, values: Tensor) -> Tensor:
+        """What rounding each weight at its turn cost, (out, in): (q - target)_k R_kk is entry k of (q - w) R."""
+        return ((values - self.problem.weight[:, self.order]) @ self.upper) ** 2
+
+
+def leave_one_out(group: Tensor, scheme: Scheme, prices: Tensor) -> Tensor:
+    """By how much the error of rounding a group (out, size) falls if one weight need not be rounded, (out, size).
+
+    On a min-max grid. Only the weights at the ends of the range have a say in it; without any other the rest is rounded as before.
+    """
+    if group.shape[1] == 1:
+        return torch.full_like(group, -math.inf)  # nothing would be left to fit a grid to
+
+    def lost(low: Tensor, high: Tensor) -> Tensor:
+        scale, zero, _ = grid_parameters(*widened(low, high, scheme), scheme)
+        rounded = (group / scale + zero).round_().clamp_(0, scheme.max_code).sub_(zero).mul_(scale)
+        return (rounded - group) ** 2 * prices
+
+    lows, highs = group.topk(2, dim=1, largest=False), group.topk(2, dim=1)
+    low, high = lows.values[:, :1], highs.values[:, :1]
+    whole = lost(low, high)
+    gain = whole.clone()
+    for end, rest_ends in ((lows.indices, (lows.values[:, 1:], high)), (highs.indices, (low, highs.values[:, 1:]))):
+        rest = lost(*rest_ends)
+        rest_total = rest.sum(1, keepdim=True) - rest.gather(1, end[:, :1])
+        gain.scatter_(1, end[:, :1], whole.sum(1, keepdim=True) - rest_total)
+    return gain
+
+
+def without(group: Tensor, likely: Tensor) -> Tensor:
+    """The group with likely outliers replaced by the mean of the others in their row, so that a grid fitted on it ignores them."""
+    others = (~likely).sum(1, keepdim=True)
+    mean = torch.where(likely, 0.0, group).sum(1, keepdim=True) / others.clamp(min=1)
+    return torch.where(likely & (others > 0), mean, group)

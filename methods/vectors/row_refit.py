@@ -1,0 +1,81 @@
+"""The best centroids for given codes: least squares on the layer's output error.
+
+With the codes fixed, Q is linear in the centroids C and tr((W - Q) H (W - Q)^T) is a quadratic in them. Its gradient is the sum,
+over the weights that use an entry, of ((Q - W) H): one matrix product and one scatter. So conjugate gradients need no matrix, and
+since rows meet only through the codebooks of their row block, every row block is a system of its own, with steps of its own.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SMALLEST_CURVATURE = 1e-12  # of the mean diagonal of the Hessian: below, an entry is left as it was
+
+
+@dataclass(frozen=True)
+class Entries:
+    """From centroids to the weights that use them, and back."""
+
+    index: Tensor  # (out * vectors,): the centroid of every vector, counted through all codebooks
+    rows: int
+    shape: torch.Size  # (row_blocks, groups, count, length)
+
+    @classmethod
+    def of(cls, codes: Tensor, group_index: Tensor, rows_per_block: int, centroids: Tensor) -> "Entries":
+        """
+        Args:
+            codes: (out, vectors) integers.
+            group_index: (vectors,) which group of codebooks a vector uses.
+            rows_per_block: rows that share their codebooks.
+            centroids: (row_blocks, groups, count, length).
+        """
+        groups, count = centroids.shape[1:3]
+        block_index = torch.arange(len(codes), device=codes.device) // rows_per_block
+        codebook = block_index[:, None] * groups + group_index
+        return cls((codebook * count + codes).reshape(-1), len(codes), centroids.shape)
+
+    def spread(self, centroids: Tensor) -> Tensor:
+        """(row_blocks, groups, count, length) -> (out, vectors * length); differentiable."""
+        return centroids.reshape(-1, self.shape[3]).index_select(0, self.index).view(self.rows, -1)
+
+    def gather(self, matrix: Tensor) -> Tensor:
+        """The transpose of `spread`: the sum over the weights that use an entry."""
+        sums = matrix.new_zeros(self.shape).view(-1, self.shape[3])
+        return sums.index_add_(0, self.index, matrix.reshape(-1, self.shape[3])).view(self.shape)
+
+
+def refit(weight: Tensor, hessian: Tensor, entries: Entries, start: Tensor, steps: int) -> Tensor:
+    """Centroids of least error for given codes, by preconditioned conjugate gradients.
+
+    Args:
+        weight: (out, in), in = vectors * length.
+        hessian: (in, in), symmetric positive semidefinite.
+        start: (row_blocks, groups, count, length) centroids.
+        steps: conjugate-gradient steps at most.
+
+    Returns:
+        Centroids shaped like `start`. Entries that no live column uses stay as they were, and so do row blocks that would get worse.
+    """
+    diagonal = torch.diagonal(hessian)
+    curvature = entries.gather(diagonal.expand_as(weight))
+    scaling = torch.where(curvature > SMALLEST_CURVATURE * diagonal.mean(), 1 / curvature, 0.0)
+    first = entries.gather((weight - entries.spread(start)) @ hessian)
+    moved, residual, direction = torch.zeros_like(start), first.clone(), first * scaling
+    energy = _dot(residual, direction)
+    for _ in range(steps):
+        change = entries.gather(entries.spread(direction) @ hessian)
+        bend = _dot(direction, change)
+        length = torch.where((bend > 0) & (energy > 0), energy / bend, 0.0)
+        moved += length * direction
+        residual -= length * change
+        scaled = residual * scaling
+        before, energy = energy, _dot(residual, scaled)
+        direction = scaled + torch.where(before > 0, energy / before, 0.0) * direction
+    gain = _dot(moved, first + (first - entries.gather(entries.spread(moved) @ hessian)))  # error before less error after
+    return torch.where(gain > 0, start + moved, start)
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """Inner products by row block, shaped to multiply centroids."""
+    return (first * second).sum((1, 2, 3), keepdim=True)

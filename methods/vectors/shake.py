@@ -1,0 +1,39 @@
+"""Out of the optima that single moves cannot leave: shake the targets a little, settle again, keep what is better, row block by row block.
+
+Given the codebooks, blocks of rows that hold whole vectors are problems of their own. So one shake is a trial for each of them at once, and
+each takes its better answer: the error never rises (iterated local search).
+"""
+
+import torch
+from torch import Tensor
+
+from methods.vectors.descent import Codes, Sweeper
+
+
+def shake(sweeper: Sweeper, hessian: Tensor, weight: Tensor, offset: Tensor, codes: Codes, size: float, sweeps: int,
+          generator: torch.Generator) -> tuple[Tensor, Codes]:  # fmt: skip
+    """One sweep towards weights with noise on them, up to `sweeps` sweeps towards the true ones; (offset, codes) of the better rows.
+
+    Args:
+        hessian: (in, in), what errors are compared by.
+        weight, offset: (in, out).
+        size: deviation of the noise, relative to that of each column's offset.
+        generator: of the CPU, so that every device shakes alike.
+    """
+    noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
+    noise *= size * offset.square().mean(1, keepdim=True).sqrt()
+    moved, found, _ = sweeper.over_rows(weight + noise, offset - noise, codes, 1)
+    moved, found, _ = sweeper.over_rows(weight, moved + noise, found, sweeps)
+    better = _block_errors(hessian, moved, sweeper.unit) < _block_errors(hessian, offset, sweeper.unit)
+    rows = better.repeat_interleave(sweeper.unit)[: weight.shape[1]]
+    kept = []
+    for span, new, old in zip(sweeper.spans, found, codes, strict=True):
+        vectors = better.repeat_interleave(sweeper.unit // span.book.length)[: new[0].shape[1]]
+        kept.append(tuple(torch.where(vectors, after, before) for after, before in zip(new, old, strict=True)))
+    return torch.where(rows, moved, offset), kept
+
+
+def _block_errors(hessian: Tensor, offset: Tensor, unit: int) -> Tensor:
+    """offset^T H offset of every row, summed over blocks of `unit` rows."""
+    errors = ((hessian @ offset) * offset).sum(0)
+    return torch.nn.functional.pad(errors, (0, -len(errors) % unit)).view(-1, unit).sum(1)

@@ -1,0 +1,149 @@
+"""VPTQ: vectors of weights rounded to centroids column by column, each error made up for by the columns not yet rounded.
+
+Liu, Wen, Wang, Ye, Zhang, Cao, Li, Yang: VPTQ: Extreme Low-bit Vector Post-Training Quantization for Large Language Models, EMNLP 2024,
+arXiv 2409.17066. Algorithms 1 and 2: channel-independent second-order optimization, Hessian-weighted k-means, residual codebook, outliers.
+
+    paper                    code
+    v, k1, k2                vector_length, 2^index_bits, 2^(bits * vector_length - index_bits)
+    N%, v0, k0               scheme.outlier_ratio, outlier_vector_length, 2^outlier_index_bits
+    group number             column_groups
+    H^-1, its factor         UpperFactor.upper, as in `methods.gptq`: the same targets without the inverse
+
+A vector runs along the output rows inside one input column, so its error costs the same in every direction and the nearest centroid is
+the best. The scheme says the rate, scheme.bits * vector_length index bits for each vector. A codebook has neither range rule nor zero
+point: the scheme's are not looked at. Groups, symmetry and quantized scales would mean something else here, and are refused.
+
+Ours, each with its switch: k-means weighs errors by what they cost the pass (conditional), a scale for each row of vectors (row_scale),
+pairs of two stages found by a beam instead of greedily (beam). Normalisation rescales the Hessian, too (`methods.vectors.frame`).
+"""
+
+from dataclasses import dataclass
+from math import lcm
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.core.linalg import upper_factor
+from methods.core.problem import LayerProblem, Solution
+from methods.core.scheme import OutlierStructure, Scheme
+from methods.gptq import triangular_feedback
+from methods.vectors.codebook import Book, KMeans
+from methods.vectors.descent import Span, Sweeper
+from methods.vectors.frame import Frame, Normalize, Rounding
+
+MOST_INDEX_BITS = 16  # of one codebook
+
+
+@dataclass(frozen=True)
+class VPTQ:
+    """
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    vector_length: int  # output rows that share a code
+    index_bits: int  # of the first codebook; what the scheme grants beyond goes to a residual codebook
+    outlier_vector_length: int
+    outlier_index_bits: int
+    column_groups: int  # equal parts of the columns, each with codebooks of its own
+    permute: bool  # round the columns with the largest Hessian diagonal first
+    normalize: Normalize
+    row_scale: bool  # divide each row of vectors by its deviation (ours): one byte per vector_length rows
+    conditional: bool  # k-means weighs columns by the factor's squared diagonal; false: by the Hessian's diagonal (paper)
+    beam: int  # first-stage centroids tried for a vector of two stages; 1: the paper's greedy choice
+    damping: float  # added to the diagonal, relative to its mean
+    block_size: int  # columns between two matrix products; changes no result but rounding noise
+    kmeans_iterations: int
+    kmeans_tolerance: float  # relative gain of an iteration below which k-means stops
+    seed: int  # of the k-means seeding
+
+    rows_independent: ClassVar[bool] = False
+
+    def __post_init__(self):
+        for name in ("vector_length", "outlier_vector_length", "column_groups", "beam", "block_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("index_bits", "outlier_index_bits"):
+            if not 1 <= getattr(self, name) <= MOST_INDEX_BITS:
+                raise ValueError(f"{name}={getattr(self, name)}: must be between 1 and {MOST_INDEX_BITS}")
+        if self.damping < 0:
+            raise ValueError(f"damping={self.damping}: must not be negative")
+        if self.kmeans_iterations < 0 or self.kmeans_tolerance < 0:
+            name = "kmeans_iterations" if self.kmeans_iterations < 0 else "kmeans_tolerance"
+            raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+
+    def skip_reason(self, scheme: Scheme) -> str | None:
+        if scheme.group_size is not None:
+            return f"scheme.group_size={scheme.group_size}: a codebook has no scales to share; see method.solver.column_groups"
+        if scheme.symmetric:
+            return "scheme.symmetric=true: a codebook is fitted to the weights and has no symmetry to choose"
+        if scheme.scale_bits is not None:
+            return f"scheme.scale_bits={scheme.scale_bits}: a codebook has no scales to quantize"
+        if scheme.outlier_ratio > 0 and scheme.outlier_structure is not OutlierStructure.column:
+            return "scheme.outlier_structure=unstructured: VPTQ keeps whole columns apart; set scheme.outlier_structure=column"
+        if self.residual_bits(scheme) > MOST_INDEX_BITS:
+            return (
+                f"{scheme.bits} bits for each of {self.vector_length} weights leave {self.residual_bits(scheme)} beside "
+                f"index_bits={self.index_bits}: a residual codebook of more than {MOST_INDEX_BITS} bits"
+            )
+        return None
+
+    def residual_bits(self, scheme: Scheme) -> int:
+        return max(0, scheme.bits * self.vector_length - self.index_bits)
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        rounding = self.round(problem)
+        return Solution(rounding.weight(), rounding.stats, rounding.fallbacks)
+
+    def round(self, problem: LayerProblem) -> Rounding:
+        """The answer still in its frame, for those who go on from it."""
+        frame = Frame.of(problem, self.permute, self.normalize, self.row_block(problem.scheme), self.row_scale)
+        factor = upper_factor(frame.hessian, self.damping)
+        feedback = triangular_feedback(factor.upper.to(frame.weight.dtype))
+        importance = self._importance(factor.upper).to(frame.weight.dtype)
+        spans = self._first_spans(frame, importance, problem.scheme)
+        offset, codes = Sweeper(feedback, True, spans, self.block_size, self.beam).first_sweep(frame.weight)
+        if self.residual_bits(problem.scheme) > 0:
+            left = feedback @ offset - offset  # of each target, by how much its centroid missed it
+            spans = self._with_residual(frame, left, importance, spans, problem.scheme)
+            offset, codes = Sweeper(feedback, True, spans, self.block_size, self.beam).first_sweep(frame.weight)
+        stats = {"damping": factor.damping, "outliers": frame.outliers / len(frame.weight)}
+        return Rounding(frame, spans, offset, codes, stats, factor.fallbacks)
+
+    def row_block(self, scheme: Scheme) -> int:
+        """Rows that may share a scale: whole vectors, those of outlier columns, too."""
+        return lcm(self.vector_length, self.outlier_vector_length) if scheme.outlier_ratio > 0 else self.vector_length
+
+    def _importance(self, upper: Tensor) -> Tensor:
+        """What an error in each column costs: alone, or after the columns rounded later have made up for what they can."""
+        return upper.diagonal().square() if self.conditional else upper.square().sum(1)
+
+    def _first_spans(self, frame: Frame, importance: Tensor, scheme: Scheme) -> list[Span]:
+        """Outlier columns, then the groups of the others, each with codebooks fitted to its weights."""
+        columns = len(frame.weight)
+        rest = torch.arange(frame.outliers, columns).tensor_split(min(self.column_groups, columns - frame.outliers))
+        index_bits = min(self.index_bits, scheme.bits * self.vector_length)
+        asked = [(int(group[0]), int(group[-1]) + 1, self.vector_length, index_bits) for group in rest]
+        if frame.outliers:
+            asked.insert(0, (0, frame.outliers, self.outlier_vector_length, self.outlier_index_bits))
+        spans = []
+        for start, stop, length, bits in asked:
+            centroids = self._kmeans.fit(frame.weight[start:stop], importance[start:stop], frame.row_importance, length, 2**bits)
+            spans.append(Span(start, stop, Book(frame.storable(centroids), None)))
+        return spans
+
+    def _with_residual(self, frame: Frame, left: Tensor, importance: Tensor, spans: list[Span], scheme: Scheme) -> list[Span]:
+        """The same spans, all but the outlier columns with a second stage fitted to what the first one left."""
+        found = []
+        for span in spans:
+            if span.stop > frame.outliers:
+                count = 2 ** self.residual_bits(scheme)
+                residual = self._kmeans.fit(left[span.columns], importance[span.columns], frame.row_importance, self.vector_length, count)
+                span = Span(span.start, span.stop, Book(span.book.centroids, frame.storable(residual)))
+            found.append(span)
+        return found
+
+    @property
+    def _kmeans(self) -> KMeans:
+        return KMeans(self.kmeans_iterations, self.kmeans_tolerance, self.seed)

@@ -1,0 +1,120 @@
+"""VPTQ, further: from its answer on, coordinate descent over vectors and least-squares codebooks in turn. Ours.
+
+Both steps lower the very objective tr((W - Q) H (W - Q)^T). With all other codes fixed, rows r .. r + v of column j cost
+H_jj |q - target|^2 and a constant, where  target = W_j - sum over k != j of (Q_k - W_k) H_kj / H_jj : the nearest centroid is the best
+(`methods.vectors.descent`). With all codes fixed the best codebooks are a least-squares problem (`methods.vectors.refit`).
+Where neither moves any more, small noise on the targets opens a way on (`methods.vectors.shake`).
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from methods.core.descent import coupling
+from methods.core.linalg import live_hessian
+from methods.core.problem import LayerProblem, Solution
+from methods.core.scheme import Scheme
+from methods.vectors.descent import Span, Sweeper
+from methods.vectors.frame import Rounding
+from methods.vectors.refit import refit, spread, with_stages
+from methods.vectors.shake import shake
+from methods.vptq import VPTQ
+
+SHAKES_PER_REFIT = 4
+
+
+@dataclass(frozen=True)
+class VPTQFurther:
+    """
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    start: VPTQ
+    rounds: int  # of sweeps and a refit, at most
+    sweeps: int  # over all columns in a round, at most
+    refit_steps: int  # of conjugate gradients in a round
+    tolerance: float  # end when a round lowers the error by less than this share of it
+    shakes: int  # trials to leave the optimum by noise on the targets (methods.vectors.shake), after the rounds
+    shake_size: float  # the noise of the first, relative to the errors of each column; it falls linearly to none
+    final_sweeps: int  # with the codebooks as they are stored, at most
+    beam: int  # first-stage centroids tried for a vector of two stages
+    block_size: int  # columns between two matrix products; changes no result but rounding noise
+
+    rows_independent: ClassVar[bool] = False
+
+    def __post_init__(self):
+        for name in ("rounds", "sweeps", "refit_steps", "tolerance", "shakes", "shake_size", "final_sweeps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        for name in ("beam", "block_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    def skip_reason(self, scheme: Scheme) -> str | None:
+        return self.start.skip_reason(scheme)
+
+    def solve(self, problem: LayerProblem) -> Solution:
+        begin = self.start.round(problem)
+        better, sweeps, rounds = self._descend(begin)
+        stats = {**begin.stats, "sweeps": sweeps, "rounds": rounds, "shakes": self.shakes}  # sweeps of the shakes not counted
+        return Solution(better.weight(), stats, begin.fallbacks)
+
+    def _descend(self, begin: Rounding) -> tuple[Rounding, int, int]:
+        """Descend until a round gains little, shake, then settle on the codebooks as they are stored; (answer, sweeps, rounds)."""
+        layer = _Layer.of(begin)
+        state, sweeps, rounds = begin, 0, 0
+        error = layer.error(state)
+        while rounds < self.rounds:
+            state, run = self._round(layer, state)
+            before, error, sweeps, rounds = error, layer.error(state), sweeps + run, rounds + 1
+            if before - error <= self.tolerance * before:
+                break
+        generator = torch.Generator().manual_seed(self.start.seed)
+        for k in range(self.shakes):
+            size = self.shake_size * (1 - k / self.shakes)
+            moved = self._sweeper(layer, state), layer.hessian, layer.weight, state.offset, state.codes, size, self.sweeps, generator
+            offset, codes = shake(*moved)
+            state = replace(state, offset=offset, codes=codes)
+            if k % SHAKES_PER_REFIT == SHAKES_PER_REFIT - 1:
+                state = layer.refit(state, self.refit_steps)
+        stored = [with_stages(span, tuple(begin.frame.storable(stage) for stage in span.book.stages)) for span in state.spans]
+        state = layer.with_spans(state, stored)
+        offset, codes, run = self._sweeper(layer, state).over_rows(layer.weight, state.offset, state.codes, self.final_sweeps)
+        return replace(state, offset=offset, codes=codes), sweeps + run, rounds
+
+    def _round(self, layer: "_Layer", state: Rounding) -> tuple[Rounding, int]:
+        offset, codes, sweeps = self._sweeper(layer, state).over_rows(layer.weight, state.offset, state.codes, self.sweeps)
+        return layer.refit(replace(state, offset=offset, codes=codes), self.refit_steps), sweeps
+
+    def _sweeper(self, layer: "_Layer", state: Rounding) -> Sweeper:
+        return Sweeper(layer.feedback, False, state.spans, self.block_size, self.beam)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What stays as it is while codes and codebooks move."""
+
+    weight: Tensor  # (in, out) of the frame
+    hessian: Tensor  # (in, in), dead columns cut off
+    feedback: Tensor  # (in, in) of coordinate descent
+    row_importance: Tensor  # (out,)
+
+    @classmethod
+    def of(cls, begin: Rounding) -> "_Layer":
+        hessian = live_hessian(begin.frame.hessian)[0]
+        return cls(begin.frame.weight, hessian, coupling(hessian), begin.frame.row_importance)
+
+    def error(self, state: Rounding) -> float:
+        return ((self.hessian @ state.offset) * state.offset * self.row_importance).sum(dtype=torch.float64).item()
+
+    def refit(self, state: Rounding, steps: int) -> Rounding:
+        """The best codebooks for the codes."""
+        return self.with_spans(state, refit(self.hessian, self.row_importance, state.offset, state.spans, state.codes, steps))
+
+    def with_spans(self, state: Rounding, spans: list[Span]) -> Rounding:
+        """The same codes under other codebooks."""
+        values = spread([span.book.stages for span in spans], spans, state.codes, self.weight.shape[1])
+        return replace(state, spans=spans, offset=values - self.weight)
