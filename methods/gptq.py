@@ -69,7 +69,7 @@ class GPTQ:
 
     def _round(self, weight: Tensor, upper: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """The rounded values on a given grid, and that grid."""
-        feedback = Feedback.of(triangular_feedback(upper))
+        feedback = Feedback(triangular_feedback(upper))
 
         def one_sweep(rows: slice) -> Tensor:
             descent = Descent(weight[rows], weight[rows], feedback, grid.rows(rows), self.block_size)

@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.core.descent import Descent, Feedback, Matmul, coupling
+from methods.core.descent import Descent, Feedback, Matmul
 from methods.core.linalg import live_hessian
 from methods.core.outliers import outlier_count, without_outliers
 from methods.core.problem import LayerProblem, LayerSolver, Solution
@@ -71,25 +71,26 @@ class QuantEase:
         hessian = live_hessian(problem.hessian)[0][order][:, order]
         begin = None if self.start is None else self.start.solve(problem)
         grid = find_grid(problem) if begin is None else begin.weight.grid
-        feedback = Feedback.of(coupling(hessian))
+        feedback = Feedback.of_hessian(hessian)
         weight, ordered = problem.weight[:, order], grid.columns(order)
         first = weight if begin is None else begin.weight.dequantize()[:, order]
         judge = None if begin is None else hessian.double()
 
         def descend(rows: slice) -> tuple[Tensor, int, Tensor]:
-            descent = Descent(weight[rows], first[rows], feedback, ordered.rows(rows), self.block_size)
+            part = ordered.rows(rows)
+            descent = Descent(weight[rows], first[rows], feedback, part, self.block_size)
             sweeps, changed = self._descend(descent)
-            if begin is None:
-                return descent.values, sweeps, changed
-            rounded = ordered.rows(rows).round(descent.values)
-            return better_rows(weight[rows], first[rows], rounded, judge), sweeps, changed
+            codes = part.encode(descent.values)
+            if begin is not None:
+                codes = part.encode(better_rows(weight[rows], first[rows], part.decode(codes), judge))
+            return codes, sweeps, changed
 
-        values, sweeps, changed = zip(*over_rows(descend, len(weight), weight.device), strict=True)
-        rounded = torch.cat(values)[:, back]
+        codes, sweeps, changed = zip(*over_rows(descend, len(weight), weight.device), strict=True)
+        codes = torch.cat(codes)[:, back]
         stats = {"sweeps": max(sweeps), "changed": float(sum(changed)) / weight.numel()}
         if begin is not None:
             stats = {**begin.stats, **stats}
-        return Solution(UniformWeight(grid.encode(rounded), grid), stats, () if begin is None else begin.fallbacks)
+        return Solution(UniformWeight(codes, grid), stats, () if begin is None else begin.fallbacks)
 
     def _descend(self, descent: Descent) -> tuple[int, int | Tensor]:
         """Sweep until done or until nothing moves any more; (sweeps run, steps of the last one)."""

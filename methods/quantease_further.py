@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.core.descent import Descent, Feedback, coupling
+from methods.core.descent import Descent, Feedback
 from methods.core.grid import Grid
 from methods.core.linalg import energy, unit_hessian
 from methods.core.outliers import corrected, outlier_count, without_outliers
@@ -59,7 +59,7 @@ class QuantEaseFurther:
         begin = start_with_outliers(problem, self.start) if outliers else self.start.solve(problem)
         base, correction = (begin.weight.base, begin.weight.correction()) if outliers else (begin.weight, None)
         hessian = unit_hessian(problem.hessian)
-        feedback, judge = Feedback.of(coupling(hessian)), hessian.double()
+        feedback, judge = Feedback.of_hessian(hessian), hessian.double()
 
         def improve(rows: slice) -> Rows:
             first = Rows(base.codes[rows], base.grid.rows(rows), None if correction is None else correction[rows])

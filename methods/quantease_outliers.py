@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from methods.core.descent import Descent, Feedback, Matmul, coupling
+from methods.core.descent import Descent, Feedback, Matmul
 from methods.core.grid import Grid
 from methods.core.levels import storable
 from methods.core.linalg import layer_error, unit_hessian
@@ -80,7 +80,7 @@ class Alternation:
         target = problem.weight - self.correction
         self.grid = grid_without(problem, self.correction) if start is None else start.base.grid
         values = target if start is None else start.base.dequantize()
-        feedback = Feedback.of(coupling(problem.hessian))
+        feedback = Feedback.of_hessian(problem.hessian)
         self.descents: dict[int, Descent] = {}  # by first row
 
         def descent(rows: slice) -> None:

@@ -148,7 +148,7 @@ class Pass:
         return values, grid, far > torch.maximum(0.99 * limits, noise)
 
     def _round(self, now: Tensor, upper: Tensor, grid: Grid, limits: Tensor) -> Tensor:
-        feedback = Feedback.of(triangular_feedback(upper))
+        feedback = Feedback(triangular_feedback(upper))
 
         def one_sweep(rows: slice) -> Tensor:
             descent = Descent(now[rows], now[rows], feedback, grid.rows(rows), self.block_size, limits)

@@ -88,7 +88,7 @@ def test_descent_keeps_its_pull_exact(monkeypatch):
     weight = torch.randn(9, 50, generator=generator, dtype=torch.float64)
     factors = (0.05 * torch.randn(50, 50, generator=generator, dtype=torch.float64)).fill_diagonal_(0)
     grid = fit_grid(weight, scheme(bits=3))
-    descent = Descent(weight, grid.round(weight), Feedback.of(factors), grid, 7)
+    descent = Descent(weight, grid.round(weight), Feedback(factors), grid, 7)
     refresh, modes = descent._refresh, set()
 
     def checked(index: int, block: slice) -> None:

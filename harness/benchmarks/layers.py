@@ -88,8 +88,9 @@ def read_layers(path: Path) -> list[Layer]:
 
 
 def method_names() -> list[str]:
-    """Names of the methods that have a solver."""
-    return [path.stem for path in sorted(CONF.glob("method/*.yaml")) if yaml.safe_load(path.read_text(encoding="utf-8"))["solver"]]
+    """Names of the methods that have a solver of their own; those that tune a block after another's solver are left out."""
+    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(CONF.glob("method/*.yaml"))}
+    return [name for name, config in found.items() if config["solver"] and not config.get("tuning")]
 
 
 def method_named(name: str, changes: dict | None = None) -> Method:

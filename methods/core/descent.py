@@ -45,14 +45,35 @@ def products_in(matmul: Matmul, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What the columns do to each other's targets, read along rows both ways."""
+    """What the columns do to each other's targets: [k, j] is what a step of column j does to the target of column k; zero diagonal.
 
-    matrix: Tensor  # (in, in): [k, j] is what a step of column j does to the target of column k; zero diagonal
-    turned: Tensor  # its transpose, a copy where kernels push steps along its rows
+    Of a Hessian no scaled copy is held: the parts that a sweep needs are scaled when their turn comes.
+    """
+
+    matrix: Tensor  # (in, in): the feedback itself, or a symmetric Hessian
+    scale: Tensor | None = None  # (in,): then the feedback is scale_k * matrix_kj off the diagonal
 
     @classmethod
-    def of(cls, matrix: Tensor) -> "Feedback":
-        return cls(matrix, matrix.T.contiguous() if is_compiled(matrix) else matrix.T)
+    def of_hessian(cls, hessian: Tensor) -> "Feedback":
+        """That of coordinate descent, -H_kj / H_kk; no H_kk may be 0 (see `live_hessian`)."""
+        return cls(hessian, -1 / torch.diagonal(hessian))
+
+    def onto(self, block: slice, columns: slice) -> Tensor:
+        """feedback[block, columns]; the columns hold all of the block or nothing of it."""
+        part = self.matrix[block, columns]
+        if self.scale is None:
+            return part
+        part = part * self.scale[block, None]
+        torch.diagonal(part, block.start - columns.start).zero_()
+        return part
+
+    def effects(self, block: slice) -> Tensor:
+        """feedback[:, block] turned, (columns of the block, in): kernels push steps along its rows."""
+        if self.scale is None:
+            return self.matrix[:, block].T.contiguous()
+        part = self.matrix[block] * self.scale
+        torch.diagonal(part, block.start).zero_()
+        return part
 
 
 def coupling(hessian: Tensor) -> Tensor:
@@ -74,12 +95,13 @@ class Descent:
             weight, values: (out, in), what the targets are anchored to and where the sweeps start.
             limits: (in,), how far rounding may move a column's targets; those it would move further stay as they are.
         """
-        self.weight, self.feedback, self.effects = weight.T.contiguous(), feedback.matrix, feedback.turned
+        self.weight, self.feedback = weight.T.contiguous(), feedback
         self.offset = values.T.contiguous() - self.weight
-        self.pull = self.feedback @ self.offset if self.offset.any() else torch.zeros_like(self.weight)
+        self.pull = torch.zeros_like(self.weight)
         self.steps = torch.zeros_like(self.weight)  # of each block's latest turn
         starts = range(0, len(self.weight), block_size)
         self.blocks = [slice(start, min(start + block_size, len(self.weight))) for start in starts]
+        self.all = slice(0, len(self.weight))
         self.grids = [grid.only(block) for block in self.blocks]
         self.limits = limits
         self.turns: dict[tuple[int, bool], Callable[[], int | Tensor]] = {}
@@ -87,7 +109,7 @@ class Descent:
         self.pushes = is_compiled(weight)
         self.pushed = torch.zeros_like(weight) if self.pushes else None
         self.waiting = [False] * len(self.blocks)  # has anything been pushed to this block since its last turn?
-        self.stale = [False] * len(self.blocks)  # has the weight been exchanged since its last turn?
+        self.stale = [bool(self.offset.any())] * len(self.blocks)  # has its pull to be computed from scratch?
 
     @property
     def values(self) -> Tensor:
@@ -133,7 +155,7 @@ class Descent:
         for index, block in enumerate(self.blocks):
             self._take_pushed(index, block)
             for columns in self._pending_runs(index):
-                self.pull[block].addmm_(self.feedback[block, columns], self.steps[columns])
+                self.pull[block].addmm_(self.feedback.onto(block, columns), self.steps[columns])
         self.pending = [False] * len(self.blocks)
         return self.pull
 
@@ -143,10 +165,12 @@ class Descent:
         self.weight -= turned
         self.offset += turned
         if self.pushes:
-            push_steps(self.pushed, turned, self.effects)
+            for block in self.blocks:
+                push_steps(self.pushed, turned[block], self.feedback.effects(block))
             self.waiting = [True] * len(self.blocks)
         else:
-            self.pull.addmm_(self.feedback, turned)
+            for block in self.blocks:
+                self.pull[block].addmm_(self.feedback.onto(block, self.all), turned)
 
     def regrid(self, grid: Grid) -> None:
         """Round to another grid from now on."""
@@ -159,14 +183,14 @@ class Descent:
             block, grid = self.blocks[index], self.grids[index] if rounded else None
             limits = None if self.limits is None else self.limits[block]
             tensors = (values[block] for values in (self.weight, self.pull, self.offset, self.steps))
-            self.turns[index, rounded] = bind_round_block(*tensors, self.feedback[block, block], grid, limits)
+            self.turns[index, rounded] = bind_round_block(*tensors, self.feedback.onto(block, block), grid, limits)
         return self.turns[index, rounded]
 
     def _spread(self, index: int, block: slice, moved: int | Tensor) -> None:
         """Push a block's steps to all columns if they are few, else leave them pending."""
         self.pending[index] = not (self.pushes and moved < FEW_STEPS * self.steps[block].numel())
         if not self.pending[index] and moved:
-            push_steps(self.pushed, self.steps[block], self.effects[block])
+            push_steps(self.pushed, self.steps[block], self.feedback.effects(block))
             self.waiting = [True] * len(self.blocks)
 
     def _refresh(self, index: int, block: slice) -> None:
@@ -174,10 +198,10 @@ class Descent:
         self._take_pushed(index, block)
         if all(self.pending) or self.stale[index]:
             self.stale[index] = False
-            torch.mm(self.feedback[block], self.offset, out=self.pull[block])  # from scratch, so that no rounding noise gathers
+            torch.mm(self.feedback.onto(block, self.all), self.offset, out=self.pull[block])  # afresh: no noise gathers
             return
         for columns in self._pending_runs():
-            self.pull[block].addmm_(self.feedback[block, columns], self.steps[columns])
+            self.pull[block].addmm_(self.feedback.onto(block, columns), self.steps[columns])
 
     def _take_pushed(self, index: int, block: slice) -> None:
         if self.waiting[index]:
