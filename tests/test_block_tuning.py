@@ -1,8 +1,13 @@
 """Tuning inside the walk over the blocks: what is reported, stored and handed on is the tuned block."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
+import conf
 from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.config import DataConfig, Propagate
@@ -15,6 +20,8 @@ from methods.core.method import Method
 from tests.problems import scheme
 from tests.test_tuning import SOLVER, TUNING
 from tests.tiny_models import tokens
+
+CONF = Path(conf.__file__).parent
 
 
 def walk(tmp_path, tuning, propagate="float", true_sequential=True, cache_gib=0.0):
@@ -54,6 +61,17 @@ def test_reports_are_of_the_weights_in_the_model(tmp_path):
         linear = model.get_submodule(new.layer)
         assert isinstance(linear, QuantizedLinear) and torch.equal(linear.quantized.dequantize(), linear.weight)
         assert new.error != old.error and new.bits == old.bits and new.fallback is None
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("method/*_tuned.yaml")), ids=lambda path: path.stem)
+def test_what_is_stored_is_what_the_model_computes_with(path, tmp_path, monkeypatch):
+    """Of every tuned method: what training moved has been rounded as it is stored."""
+    method = build_method(yaml.safe_load(path.read_text()))
+    monkeypatch.setitem(globals(), "SOLVER", method.solver)
+    model, _, reports = walk(tmp_path, replace(method.tuning, steps=4))
+    for report in reports:
+        linear = model.get_submodule(report.layer)
+        assert torch.equal(linear.quantized.dequantize(), linear.weight), report.layer
 
 
 def test_statistics_on_disk_do_not_make_it_skip_the_tuning(tmp_path):

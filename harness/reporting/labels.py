@@ -16,7 +16,11 @@ import pandas as pd
 
 from harness.reporting.frames import finite
 
-METHODS = ("float", "rtn", "gptq", "quantease", "quantease_gptq", "spqr", "vptq", "smoothquant", "awq", "omniquant", "affinequant")
+METHODS = (
+    *("float", "rtn", "gptq", "spqr", "quantease", "quantease_gptq", "quantease_further", "quantease_further_spqr"),
+    *("gptvq", "gptvq_tuned", "vptq", "vptq_tuned", "vptq_further"),
+    *("smoothquant", "awq", "omniquant", "affinequant"),
+)
 FLOAT = "float"
 SEPARATOR = " · "
 HEAD = ("scheme.bits", "scheme.group_size", "scheme.scale_bits")  # what the head of a column says

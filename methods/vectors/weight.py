@@ -40,9 +40,9 @@ class VectorWeight:
         return self.decode(self.trainable())
 
     def trainable(self) -> dict[str, Tensor]:
-        """What fine-tuning may move: every centroid, and the scales and biases where there are any."""
+        """What fine-tuning may move: every centroid, and the biases if any. Scales stay: their 8 bits are too coarse for small steps."""
         numbers = {f"codebook.{k}.{stage}": values for k, part in enumerate(self.parts) for stage, values in enumerate(part.book.stages)}
-        return numbers | {name: values for name in EXTRAS if (values := getattr(self, name)) is not None}
+        return numbers if self.bias is None else numbers | {"bias": self.bias}
 
     def decode(self, trained: dict[str, Tensor]) -> Tensor:
         """The weight (out, in) with these numbers in place of its own; differentiable."""
@@ -50,20 +50,20 @@ class VectorWeight:
         values = turned[0]
         if len(turned) > 1:
             values = torch.cat(turned)[torch.argsort(torch.cat([part.columns for part in self.parts]))]
-        if "row_scale" in trained:
-            values = values * trained["row_scale"].repeat_interleave(self.row_block)[: self.shape[0]]
-        if "scale" in trained:
-            values = values * trained["scale"][:, None]
-        if "bias" in trained:
+        if self.row_scale is not None:
+            values = values * self.row_scale.repeat_interleave(self.row_block)[: self.shape[0]]
+        if self.scale is not None:
+            values = values * self.scale[:, None]
+        if self.bias is not None:
             values = values + trained["bias"][:, None]
         return values.T.contiguous()
 
     def with_trained(self, trained: dict[str, Tensor]) -> "VectorWeight":
         """The same codes with these numbers, rounded to what is stored."""
         dtype = self.parts[0].book.centroids.dtype
-        kept = {name: storable(values.detach().to(dtype)) for name, values in trained.items()}
+        kept = {name: storable(values.detach().to(dtype), 5e-4 * values.abs().amax().to(dtype)) for name, values in trained.items()}
         parts = tuple(replace(part, book=_book(kept, k, part)) for k, part in enumerate(self.parts))
-        return replace(self, parts=parts, **{name: kept.get(name) for name in EXTRAS})
+        return replace(self, parts=parts, bias=kept.get("bias"))
 
     def tensors(self) -> dict[str, Tensor]:
         packed = {}
