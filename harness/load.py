@@ -114,7 +114,7 @@ def describe(run: LoadedRun) -> list[tuple[str, str]]:
         lines += [("run", record["run_key"]), ("model", f"{record['model']['name']} ({record['model']['id']})")]
         lines += [("method", record["method"]["name"]), ("scheme", scheme_label(scheme))]
         share = record.get("outlier_share")
-        lines += [("outliers", f"{100 * share:.3g} % of the weights, in float16")] if share else []
+        lines += [("outliers", f"{100 * share:.3g} % of the weights")] if share else []
     lines.append(("linears", f"{len(run.linears())}, {numel:,} weights, stored as {' and '.join(kinds)}"))
     lines.append(("bits per weight", f"{run.bits_per_weight():.4f}, weighed"))
     return [*lines, ("size on disk", f"{run.bytes_on_disk() / 1e6:,.1f} MB, embeddings and norms included")]

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from methods.core.descent import Descent, Feedback, Matmul
 from methods.core.grid import Grid
-from methods.core.levels import storable
 from methods.core.linalg import layer_error, unit_hessian
 from methods.core.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, outlier_count, without_outliers
 from methods.core.problem import LayerProblem, LayerSolver, Solution
@@ -126,9 +125,7 @@ class Alternation:
 
 def largest(values: Tensor, problem: LayerProblem) -> Tensor:
     """What hard thresholding keeps of a matrix, in storable values."""
-    scheme = problem.scheme
-    kept = keep_largest(values, outlier_count(scheme, values.shape), scheme.outlier_structure)
-    return storable(kept, within=5e-4 * kept.abs().amax())
+    return keep_largest(values, outlier_count(problem.scheme, values.shape), problem.scheme.outlier_structure)
 
 
 def permuted(weight: SparseCorrected | ColumnCorrected, order: Tensor | slice) -> SparseCorrected | ColumnCorrected:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.core.levels import stored
+from methods.core.levels import storable, stored
 from methods.core.scheme import OutlierStructure, Scheme
 from methods.kernels.packing import pack, unpack
 
@@ -128,15 +128,22 @@ def corrected(base: Any, correction: Tensor, structure: OutlierStructure) -> Spa
 
 
 def keep_largest(values: Tensor, count: int, structure: OutlierStructure) -> Tensor:
-    """Hard thresholding: the `count` entries of largest size, or columns of largest norm, and zero elsewhere (QuantEase's P_s)."""
+    """Hard thresholding: the `count` entries of largest size, or columns of largest norm, and zero elsewhere (QuantEase's P_s).
+
+    What is kept comes in storable values.
+    """
     kept = torch.zeros_like(values)
     if structure is OutlierStructure.column:
         columns = values.double().norm(dim=0).topk(count).indices
-        kept[:, columns] = values[:, columns]
+        kept[:, columns] = _storable(values[:, columns])
     else:
         positions = largest_positions(values.abs().flatten(), count)
-        kept.view(-1)[positions] = values.flatten()[positions]
+        kept.view(-1)[positions] = _storable(values.flatten()[positions])
     return kept
+
+
+def _storable(values: Tensor) -> Tensor:
+    return storable(values, within=5e-4 * values.abs().amax()) if values.numel() else values
 
 
 def largest_positions(sizes: Tensor, count: int) -> Tensor:
