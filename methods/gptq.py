@@ -71,23 +71,32 @@ class GPTQ:
         """The rounded values on a given grid, and that grid."""
         feedback = Feedback(triangular_feedback(upper))
 
-        def one_sweep(rows: slice) -> Tensor:
-            descent = Descent(weight[rows], weight[rows], feedback, grid.rows(rows), self.block_size)
-            descent.sweep(rounded=True)
-            return descent.values
+        def some(rows: slice) -> Tensor:
+            return self._sweep(weight[rows], feedback, grid.rows(rows))
 
-        return torch.cat(over_rows(one_sweep, len(weight), weight.device)), grid
+        return torch.cat(over_rows(some, len(weight), weight.device)), grid
 
     def _round_fitting(self, weight: Tensor, upper: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Grid]:
         """The rounded values, and a grid whose groups were fitted each on what was left to round when it began."""
-        values, grids = weight.clone(), []
-        for first in range(0, weight.shape[1], scheme.group_size):
-            group = slice(first, first + scheme.group_size)
-            owed = (weight[:, :first] - values[:, :first]) @ upper[:first, group]
-            now = weight[:, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
-            grids.append(fit_grid(now, scheme, None if importance is None else importance[group]))
-            values[:, group], _ = self._round(now, upper[group, group], grids[-1])
-        return values, Grid.side_by_side(grids)
+
+        def some(rows: slice) -> tuple[Tensor, Grid]:
+            values, grids = weight[rows].clone(), []
+            for first in range(0, weight.shape[1], scheme.group_size):
+                group = slice(first, first + scheme.group_size)
+                owed = (weight[rows, :first] - values[:, :first]) @ upper[:first, group]
+                now = weight[rows, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
+                grids.append(fit_grid(now, scheme, None if importance is None else importance[group]))
+                values[:, group] = self._sweep(now, Feedback(triangular_feedback(upper[group, group])), grids[-1])
+            return values, Grid.side_by_side(grids)
+
+        together = scheme.scale_group_size if scheme.scale_bits else 1  # rows that share a grid of scales stay in one slice
+        values, grids = zip(*over_rows(some, len(weight), weight.device, together), strict=True)
+        return torch.cat(values), Grid.stacked(list(grids))
+
+    def _sweep(self, weight: Tensor, feedback: Feedback, grid: Grid) -> Tensor:
+        descent = Descent(weight, weight, feedback, grid, self.block_size)
+        descent.sweep(rounded=True)
+        return descent.values
 
 
 def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tensor | slice]:

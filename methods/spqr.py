@@ -125,11 +125,21 @@ class Pass:
 
     def run(self, threshold: float) -> tuple[Tensor, Grid, Tensor]:
         """Values, grid, and which entries were kept as outliers; columns in order."""
+        scheme, rows = self.problem.scheme, len(self.problem.weight)
+        together = scheme.scale_group_size if scheme.scale_bits else 1  # rows that share a grid of scales stay in one slice
+        learned = None if self.problem.ranges is None else find_grid(self.problem).columns(self.order)
+
+        def some(part: slice) -> tuple[Tensor, Grid, Tensor]:
+            return self._run(part, threshold, learned and learned.rows(part))
+
+        values, grids, kept = zip(*over_rows(some, rows, self.problem.weight.device, together), strict=True)
+        return torch.cat(values), learned or Grid.stacked(list(grids)), torch.cat(kept)
+
+    def _run(self, rows: slice, threshold: float, learned: Grid | None) -> tuple[Tensor, Grid, Tensor]:
         problem, scheme, upper = self.problem, self.problem.scheme, self.upper
-        weight, prices = problem.weight[:, self.order], torch.diagonal(upper) ** 2
+        weight, prices = problem.weight[rows][:, self.order], torch.diagonal(upper) ** 2
         importance = torch.diagonal(problem.hessian)[self.order] if scheme.range is RangeRule.search_hessian else None
         limits = (threshold / prices).sqrt()
-        learned = None if problem.ranges is None else find_grid(problem).columns(self.order)
         size = scheme.group_size if scheme.group_size and learned is None else weight.shape[1]
         values, grids = weight.clone(), []
         for first in range(0, weight.shape[1], size):
@@ -141,21 +151,13 @@ class Pass:
                 likely = leave_one_out(now, scheme, prices[group]) > threshold
                 grid = fit_grid(without(now, likely), scheme, None if importance is None else importance[group])
             grids.append(grid)
-            values[:, group] = self._round(now, upper[group, group], grid, limits[group])
+            descent = Descent(now, now, Feedback(triangular_feedback(upper[group, group])), grid, self.block_size, limits[group])
+            descent.sweep(rounded=True)
+            values[:, group] = descent.values
         grid = learned or Grid.side_by_side(grids)
         far = (grid.round(values) - values).abs()
         noise = NOISE * grid.scale[:, grid.group_index]  # of values that lie on the grid
         return values, grid, far > torch.maximum(0.99 * limits, noise)
-
-    def _round(self, now: Tensor, upper: Tensor, grid: Grid, limits: Tensor) -> Tensor:
-        feedback = Feedback(triangular_feedback(upper))
-
-        def one_sweep(rows: slice) -> Tensor:
-            descent = Descent(now[rows], now[rows], feedback, grid.rows(rows), self.block_size, limits)
-            descent.sweep(rounded=True)
-            return descent.values
-
-        return torch.cat(over_rows(one_sweep, len(now), now.device))
 
     def costs(self, values: Tensor) -> Tensor:
         """What rounding each weight at its turn cost, (out, in): (q - target)_k R_kk is entry k of (q - w) R."""

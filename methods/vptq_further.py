@@ -23,6 +23,7 @@ from methods.vectors.shake import shake
 from methods.vptq import VPTQ
 
 SHAKES_PER_REFIT = 4
+REACH = 4.0  # times the largest weight: no centroid has business beyond
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,10 @@ class _Layer:
         return ((self.hessian @ state.offset) * state.offset * self.row_importance).sum(dtype=torch.float64).item()
 
     def refit(self, state: Rounding, steps: int) -> Rounding:
-        """The best codebooks for the codes."""
-        return self.with_spans(state, refit(self.hessian, self.row_importance, state.offset, state.spans, state.codes, steps))
+        """The best codebooks for the codes; those at hand where a Hessian that is mere noise in some direction sends centroids far away."""
+        spans = refit(self.hessian, self.row_importance, state.offset, state.spans, state.codes, steps)
+        furthest = max(stage.abs().max().item() for span in spans for stage in span.book.stages)
+        return self.with_spans(state, spans) if furthest <= REACH * self.weight.abs().max().item() else state
 
     def with_spans(self, state: Rounding, spans: list[Span]) -> Rounding:
         """The same codes under other codebooks."""

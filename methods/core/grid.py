@@ -132,15 +132,24 @@ class Grid:
     @classmethod
     def side_by_side(cls, grids: "list[Grid]") -> "Grid":
         """One grid of many groups from grids of one group each, for columns in order."""
-        first = grids[0]
-        index = torch.arange(len(grids), device=first.scale.device).repeat_interleave(first.group_index.numel())
-        joined = {name: torch.cat([getattr(grid, name) for grid in grids], 1) for name in ("scale", "zero")}
-        if first.offset is not None:
-            joined["offset"] = torch.cat([grid.offset for grid in grids], 1)
-        for name in ("scale_levels", "zero_levels"):
-            if getattr(first, name) is not None:
-                joined[name] = Levels.side_by_side([getattr(grid, name) for grid in grids])
-        return replace(first, **joined, group_index=index)
+        index = torch.arange(len(grids), device=grids[0].scale.device).repeat_interleave(grids[0].group_index.numel())
+        return replace(_joined(grids, 1), group_index=index)
+
+    @classmethod
+    def stacked(cls, grids: "list[Grid]") -> "Grid":
+        """The grid of a matrix from those of its slices of rows."""
+        return _joined(grids, 0)
+
+
+def _joined(grids: list[Grid], dim: int) -> Grid:
+    first, joined = grids[0], {}
+    for name in ("scale", "zero", "offset"):
+        if getattr(first, name) is not None:
+            joined[name] = torch.cat([getattr(grid, name) for grid in grids], dim)
+    for name in ("scale_levels", "zero_levels"):
+        if getattr(first, name) is not None:
+            joined[name] = Levels.joined([getattr(grid, name) for grid in grids], dim)
+    return replace(first, **joined)
 
 
 def float_grid(bits: int, scale: Tensor, offset: Tensor, group_index: Tensor) -> Grid:

@@ -51,9 +51,9 @@ class Levels:
         return cls(bits, codes, step, offset, rows)
 
     @classmethod
-    def side_by_side(cls, parts: "list[Levels]") -> "Levels":
-        """The groups of all parts in one."""
-        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts], 1) for name in ("codes", "step", "offset")})
+    def joined(cls, parts: "list[Levels]", dim: int) -> "Levels":
+        """The rows (dim 0) or the groups (dim 1) of all parts in one; rows in whole blocks but for the last part."""
+        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts], dim) for name in ("codes", "step", "offset")})
 
 
 def fit_levels(values: Tensor, bits: int, rows: int) -> Levels:

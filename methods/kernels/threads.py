@@ -17,9 +17,14 @@ Result = TypeVar("Result")
 ROWS_OF_TWO = 768  # how many rows two slices share; the slices depend on the matrix alone, never on the machine
 
 
-def over_rows(work: Callable[[slice], Result], rows: int, device: torch.device) -> list[Result]:
-    """`work(slice)` for slices that cover `rows`, results in order. Not to be nested."""
-    slices = row_slices(rows) if device.type == "cpu" else [slice(0, rows)]
+def over_rows(work: Callable[[slice], Result], rows: int, device: torch.device, together: int = 1) -> list[Result]:
+    """`work(slice)` for slices that cover `rows`, results in order. Inside `work` there is one thread, and `over_rows` runs slice by slice.
+
+    Args:
+        together: neighbouring rows that must not be parted: slices hold whole blocks of so many.
+    """
+    blocks = row_slices(-(-rows // together)) if device.type == "cpu" else [slice(0, rows)]
+    slices = [slice(block.start * together, min(block.stop * together, rows)) for block in blocks]
     threads = torch.get_num_threads()
     if threads == 1 or len(slices) == 1:
         return [work(part) for part in slices]
