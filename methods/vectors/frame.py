@@ -89,12 +89,16 @@ class Frame:
         """Centroids that lose nothing when they are stored."""
         return storable_centroids(centroids) if self.amplitude == 1 else centroids.float().to(centroids.dtype)
 
+    def _restored(self, centroids: Tensor) -> Tensor:
+        """Centroids of the problem's size, in values that float32 holds: tiny ones may be below what it does."""
+        return centroids if self.amplitude == 1 else (centroids * self.amplitude).float().to(centroids.dtype)
+
     def assemble(self, spans: list[Span], codes: Codes) -> VectorWeight:
         """The weight in the order of the problem."""
         parts = []
         for span, of_span in zip(spans, codes, strict=True):
             columns, by_column = self.order[span.columns].sort()
-            book = Book(*(None if stage is None else stage * self.amplitude for stage in (span.book.centroids, span.book.residual)))
+            book = Book(*(None if stage is None else self._restored(stage) for stage in (span.book.centroids, span.book.residual)))
             parts.append(Part(columns, tuple(code[by_column] for code in of_span), book))
         return VectorWeight((self.weight.shape[1], len(self.order)), tuple(parts), self.scale, self.bias, self.row_scale, self.row_block)
 
