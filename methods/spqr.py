@@ -22,7 +22,7 @@ from torch import Tensor
 
 from methods.core.descent import Descent, Feedback
 from methods.core.grid import Grid
-from methods.core.levels import storable
+from methods.core.levels import storable_together
 from methods.core.linalg import upper_factor
 from methods.core.outliers import SparseCorrected, outlier_count
 from methods.core.problem import LayerProblem, Solution
@@ -80,7 +80,7 @@ class SpQR:
         grid = grid.columns(back)
         base = UniformWeight(grid.encode(values[:, back]), grid)
         correction = torch.where(kept[:, back], values[:, back] - base.dequantize(), 0.0)
-        weight = SparseCorrected.of(base, storable(correction, within=5e-4 * correction.abs().amax()))
+        weight = SparseCorrected.of(base, storable_together(correction))
         return Solution(weight, stats | {"outliers": weight.values.numel() / values.numel()}, fallbacks)
 
     def _search(self, one_pass: "Pass", count: int) -> tuple[Tensor, Grid, Tensor]:

@@ -95,3 +95,8 @@ def storable(values: Tensor, within: Tensor | None = None) -> Tensor:
     rounded = values.to(torch.float16).to(values.dtype)
     fits = ((rounded - values).abs() <= (0.01 * values.abs() if within is None else within)).all()  # false for overflow to inf
     return values.to(torch.float16 if fits else torch.float32).to(values.dtype)
+
+
+def storable_together(values: Tensor) -> Tensor:
+    """The same for values that are added up: what float16 loses is judged by the largest of them."""
+    return storable(values, within=5e-4 * values.abs().amax()) if values.numel() else values

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.core.levels import storable, stored
+from methods.core.levels import storable_together, stored
 from methods.core.scheme import OutlierStructure, Scheme
 from methods.kernels.packing import pack, unpack
 
@@ -135,15 +135,11 @@ def keep_largest(values: Tensor, count: int, structure: OutlierStructure) -> Ten
     kept = torch.zeros_like(values)
     if structure is OutlierStructure.column:
         columns = values.double().norm(dim=0).topk(count).indices
-        kept[:, columns] = _storable(values[:, columns])
+        kept[:, columns] = storable_together(values[:, columns])
     else:
         positions = largest_positions(values.abs().flatten(), count)
-        kept.view(-1)[positions] = _storable(values.flatten()[positions])
+        kept.view(-1)[positions] = storable_together(values.flatten()[positions])
     return kept
-
-
-def _storable(values: Tensor) -> Tensor:
-    return storable(values, within=5e-4 * values.abs().amax()) if values.numel() else values
 
 
 def largest_positions(sizes: Tensor, count: int) -> Tensor:

@@ -56,16 +56,10 @@ def _round_block(weight, pull, offset, steps, feedback, scale, zero, group, limi
                 for r in range(rows):
                     code = min(max(np.rint(steps[j, r] / scale[g, r] + zero[g, r]), low), high)
                     steps[j, r] = (code - zero[g, r]) * scale[g, r]
-            for r in range(rows):
-                before = offset[j, r]
-                offset[j, r] = steps[j, r] - weight[j, r]
-                steps[j, r] = offset[j, r] - before
-                moved += steps[j, r] != 0
+            moved += take_step(steps[j], offset[j], weight[j])
             if moved > 0:
                 for k in range(j + 1, min(first + TOGETHER, columns)):
-                    factor = feedback[k, j]
-                    for r in range(rows):
-                        steps[k, r] += factor * steps[j, r]
+                    feed_one(steps[k], steps[j], feedback[k, j])
         if moved > 0 and first + TOGETHER < columns:
             feed_four(steps, feedback, first)
         total += moved
@@ -78,6 +72,24 @@ def _round_within(targets, scale, zero, limit, low, high):
         code = min(max(np.rint(targets[r] / scale[r] + zero[r]), low), high)
         value = (code - zero[r]) * scale[r]
         targets[r] = targets[r] if abs(value - targets[r]) > limit else value
+
+
+@njit(**OPTIONS)
+def take_step(steps, offset, weight):
+    """Turn the new values of a column into its steps, and its offset into the new one; how many steps are not zero."""
+    moved = 0
+    for r in range(len(steps)):
+        before = offset[r]
+        offset[r] = steps[r] - weight[r]
+        steps[r] = offset[r] - before
+        moved += steps[r] != 0
+    return moved
+
+
+@njit(**OPTIONS)
+def feed_one(targets, steps, factor):
+    for r in range(len(targets)):
+        targets[r] += factor * steps[r]
 
 
 @njit(**OPTIONS)

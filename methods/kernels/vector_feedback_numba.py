@@ -6,7 +6,7 @@ import numpy as np
 from numba import from_dtype, int64, njit
 from torch import Tensor
 
-from methods.kernels.feedback_numba import TOGETHER, feed_four
+from methods.kernels.feedback_numba import TOGETHER, feed_four, feed_one, take_step
 from methods.kernels.nearest_numba import BATCH, OPTIONS, nearest_in_batch, next_in_batch, prepared
 from methods.vectors.codebook import Book
 
@@ -47,16 +47,10 @@ def _round_vectors(weight, pull, offset, steps, codes, codes2, feedback, book, h
                     _round_batch_twice(here, codes[j, some], codes2[j, some], book, half, residual, half2, length, beam, x, y, lines, index)
             if rows % length > 0:
                 _round_short(steps[j, rows - rows % length :], codes[j, -1:], codes2[j, -1:], book, residual, beam)
-            for r in range(rows):
-                before = offset[j, r]
-                offset[j, r] = steps[j, r] - weight[j, r]
-                steps[j, r] = offset[j, r] - before
-                moved += steps[j, r] != 0
+            moved += take_step(steps[j], offset[j], weight[j])
             if moved > 0:
                 for k in range(j + 1, min(first + TOGETHER, columns)):
-                    factor = feedback[k, j]
-                    for r in range(rows):
-                        steps[k, r] += factor * steps[j, r]
+                    feed_one(steps[k], steps[j], feedback[k, j])
         if moved > 0 and first + TOGETHER < columns:
             feed_four(steps, feedback, first)
         total += moved

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.core.levels import storable, stored
+from methods.core.levels import storable_together, stored
 from methods.kernels.packing import pack, unpack
 from methods.vectors.codebook import Book
 
@@ -61,7 +61,7 @@ class VectorWeight:
     def with_trained(self, trained: dict[str, Tensor]) -> "VectorWeight":
         """The same codes with these numbers, rounded to what is stored."""
         dtype = self.parts[0].book.centroids.dtype
-        kept = {name: storable(values.detach().to(dtype), 5e-4 * values.abs().amax().to(dtype)) for name, values in trained.items()}
+        kept = {name: storable_together(values.detach().to(dtype)) for name, values in trained.items()}
         parts = tuple(replace(part, book=_book(kept, k, part)) for k, part in enumerate(self.parts))
         return replace(self, parts=parts, bias=kept.get("bias"))
 
