@@ -76,12 +76,15 @@ def sha256_file(path: Path | str) -> str:
 
 def remove_leftovers(directory: Path, hours: float = 24) -> None:
     """Delete what killed processes left unfinished under `directory`; younger things may still be in work."""
-    for path in list(directory.rglob(ASIDE + "*")):
-        try:
-            if time.time() - path.stat().st_mtime > 3600 * hours:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError:
-            continue  # someone else was faster, or it is not ours to delete
+    for folder, subfolders, files in os.walk(directory):  # os.walk bears folders that vanish as it goes
+        unfinished = [name for name in (*subfolders, *files) if name.startswith(ASIDE)]
+        subfolders[:] = (name for name in subfolders if not name.startswith(ASIDE))
+        for path in (Path(folder, name) for name in unfinished):
+            try:
+                if time.time() - path.stat().st_mtime > 3600 * hours:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except OSError:
+                continue  # someone else was faster, or it is not ours to delete
 
 
 @contextmanager
