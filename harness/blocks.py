@@ -58,6 +58,7 @@ class ModelBlocks:
     def __init__(self, model: PreTrainedModel, family: Family):
         self.model, self.family = model, family
         self.groups = family.groups(model.config)
+        self.seams, self.attention = family.seams(model.config), family.attention(model.config)
 
     def __len__(self) -> int:
         return len(self.family.block_list(self.model))
@@ -67,7 +68,7 @@ class ModelBlocks:
 
     def __iter__(self) -> Iterator[Block]:
         for name, module in zip(self.names(), self.family.block_list(self.model), strict=True):
-            yield Block(name, module, self.groups)
+            yield Block(name, module, self.groups, self.seams, self.attention)
 
     def replace_linear(self, block: Block, path: str, module: nn.Module) -> None:
         block.module.set_submodule(path, module)

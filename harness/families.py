@@ -1,7 +1,8 @@
 """What we know about each architecture: where its blocks are, which linears they hold, which of these share an input.
 
 A family is one row of `FAMILIES`. Its groups follow the data flow inside a block: the linears of one group read the
-same tensor and so share one Hessian. Where that depends on the checkpoint, groups are a function of its config.
+same tensor and so share one Hessian. Where that depends on the checkpoint, groups are a function of its config. Where a block
+may be rewritten is in tables of its own, see `harness.seams`.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from harness import seams as seam_tables
 from harness.errors import UserError
 from harness.linear import QuantizedLinear
+from methods.core.block import Attention
+from methods.core.seams import Seam
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -25,6 +29,8 @@ class Family:
     name: str  # transformers' model_type
     blocks: str  # path of the list of blocks in the causal language model
     groups: Callable[[PreTrainedConfig], Groups]
+    seams: Callable[[PreTrainedConfig], tuple[Seam, ...]] = field(default=lambda config: ())  # of every block, along the data flow
+    attention: Callable[[PreTrainedConfig], Attention | None] = field(default=lambda config: None)  # of every block
     objection: Callable[[PreTrainedConfig], str | None] = field(default=lambda config: None)  # why a config cannot be served
     superseded_code: frozenset[str] = frozenset()  # modules that official checkpoints still name, now part of transformers
 
@@ -133,18 +139,30 @@ def _bloom_objection(config: PreTrainedConfig) -> str | None:
     return None
 
 
+FALCON_CODE = frozenset({"configuration_falcon", "modeling_falcon"})
+GEMMA_SEAMS = seam_tables.llama("pre_feedforward_layernorm", one_plus=True, head_norms=True)
+
+
+def _attention(path: str, whole_tokens: bool = False) -> Callable[[PreTrainedConfig], Attention]:
+    return lambda config: Attention(path, whole_tokens)
+
+
+SELF_ATTN, SELF_ATTENTION = _attention("self_attn"), _attention("self_attention")
+# OPT's queries, keys and values are quantized before they are split into heads, as OmniQuant and AffineQuant do it.
+WHOLE_TOKENS = _attention("self_attn", whole_tokens=True)
+
 FAMILIES = {
     family.name: family
     for family in (
-        Family("llama", "model.layers", LLAMA),
-        Family("mistral", "model.layers", LLAMA),
-        Family("qwen2", "model.layers", LLAMA),
-        Family("qwen3", "model.layers", LLAMA),
-        Family("gemma3_text", "model.layers", LLAMA),
-        Family("gemma3", "model.language_model.layers", LLAMA),  # the vision tower stays float
-        Family("opt", "model.decoder.layers", OPT),
-        Family("bloom", "transformer.h", BLOOM, objection=_bloom_objection),
-        Family("falcon", "transformer.h", _falcon, superseded_code=frozenset({"configuration_falcon", "modeling_falcon"})),
-        Family("gpt_neox", "gpt_neox.layers", GPT_NEOX),
+        Family("llama", "model.layers", LLAMA, seam_tables.llama(), SELF_ATTN),
+        Family("mistral", "model.layers", LLAMA, seam_tables.llama(), SELF_ATTN),
+        Family("qwen2", "model.layers", LLAMA, seam_tables.llama(), SELF_ATTN),
+        Family("qwen3", "model.layers", LLAMA, seam_tables.llama(head_norms=True), SELF_ATTN),
+        Family("gemma3_text", "model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),
+        Family("gemma3", "model.language_model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),  # the vision tower stays float
+        Family("opt", "model.decoder.layers", OPT, seam_tables.opt, WHOLE_TOKENS),
+        Family("bloom", "transformer.h", BLOOM, seam_tables.bloom, SELF_ATTENTION, _bloom_objection),
+        Family("falcon", "transformer.h", _falcon, seam_tables.falcon, SELF_ATTENTION, superseded_code=FALCON_CODE),
+        Family("gpt_neox", "gpt_neox.layers", GPT_NEOX, seam_tables.gpt_neox, _attention("attention")),
     )
 }

@@ -18,6 +18,7 @@ from harness.errors import UserError
 from harness.families import FAMILIES, Family, check_coverage, family_of, skeleton
 from harness.fingerprint import fingerprint
 from harness.model_files import check_config, check_tokenizer, locate, weight_files
+from methods.core.seams import Seam
 
 __all__ = ["BatchInput", "BlockSource", "LoadedModel", "ModelBlocks", "ModelShape", "inspect", "load_model", "model_fingerprint"]
 
@@ -46,6 +47,8 @@ class ModelShape:
     vocab_size: int
     parameters: int  # tied ones once
     quantizable: int  # parameters in the linears
+    seams: tuple[Seam, ...]  # of every block
+    quantizable_activations: bool  # is it known where queries, keys and values are multiplied?
 
 
 def load_model(config: ModelConfig, device: str) -> LoadedModel:
@@ -114,6 +117,8 @@ def _shape(kind: type[PreTrainedConfig], content: str) -> ModelShape:
         vocab_size=text.vocab_size,
         parameters=sum(p.numel() for p in model.parameters()),
         quantizable=sum(weight.numel() for weight in weights.values()),
+        seams=family.seams(architecture),
+        quantizable_activations=family.attention(architecture) is not None,
     )
 
 

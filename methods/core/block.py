@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from methods.core.seams import Seam
+
 
 @dataclass(frozen=True)
 class Call:
@@ -16,8 +18,16 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Where a block multiplies queries, keys and values, and which of their entries share a dynamic range."""
+
+    path: str  # of the module whose forward does it
+    whole_tokens: bool  # one range per token over all heads (before the split into heads), not one per token and head
+
+
+@dataclass(frozen=True)
 class Block:
-    """A block and the order of its linears.
+    """A block, the order of its linears, and what may be rewritten in it.
 
     `groups` lists the paths of the linears relative to `module`; those in one inner tuple read the same
     input and share one Hessian; the tuples follow the data flow (q, k, v | o | gate, up | down).
@@ -26,6 +36,12 @@ class Block:
     name: str  # e.g. "model.layers.3"
     module: nn.Module
     groups: tuple[tuple[str, ...], ...]
+    seams: tuple[Seam, ...] = ()
+    attention: Attention | None = None
+
+    @property
+    def linears(self) -> tuple[str, ...]:
+        return tuple(path for group in self.groups for path in group)
 
     def run(self, hidden: Tensor, call: Call) -> Tensor:
         """The block's output hidden states, (batch, tokens, width), whether it returns a tensor or a tuple."""
