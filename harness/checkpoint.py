@@ -2,8 +2,9 @@
 
     <directory>/config.json, tokenizer files   as transformers writes them
     <directory>/quantized.safetensors          `<linear>.<tensor>` packed; other parameters and buffers under their own names
-    <directory>/manifest.json                  layouts, ties, SHA-256 of every file and of itself
+    <directory>/manifest.json                  layouts, formats of activations, ties, SHA-256 of every file and of itself
 
+Whatever a block has beyond its architecture is named by the manifest: activation formats, wrapped norms; biases are known by their tensors.
 Buffers that transformers would compute anew are stored too, so that a loaded model is the saved one bit for bit.
 """
 
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness import additions
 from harness.errors import UserError
 from harness.families import family_of, skeleton
 from harness.files import replace_directory, sha256_file
@@ -50,6 +52,8 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
             raise ValueError(f"{path}: a packed tensor has the name of a parameter")
         stored |= packed
         entries[path] = {"layout": linear.layout, "tensors": sorted(linear.packed), "dtype": _name(linear.weight.dtype)}
+        if linear.activation is not None:
+            entries[path]["activation"] = additions.format_entry(linear.activation)
     with replace_directory(directory) as aside:
         (aside / "config.json").write_text(_config_json(model), encoding="utf-8")
         with quiet():
@@ -61,6 +65,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
             "dtype": _name(model.dtype),
             "attention": model.config._attn_implementation,
             "linears": entries,
+            "additions": additions.described(model),
             "tied": tied,
             "files": {path.relative_to(aside).as_posix(): sha256_file(path) for path in aside.rglob("*") if path.is_file()},
             "run": manifest,
@@ -82,14 +87,15 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     config = read_architecture(directory)
     if manifest["attention"] not in ATTENTION:
         raise UserError(f"{directory / MANIFEST}: attention {manifest['attention']!r} is not one of {', '.join(ATTENTION)}")
-    family_of(config)
+    family = family_of(config)
     config._attn_implementation = manifest["attention"]
     model = skeleton(config, getattr(torch, manifest["dtype"]))
     tensors = load_file(directory / WEIGHTS)
     try:
         for path, entry in manifest["linears"].items():
             packed = {name: tensors.pop(f"{path}.{name}") for name in entry["tensors"]}
-            _put_linear(model, path, packed, entry)
+            _put_linear(model, path, packed, entry, biased=f"{path}.bias" in tensors.keys() | manifest["tied"].keys())
+        additions.rebuild_(model, family.blocks, manifest.get("additions", {}))
         _put_others(model, tensors, manifest["tied"])
     except torch.cuda.OutOfMemoryError:
         raise
@@ -173,9 +179,11 @@ def _other_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]
     return stored, tied
 
 
-def _put_linear(model: nn.Module, path: str, packed: dict[str, Tensor], entry: dict[str, Any]) -> None:
+def _put_linear(model: nn.Module, path: str, packed: dict[str, Tensor], entry: dict[str, Any], biased: bool) -> None:
     old = model.get_submodule(path)
-    new = QuantizedLinear(restore(packed, entry["layout"]), old.bias, getattr(torch, entry["dtype"]), packed)
+    bias = old.weight.new_empty(len(old.weight), device="meta") if biased and old.bias is None else old.bias  # a place for what is stored
+    activation = additions.quantizer(entry.get("activation"))
+    new = QuantizedLinear(restore(packed, entry["layout"]), bias, getattr(torch, entry["dtype"]), packed, activation)
     if new.weight.shape != old.weight.shape:
         raise ValueError(f"{path} has shape {tuple(new.weight.shape)}, not {tuple(old.weight.shape)}")
     model.set_submodule(path, new)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import checkpoint
@@ -19,13 +19,18 @@ from harness.progress import scheme_label
 from harness.records import Store
 from harness.reporting.frames import number
 from harness.run import device_name
+from methods.core.activations import ActivationQuantizer
+from methods.core.attention_operands import AttentionOperands
 from methods.core.scheme import Scheme
 from methods.core.weight import bits_per_weight
 
 console = Console(highlight=False, soft_wrap=True)
 PROBE = "The same words give the same logits."
 SAME = 1e-3  # relative difference of two evaluations that another device or another version of torch explains
-OFF = {"scale_bits": None, "scale_group_size": 16, "outlier_ratio": 0.0, "outlier_structure": "unstructured"}  # in records that lack them
+OFF = {  # in records that lack them
+    **{"scale_bits": None, "scale_group_size": 16, "outlier_ratio": 0.0, "outlier_structure": "unstructured"},
+    **{"act_bits": None, "act_symmetric": False, "act_range": "token", "kv_bits": None},
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,22 @@ def describe(run: LoadedRun) -> list[tuple[str, str]]:
         lines += [("outliers", f"{100 * share:.3g} % of the weights")] if share else []
     lines.append(("linears", f"{len(run.linears())}, {numel:,} weights, stored as {' and '.join(kinds)}"))
     lines.append(("bits per weight", f"{run.bits_per_weight():.4f}, weighed"))
+    lines += [("activations", words) for words in [activations(run.model)] if words]
     return [*lines, ("size on disk", f"{run.bytes_on_disk() / 1e6:,.1f} MB, embeddings and norms included")]
+
+
+def activations(model: nn.Module) -> str:
+    """How a model rounds what flows through it, e.g. "4 bits per token, keys and values 8 bits per token"; "" where all is float."""
+    inputs = {_words(module.activation) for module in model.modules() if isinstance(module, QuantizedLinear)}
+    cached = {_words(pair) for module in model.modules() if isinstance(module, AttentionOperands) for pair in (module.key, module.value)}
+    if not cached | inputs - {"float"}:
+        return ""
+    said = " or ".join(sorted(inputs))
+    return said if cached == inputs else f"{said}, keys and values {' or '.join(sorted(cached)) or 'float'}"
+
+
+def _words(quantizer: ActivationQuantizer | None) -> str:
+    return "float" if quantizer is None else str(quantizer.format)
 
 
 @torch.no_grad()

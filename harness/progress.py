@@ -6,26 +6,33 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from harness.config import RunConfig
-from methods.core.scheme import OutlierStructure, Scheme, ZeroPoint
+from harness.naming import method_name
+from methods.core.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def label(config: RunConfig) -> str:
-    """A run in a few words, e.g. `smollm2-135m gptq w3 g16 search, 3-bit scales, 1 % outliers`."""
-    words = [config.model.name, config.method.name]
+    """A run in a few words, e.g. `smollm2-135m gptq w3 g16 search, 3-bit scales, 1 % outliers` or `smollm2-135m rtn w4 a4 minmax`."""
+    words = [config.model.name, method_name(config.method_config)]
     return " ".join(words if config.method.solver is None else [*words, scheme_label(config.scheme)])
 
 
 def scheme_label(scheme: Scheme) -> str:
     """A scheme in a few words, without what is switched off."""
     words = [f"w{scheme.bits}"] + ([f"g{scheme.group_size}"] if scheme.group_size else [])
+    words += [f"a{scheme.act_bits}"] if scheme.act_bits else []
+    words += [f"kv{scheme.kv_bits}"] if scheme.kv_bits else []
     words += [scheme.range.name] + (["float zero"] if scheme.zero_point is ZeroPoint.float else [])
     words += ["symmetric"] if scheme.symmetric else []
     extras = [f"{scheme.scale_bits}-bit scales"] if scheme.scale_bits else []
     if scheme.outlier_ratio:
         whole = " in whole columns" if scheme.outlier_structure is OutlierStructure.column else ""
         extras.append(f"{100 * scheme.outlier_ratio:g} % outliers{whole}")
+    if scheme.quantizes_activations:
+        ways = ["static"] if scheme.act_range is ActRange.tensor else []
+        ways += ["symmetric"] if scheme.act_symmetric else []
+        extras += [f"{' '.join(ways)} activations"] if ways else []
     return ", ".join([" ".join(words), *extras])
 
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 import torch
 
 from methods.core.problem import LayerProblem
-from methods.core.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint
+from methods.core.scheme import ActRange, OutlierStructure, RangeRule, Scheme, ZeroPoint
 
-PLAIN = Scheme(3, None, False, ZeroPoint.integer, RangeRule.minmax, None, 16, 0.0, OutlierStructure.unstructured)
+WEIGHTS = (3, None, False, ZeroPoint.integer, RangeRule.minmax, None, 16, 0.0, OutlierStructure.unstructured)
+PLAIN = Scheme(*WEIGHTS, act_bits=None, act_symmetric=False, act_range=ActRange.token, kv_bits=None)
 
 
 def scheme(**fields) -> Scheme:
-    """3 bits, one min-max grid per output channel, an integer zero point, no outliers: but for what is given."""
+    """3 bits, one min-max grid per output channel, an integer zero point, no outliers, float activations: but for what is given."""
     return replace(PLAIN, **fields)
 
 

@@ -5,6 +5,7 @@ import copy
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,11 @@ from harness.errors import UserError
 from harness.families import family_of
 from harness.linear import QuantizedLinear
 from harness.models import ModelBlocks
+from methods.core.activations import calibrating, install_activations_
+from methods.core.affine_norm import AffineNorm
+from methods.core.block import Attention
 from methods.core.ranges import fit_grid
-from methods.core.scheme import Scheme, ZeroPoint
+from methods.core.scheme import ActRange, Scheme, ZeroPoint
 from methods.core.weight import UniformWeight, bits_per_weight
 from tests.problems import scheme
 from tests.tiny_models import VARIANTS, tokens
@@ -42,6 +46,25 @@ def quantized(name: str, scheme: Scheme = SCHEME, dtype: torch.dtype = torch.flo
         for path in (path for group in block.groups for path in group):
             linear = block.module.get_submodule(path)
             source.replace_linear(block, path, QuantizedLinear(nearest(linear.weight, scheme), linear.bias, linear.weight.dtype))
+    return model, tokenizer
+
+
+def equipped(name: str, scheme: Scheme, dtype: torch.dtype = torch.float32):
+    """The same with activations of few bits in all blocks but the last, maps behind norms, and biases that the architecture has not."""
+    model, tokenizer = quantized(name, dtype=dtype)
+    *blocks, _ = ModelBlocks(model, family_of(model.config))
+    entries = ModelBlocks(model, family_of(model.config)).capture(TOKENS, 2)
+    for index, block in enumerate(blocks):
+        install_activations_(replace(block, attention=Attention("self_attn", model.config.model_type == "opt")), scheme)
+        norm = "self_attn_layer_norm" if name == "opt" else "input_layernorm"
+        wrapped = AffineNorm(block.module.get_submodule(norm))
+        wrapped.inverse = (torch.eye(64) + 0.01 * torch.randn(64, 64, generator=torch.Generator().manual_seed(index))).half()
+        wrapped.shift = torch.linspace(-0.1, 0.1, 64).half() if index else None
+        block.module.set_submodule(norm, wrapped)
+        for linear in (block.module.get_submodule(path) for path in block.linears):
+            linear.bias = nn.Parameter(torch.linspace(-0.1, 0.1, linear.out_features, dtype=dtype), requires_grad=False)
+        with calibrating(block):
+            block.run(entries[0].hidden, entries[0].calls[index])
     return model, tokenizer
 
 
@@ -161,6 +184,42 @@ def test_a_checkpoint_holds_packed_weights_and_nothing_twice(saved):
     assert checkpoint._other_tensors(tied)[1] == {"lm_head.weight": "model.embed_tokens.weight"}
 
 
+EQUIPMENT = {
+    "tokens": scheme(act_bits=4),
+    "cache": scheme(kv_bits=3, act_symmetric=True),
+    "static": scheme(act_bits=8, kv_bits=4, act_range=ActRange.tensor),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", EQUIPMENT)
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_activations_maps_and_gained_biases_come_back_bit_for_bit(name, kind, dtype, tmp_path):
+    model, tokenizer = equipped(name, EQUIPMENT[kind], dtype)
+    save(model, tokenizer, tmp_path / "saved", {})
+    reloaded, _ = load(tmp_path / "saved")
+    assert torch.equal(reloaded(TOKENS).logits, model(TOKENS).logits)
+    assert repr(reloaded) == repr(model)
+    expected = dict(model.named_buffers())
+    assert all(torch.equal(found, expected[name]) and found.dtype == expected[name].dtype for name, found in reloaded.named_buffers())
+    assert not any(p.requires_grad or p.is_meta for p in reloaded.parameters())
+    assert not torch.equal(quantized(name, dtype=dtype)[0](TOKENS).logits, model(TOKENS).logits)
+
+
+@pytest.fixture(scope="module")
+def saved_equipped(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("equipped") / "checkpoint"
+    save(*equipped("llama", EQUIPMENT["static"]), directory, {})
+    return directory
+
+
+@torch.no_grad()
+def test_checkpoints_from_before_activations_still_load(saved, copied):
+    rewrite(copied, lambda m: m.pop("additions"))
+    assert torch.equal(load(copied)[0](TOKENS).logits, load(saved)[0](TOKENS).logits)
+
+
 def test_saving_again_replaces_and_a_failed_save_leaves_the_old_one(copied, monkeypatch):
     before = (copied / "manifest.json").read_bytes()
     monkeypatch.setattr(checkpoint, "save_file", lambda *_: 1 / 0)
@@ -229,6 +288,50 @@ def test_manifests_that_lie_are_refused(copied, change, message):
     rewrite(copied, change)
     with pytest.raises(UserError, match=message) as caught:
         load(copied)
+    assert "\n" not in str(caught.value)
+
+
+ATTENTION = "model.layers.0.self_attn"
+NORM = "model.layers.0.input_layernorm"
+
+
+def format_of(m: dict) -> dict:
+    return m["linears"][LINEAR]["activation"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(additions=[]),
+        lambda m: m.update(additions={"operands": 3}),
+        lambda m: format_of(m).update(bits=99),
+        lambda m: format_of(m).update(bits="4"),
+        lambda m: format_of(m).update(bits=True),
+        lambda m: format_of(m).update(symmetric=0),
+        lambda m: format_of(m).update(range="galaxy"),
+        lambda m: format_of(m).update(range="token"),  # but the end points are stored
+        lambda m: format_of(m).update(code="evil"),
+        lambda m: m["linears"][LINEAR].update(activation="w4a4"),
+        lambda m: m["linears"][LINEAR].pop("activation"),
+        lambda m: m["additions"]["operands"].pop(ATTENTION),
+        lambda m: m["additions"]["operands"][ATTENTION].update(query=None),
+        lambda m: m["additions"]["operands"][ATTENTION].pop("key"),
+        lambda m: m["additions"]["operands"][ATTENTION].update(whole_tokens="yes"),
+        lambda m: m["additions"]["operands"].update({"model.norm": m["additions"]["operands"].pop(ATTENTION)}),
+        lambda m: m["additions"]["operands"].update({"model.layers.0.nowhere": m["additions"]["operands"].pop(ATTENTION)}),
+        lambda m: m["additions"]["norms"].pop(NORM),
+        lambda m: m["additions"]["norms"].update({NORM: ["inverse", "shift"]}),
+        lambda m: m["additions"]["norms"].update({NORM: ["forward"]}),
+        lambda m: m["additions"]["norms"].update({NORM: 7}),
+        lambda m: m["additions"]["norms"].update({"model.layers.0.mlp": ["shift"]}),
+        lambda m: m["additions"]["norms"].update({"model.norm": []}),
+    ],
+)
+def test_additions_that_lie_are_refused(saved_equipped, tmp_path, change):
+    directory = Path(shutil.copytree(saved_equipped, tmp_path / "copy"))
+    rewrite(directory, change)
+    with pytest.raises(UserError, match="do not fit") as caught:
+        load(directory)
     assert "\n" not in str(caught.value)
 
 

@@ -19,7 +19,8 @@ from rich.console import Console
 from harness.cli import main as command
 from harness.errors import UserError
 from harness.report import load_records, main, print_report, write_report
-from harness.reporting.figures import build_figure
+from harness.reporting.cells import Cell, Row, Table
+from harness.reporting.figures import build_figure, lines_of
 from harness.reporting.labels import visible
 from harness.reporting.markdown import escape, pipe_table
 from harness.reporting.placement import spread
@@ -118,6 +119,13 @@ def test_the_figure_is_a_picture_and_the_report_shows_it(tmp_path):
 
 def figure_of(results: Path, *records: dict):
     return build_figure(build_tables(load_records(store(results, *records)).frame))
+
+
+def test_rows_with_and_without_quantized_activations_are_not_joined():
+    cells = [Cell("1", value=value, bits=bits) for value, bits in ((1.0, 4.0), (2.0, 4.0), (3.0, 3.0), (4.0, 3.0))]
+    table = Table("perplexity", "t", "m", "", ("method", "4", "4 a4", "3", "3 a4"), (Row("rtn · x=1", "rtn", tuple(cells)),))
+    found = {line.label: [point[1] for point in line.points] for line in lines_of(table)}
+    assert found == {"rtn · x=1": [3.0, 1.0], "rtn · x=1 · a4": [4.0, 2.0]}
 
 
 def test_labels_do_not_overlap_and_stay_inside(tmp_path):

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from harness.reporting.cells import Table
 from harness.reporting.frames import finite
-from harness.reporting.labels import FLOAT, SEPARATOR
+from harness.reporting.labels import FLOAT, SEPARATOR, activations_in
 from harness.reporting.placement import Label, place_labels
 from harness.reporting.styles import FIGURE, colour_and_marker, line_style
 
@@ -66,16 +66,17 @@ def house_style() -> Iterator[None]:
 
 
 def lines_of(table: Table) -> list[Line]:
-    """The rows that have a number and weighed bits somewhere."""
+    """The rows that have a number and weighed bits somewhere, one line for each number of bits of activations."""
     lines = []
     for row in table.rows:
-        points = [
-            (cell.bits, cell.value, max(0.0, finite(cell.spread) or 0.0), cell.doubtful)
-            for cell in row.cells
-            if cell.bits is not None and cell.value is not None and math.isfinite(cell.value)
-        ]
-        if points and row.method and row.method != FLOAT:
-            lines.append(Line(row.label, row.method, tuple(sorted(points))))
+        found: dict[str, list[tuple]] = {}
+        for head, cell in zip(table.head[1:], row.cells, strict=True):
+            if cell.bits is not None and cell.value is not None and math.isfinite(cell.value):
+                point = (cell.bits, cell.value, max(0.0, finite(cell.spread) or 0.0), cell.doubtful)
+                found.setdefault(activations_in(head), []).append(point)
+        if row.method and row.method != FLOAT:
+            labels = [SEPARATOR.join(filter(None, (row.label, words))) for words in found]
+            lines += [Line(label, row.method, tuple(sorted(points))) for label, points in zip(labels, found.values(), strict=True)]
     return lines
 
 

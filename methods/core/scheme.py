@@ -26,9 +26,16 @@ class OutlierStructure(Enum):
     column = "column"  # whole columns
 
 
+class ActRange(Enum):
+    """What shares one grid when activations are quantized."""
+
+    token = "token"  # each token its own, found as it comes (dynamic)
+    tensor = "tensor"  # all tokens one, fixed by the calibration text (static)
+
+
 @dataclass(frozen=True)
 class Scheme:
-    """The number format of the weights, independent of the method that fills it.
+    """The number formats of weights and activations, independent of the method that fills them.
 
     Raises:
         ValueError: a field is outside the range that the storage can hold; the message names it.
@@ -43,6 +50,10 @@ class Scheme:
     scale_group_size: int  # neighbouring output rows that share the grid of those codes
     outlier_ratio: float  # share of the entries (or columns) kept in float16
     outlier_structure: OutlierStructure
+    act_bits: int | None  # inputs of all quantized linears, and queries, keys and values; None: float
+    act_symmetric: bool
+    act_range: ActRange
+    kv_bits: int | None  # keys and values, what a cache would hold; None: act_bits
 
     def __post_init__(self):
         if not 2 <= self.bits <= 8:
@@ -57,7 +68,14 @@ class Scheme:
             raise ValueError(f"scheme.scale_group_size={self.scale_group_size}: must be at least 1")
         if not 0 <= self.outlier_ratio <= 0.5:
             raise ValueError(f"scheme.outlier_ratio={self.outlier_ratio}: must be between 0 and 0.5")
+        for name in ("act_bits", "kv_bits"):
+            if getattr(self, name) is not None and not 2 <= getattr(self, name) <= 8:
+                raise ValueError(f"scheme.{name}={getattr(self, name)}: must be between 2 and 8, or null for float")
 
     @property
     def max_code(self) -> int:
         return 2**self.bits - 1
+
+    @property
+    def quantizes_activations(self) -> bool:
+        return self.act_bits is not None or self.kv_bits is not None
