@@ -36,7 +36,7 @@ def semantic(config: RunConfig) -> dict:
         "model": _model(config.model),
         "eval": _eval(config.eval),
         "seed": config.seed,
-        "method": config.method_config,
+        "method": _method(config.method_config),
     }
     if config.method.solver is not None:
         fields |= {"data": calibration(config.data), "scheme": _scheme(config.scheme)}
@@ -45,7 +45,8 @@ def semantic(config: RunConfig) -> dict:
 
 def statistics_key(config: RunConfig) -> str:
     """Identifies the calibration statistics of the float model, shared by all methods and schemes of a sweep."""
-    return digest([NUMBERS, _model(config.model), calibration(config.data), config.seed])
+    data = replace(config.data, block_error=False)  # measured beside them, they do not depend on it
+    return digest([NUMBERS, _model(config.model), calibration(data), config.seed])
 
 
 def baseline_of(config: RunConfig) -> RunConfig:
@@ -56,9 +57,17 @@ def baseline_of(config: RunConfig) -> RunConfig:
 def calibration(data: DataConfig) -> dict:
     """The calibration settings that a number can depend on, with the hash of the text."""
     fields = _without(data, "mirror")
+    if not data.block_error:
+        del fields["block_error"]
     if data.propagate.value == "float":
         del fields["true_sequential"]  # without meaning: every linear sees the float activations
     return fields | {"text": text_sha256(data.name, "train", data.mirror)}
+
+
+def _method(config: dict) -> dict:
+    """Without halves that are not there. A transform with a solver is one method, whichever of the two gave it its name."""
+    fields = {name: value for name, value in config.items() if value is not None or name == "solver"}
+    return {name: value for name, value in fields.items() if name != "name"} if "transform" in fields else fields
 
 
 def _scheme(scheme: Scheme) -> dict:
@@ -68,6 +77,10 @@ def _scheme(scheme: Scheme) -> dict:
         del fields["scale_bits"], fields["scale_group_size"]
     if scheme.outlier_ratio == 0:
         del fields["outlier_ratio"], fields["outlier_structure"]
+    if scheme.kv_bits in (None, scheme.act_bits):
+        del fields["kv_bits"]
+    if not scheme.quantizes_activations:
+        del fields["act_bits"], fields["act_symmetric"], fields["act_range"]
     return fields
 
 

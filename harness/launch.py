@@ -37,6 +37,10 @@ def _hydra(program: str, argv: list[str]) -> int:
         raise UserError(explain(error, argv)) from error
     except OmegaConfBaseException as error:
         raise UserError(_sentence(error)) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        raise UserError("GROUP/PART=null: a part is left out by GROUP.PART=null, such as method.transform=null") from error
     finally:
         sys.argv = before[0]
         os.environ.pop("HYDRA_FULL_ERROR")
@@ -56,7 +60,7 @@ def explain(error: Exception, overrides: list[str]) -> str:
     if unknown:
         return f"{unknown[1]}: no such key{_nearest(unknown[1], _keys(unknown[1], overrides))}"
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
-        options = match[3].split("\n\n")[0].split()
+        options = re.split(r"\n\s*(?:\n|Config search path)", match[3])[0].split()
         return f"{match[1]}={match[2]}: no such option{_nearest(match[2], options)}; choose among {', '.join(options)}"
     return _sentence(error)
 

@@ -9,34 +9,51 @@ import re
 import types
 import typing
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import conf
 from harness.errors import UserError
 from methods.core.method import Method
 
 TARGET = re.compile(r"methods\.[a-z0-9_]+\.[A-Za-z0-9]+")
+FOLDER = Path(conf.__file__).parent / "method"
+
+
+def method_names() -> list[str]:
+    """Every method that has a yaml."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def method_config(name: str, *overrides: str) -> dict:
+    """What `method=<name>` composes to, e.g. with the override "method/solver=quantease". Not for use inside a Hydra run."""
+    GlobalHydra.instance().clear()  # an earlier run of this process that failed leaves it set
+    with initialize_config_module("conf", version_base="1.3"):
+        return OmegaConf.to_container(compose(f"method/{name}", list(overrides)).method)
 
 
 def build_method(config: dict) -> Method:
-    """Build `{name, solver: {_target_, ...} | null, tuning: {_target_, ...} | null}`; without the key, there is no tuning.
+    """Build `{name, solver: {_target_, ...} | null, transform: ... , tuning: ...}`; without their keys, the latter two are not there.
 
     Raises:
         UserError: a key is unknown, missing, ill-typed or out of range, or `_target_` is not a class of `methods`.
     """
-    unknown = set(config) - {"name", "solver", "tuning"}
+    unknown = set(config) - {"name", "solver", "transform", "tuning"}
     if unknown:
-        raise UserError(f"method.{min(unknown)}: no such key; a method has a name, a solver and perhaps a tuning")
+        raise UserError(f"method.{min(unknown)}: no such key; a method has a name, a solver and perhaps a transform and a tuning")
     for key in ("name", "solver"):
         if key not in config:
             raise UserError(f"method.{key}: needs a value")
     solver = None if config["solver"] is None else _build(config["solver"], "method.solver")
-    tuning = None if config.get("tuning") is None else _build(config["tuning"], "method.tuning")
-    if tuning is not None and solver is None:
-        raise UserError("method.tuning: there is nothing to tune where nothing is rounded; set method.solver")
-    return Method(name=str(config["name"]), solver=solver, tuning=tuning)
+    parts = {key: _build(config[key], f"method.{key}") for key in ("transform", "tuning") if config.get(key) is not None}
+    if parts and solver is None:
+        raise UserError(f"method.{min(parts)}: there is nothing to do where nothing is rounded; set method.solver")
+    return Method(name=str(config["name"]), solver=solver, **parts)
 
 
 def _build(node: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""What every solver inherits: one suite over whatever files conf/method/ holds. A new method adds nothing here."""
+"""What every solver and every transform inherits: one suite over whatever files conf/method/ holds. A new method adds nothing here."""
 
 import dataclasses
 import itertools
@@ -11,28 +11,52 @@ import pytest
 import torch
 import yaml
 
-from harness.methods import build_method
+from harness.methods import FOLDER, build_method, method_config, method_names
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error
 from methods.core.problem import LayerProblem
 from methods.core.ranges import find_grid, fit_grid
+from methods.core.rewriting import values_of
 from methods.core.scheme import OutlierStructure
 from methods.core.weight import UniformWeight, bits_per_weight, restore
+from tests.block_samples import change, uneven_block, untouched
 from tests.problems import correlated_hessian, layer_problem, scheme
 
 ROOT = Path(__file__).resolve().parents[1]
 SLACK = 1.02  # a solver may lose to rounding to nearest by this factor, on problems where there is little to win
+METHODS = {name: build_method(method_config(name)) for name in method_names()}
 
 
 def solvers():
-    for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
-        method = build_method(yaml.safe_load(path.read_text()))
-        if method.solver is not None:
-            yield pytest.param(method.solver, id=path.stem)
+    """Of every method that is a solver alone, and every other one that conf/method/solver/ offers."""
+    alone = {name: method.solver for name, method in METHODS.items() if method.solver is not None and method.transform is None}
+    for path in sorted((FOLDER / "solver").glob("*.yaml")):
+        if path.stem not in alone:
+            alone[path.stem] = build_method(method_config("rtn", f"method/solver={path.stem}")).solver
+    return [pytest.param(solver, id=name) for name, solver in alone.items()]
 
 
-@pytest.fixture(params=list(solvers()))
+def transforms():
+    """Of every method that has one, and every other one that conf/method/transform/ offers."""
+    found = {name: method.transform for name, method in METHODS.items()}
+    for path in sorted((FOLDER / "transform").glob("*.yaml")):
+        if path.stem not in found:
+            found[path.stem] = build_method(method_config("rtn", f"method/transform={path.stem}")).transform
+    return [pytest.param(in_short(transform), id=name) for name, transform in found.items() if transform is not None]
+
+
+def in_short(transform):
+    """The same, trained for one epoch if it is trained: what is promised holds after any number."""
+    return dataclasses.replace(transform, epochs=1) if hasattr(transform, "epochs") else transform
+
+
+@pytest.fixture(params=solvers())
 def solver(request):
+    return request.param
+
+
+@pytest.fixture(params=transforms())
+def transform(request):
     return request.param
 
 
@@ -60,14 +84,18 @@ def dense(solver, problem):
 
 
 def test_name_is_the_file_name():
-    for path in (ROOT / "conf" / "method").glob("*.yaml"):
+    for path in FOLDER.glob("*.yaml"):
         assert yaml.safe_load(path.read_text())["name"] == path.stem
 
 
-def test_solver_is_a_frozen_dataclass_without_defaults(solver):
-    assert dataclasses.is_dataclass(solver) and solver.__dataclass_params__.frozen
-    for field in dataclasses.fields(solver):
+def is_a_frozen_dataclass_without_defaults(part):
+    assert dataclasses.is_dataclass(part) and part.__dataclass_params__.frozen
+    for field in dataclasses.fields(part):
         assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, field.name
+
+
+def test_solver_is_a_frozen_dataclass_without_defaults(solver):
+    is_a_frozen_dataclass_without_defaults(solver)
 
 
 def test_codes_are_in_range_and_the_answer_is_finite(solver, problem):
@@ -173,6 +201,38 @@ def test_dead_columns_are_rounded_not_zeroed(solver):
         pytest.skip("the scheme makes no sense for this solver")
     rounded = dense(solver, dead)
     assert (rounded[:, 7] - problem.weight[:, 7]).abs().max() < problem.weight.abs().max() / 8
+
+
+# --- transforms --------------------------------------------------------------------------------------------------
+
+BLOCKS = [("llama", dict(bits=2, group_size=16)), ("opt", dict(bits=4, act_bits=4))]
+
+
+def test_transform_is_a_frozen_dataclass_without_defaults(transform):
+    is_a_frozen_dataclass_without_defaults(transform)
+
+
+@pytest.mark.parametrize("variant, fields", BLOCKS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_transform_keeps_the_function_and_is_deterministic(transform, variant, fields):
+    of, answers = scheme(**fields), []
+    for _ in range(2):
+        block, samples = uneven_block(variant)
+        if reason := transform.skip_reason(of, block.seams):
+            pytest.skip(reason)
+        before, told = untouched(samples), []
+        transformed = transform.apply_(block, samples, of, lambda done, total, note, told=told: told.append(done / total))
+        assert all(torch.equal(s.hidden, b.hidden) and torch.equal(s.target, b.target) for s, b in zip(samples, before, strict=True))
+        assert change(block, samples) < 1e-5, "the block computes something else"
+        assert told and told == sorted(told) and told[-1] == 1
+        answers.append((values_of(block), transformed))
+    (values, first), (again, second) = answers
+    assert all(torch.equal(value, again[name]) for name, value in values.items()) and first.fallbacks == second.fallbacks
+    for path, found in first.ranges.items():
+        weight = block.module.get_submodule(path).weight
+        assert found.low.shape == (len(weight), weight.shape[1] // (of.group_size or weight.shape[1])) and found.low.dtype is torch.float32
+        assert torch.equal(found.low, second.ranges[path].low) and torch.equal(found.high, second.ranges[path].high)
+        assert torch.isfinite(find_grid(LayerProblem(weight.detach(), torch.eye(weight.shape[1]), of, found)).round(weight)).all()
+    assert all(isinstance(value, float) for value in first.stats.values())
 
 
 TOY_METHOD = '''

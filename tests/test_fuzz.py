@@ -7,15 +7,12 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
-import conf
-from harness.methods import build_method
+from harness.methods import build_method, method_config, method_names
 from methods.core.linalg import energy, live_hessian
 from methods.core.problem import LayerProblem, Solution
 from methods.core.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint
@@ -25,9 +22,8 @@ from methods.rtn import RTN
 from tests.problems import scheme
 
 CHUNKS, CHUNK, ALWAYS = 20, 500, 400
-FILES = sorted(Path(conf.__file__).parent.glob("method/*.yaml"))
-METHODS = {path.stem: build_method(yaml.safe_load(path.read_text())).solver for path in FILES}
-SOLVERS = {name: solver for name, solver in METHODS.items() if solver is not None}
+METHODS = {name: build_method(method_config(name)) for name in method_names()}
+SOLVERS = {name: method.solver for name, method in METHODS.items() if method.solver is not None and method.transform is None}
 for name in [name for name in SOLVERS if name.startswith("quantease_further")]:  # the same code in a fifth of the time
     SOLVERS[name] = replace(SOLVERS[name], sweeps=8)
 

@@ -2,14 +2,12 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
-from harness.methods import build_method
+from harness.methods import build_method, method_config
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error, upper_factor
 from methods.core.weight import bits_per_weight
@@ -21,12 +19,10 @@ from methods.vectors.row_weight import CoarseCodebooks, RowVectors
 from tests.oracles import textbook_gptq
 from tests.problems import correlated_hessian, layer_problem, scheme
 
-YAML = Path(__file__).resolve().parents[1] / "conf" / "method" / "gptvq.yaml"
-
 
 def gptvq(**fields) -> GPTVQ:
     """The method of conf/method/gptvq.yaml, but for what is given."""
-    return replace(build_method(yaml.safe_load(YAML.read_text())).solver, **fields)
+    return replace(build_method(method_config("gptvq")).solver, **fields)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

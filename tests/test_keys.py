@@ -11,7 +11,12 @@ from harness.keys import baseline_of, run_key, semantic, statistics_key
 from harness.records import describe
 
 OVERRIDES = ["model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "scheme=w4g32", "eval.tasks=[analogies]"]
-ALL_ON = ["scheme.scale_bits=3", "scheme.outlier_ratio=0.01"]  # every field of the scheme means something
+ALL_ON = [
+    "scheme.scale_bits=3",
+    "scheme.outlier_ratio=0.01",
+    "scheme.act_bits=6",
+    "scheme.kv_bits=4",
+]  # every field of the scheme means something
 WITHOUT_EFFECT = {"model.name", "model.source_bits", "eval.name", "data.mirror", "eval.mirror"}
 ANOTHER = {  # where adding one or taking the next enum value makes no sense
     "model.id": "tiny:opt",
@@ -80,17 +85,30 @@ def test_what_moves_no_number_moves_no_key(override, texts):
 
 @pytest.mark.parametrize(
     ("switch", "idle"),
-    [("scheme.outlier_ratio=0.01", "scheme.outlier_structure=column"), ("scheme.scale_bits=3", "scheme.scale_group_size=32")],
+    [
+        ("scheme.outlier_ratio=0.01", "scheme.outlier_structure=column"),
+        ("scheme.scale_bits=3", "scheme.scale_group_size=32"),
+        ("scheme.act_bits=8", "scheme.act_symmetric=true"),
+        ("scheme.kv_bits=8", "scheme.act_range=tensor"),
+    ],
 )
 def test_fields_that_mean_nothing_move_the_key_only_when_switched_on(switch, idle, texts):
     assert run_key(config(idle)) == run_key(config())
     assert len({run_key(config()), run_key(config(switch)), run_key(config(switch, idle))}) == 3
 
 
-def test_the_key_is_the_one_from_before_there_were_outliers(texts):
-    """Records made before a field existed still answer for the configurations in which it is switched off."""
-    assert not {"scale_bits", "scale_group_size", "outlier_ratio", "outlier_structure"} & semantic(config())["scheme"].keys()
+def test_the_key_is_the_one_from_before_a_field_existed(texts):
+    """Records made before then still answer for the configurations in which it is switched off."""
+    assert semantic(config())["scheme"].keys() == {"bits", "group_size", "symmetric", "zero_point", "range"}
+    of_activations = {"act_bits", "act_symmetric", "act_range"}
+    assert semantic(config("scheme.act_bits=8"))["scheme"].keys() - semantic(config())["scheme"].keys() == of_activations
+    assert semantic(config("scheme.kv_bits=8"))["scheme"].keys() - semantic(config())["scheme"].keys() == of_activations | {"kv_bits"}
     assert semantic(config(*ALL_ON))["scheme"].keys() == {field.name for field in dataclasses.fields(config().scheme)}
+
+
+def test_keys_and_values_of_as_many_bits_as_all_activations_go_without_saying(texts):
+    assert run_key(config("scheme.act_bits=8")) == run_key(config("scheme.act_bits=8", "scheme.kv_bits=8"))
+    assert run_key(config("scheme.act_bits=8")) != run_key(config("scheme.kv_bits=8"))
 
 
 def test_the_order_of_overrides_does_not_matter(texts):

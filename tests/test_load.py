@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-import conf
 from harness import checkpoint
 from harness import run as run_module
 from harness.benchmarks.layers import scheme_named
 from harness.cli import main
 from harness.errors import UserError
 from harness.load import check, continued, describe, load_run, probe
-from harness.methods import build_method
+from harness.methods import build_method, method_config, method_names
 from tests.tiny_models import tokens
 
 POINT = ["model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]
@@ -27,6 +25,8 @@ VARIANTS = {  # the kinds of weights that a solver can return, by the shortest w
     "coded scales": ["method=gptq", "scheme=w3g16s3"],
     "unstructured outliers": ["method=quantease", "scheme=w3", "scheme.outlier_ratio=0.02"],
     "outlier columns": ["method=quantease", "scheme=w3", "scheme.outlier_ratio=0.05", "scheme.outlier_structure=column"],
+    "activations": ["method=rtn", "scheme=w4a4", "scheme.kv_bits=8"],
+    "static activations": ["method=gptq", "scheme=w8a8", "scheme.act_range=tensor"],
 }
 
 
@@ -71,6 +71,9 @@ def test_the_loaded_model_gives_the_logits_of_the_one_that_was_saved(variant, tm
     assert torch.equal(loaded.model(TOKENS).logits, caught["logits"])
     assert loaded.bits_per_weight() == pytest.approx(record["bits_per_weight"], rel=1e-12)
     assert all(new == old for _, new, old, _ in check(loaded))
+    if "activations" in variant:
+        told = {"activations": "4 bits per token, keys and values 8 bits per token", "static activations": "8 bits per tensor"}
+        assert dict(describe(loaded))["activations"] == told[variant]
     if "outlier" in variant:
         assert 0 < record["outlier_share"] <= 0.06
         assert f"{100 * record['outlier_share']:.3g} %" in dict(describe(loaded))["outliers"]
@@ -155,13 +158,13 @@ def test_what_cannot_be_loaded_says_why_in_one_line(finished, saved, tmp_path, c
     assert "quantized.safetensors: damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted((Path(conf.__file__).parent / "method").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_methods_weights_survive_the_disk(path, tmp_path):
+@pytest.mark.parametrize("name", method_names())
+def test_every_methods_weights_survive_the_disk(name, tmp_path):
     """Whatever kind of weight a method returns, at its own settings."""
-    solver = build_method(yaml.safe_load(path.read_text())).solver
+    solver = build_method(method_config(name)).solver
     if solver is None:
         pytest.skip("the float model")
-    accepted = next(name for name in ("w2g32", "w2") if not solver.skip_reason(scheme_named(name)))
-    assert main(["run", *POINT, f"method={path.stem}", f"scheme={accepted}", "save=true", f"paths.results={tmp_path}"]) == 0
+    accepted = next(scheme for scheme in ("w2g32", "w2") if not solver.skip_reason(scheme_named(scheme)))
+    assert main(["run", *POINT, f"method={name}", f"scheme={accepted}", "save=true", f"paths.results={tmp_path}"]) == 0
     (key,) = keys(tmp_path)
     assert all(new == old for _, new, old, _ in check(load_run(key, tmp_path)))

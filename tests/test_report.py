@@ -7,7 +7,7 @@ from harness.reporting.grid import Grid, grid
 from harness.reporting.measures import KINDS, Measurement
 from tests.fabricated import TASK, WIKI, Parsed, ended, metric, parse, record, store
 
-GPTQ_START = {"_target_": "methods.gptq.GPTQ", "damping": 0.01}
+SPQR_START = {"_target_": "methods.spqr.SpQR", "damping": 0.01}
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_rows_are_called_after_what_varies(report):
         record("a", "gptq", 3, 50.0, method__solver={"_target_": "methods.gptq.GPTQ", "damping": 0.01, "act_order": True}),
         record("b", "gptq", 3, 51.0, method__solver={"_target_": "methods.gptq.GPTQ", "damping": 0.1, "act_order": True}),
         record("c", "quantease", 3, 52.0, method__solver=start | {"start": None}),
-        record("d", "quantease", 3, 53.0, method__solver=start | {"start": GPTQ_START}),
+        record("d", "quantease", 3, 53.0, method__solver=start | {"start": SPQR_START}),
         record("e", "rtn", 3, 54.0, scheme__range="minmax"),
         record("f", "rtn", 3, 55.0, scheme__range="minmax", scheme__zero_point="float", data__window=64, scheme__group_size=32),
     )[0]
@@ -75,7 +75,7 @@ def test_rows_are_called_after_what_varies(report):
         "gptq · range=search · damping=0.01",
         "gptq · range=search · damping=0.1",
         "quantease · range=search · start=none",
-        "quantease · range=search · start=gptq",
+        "quantease · range=search · start=spqr",
         "rtn · range=minmax",
         "rtn · window=64 · range=minmax · zero_point=float",
     }, "fields of one method do not leak to another; what nearly all share is said once; the start's own fields are implied"

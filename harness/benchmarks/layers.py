@@ -9,11 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import conf
-from harness import corpora
+from harness import corpora, methods
 from harness.blocks import ModelBlocks
 from harness.config import Bos, Dtype, ModelConfig, typed
 from harness.errors import UserError
-from harness.methods import build_method
 from harness.models import LoadedModel, load_model
 from harness.statistics import Batch, gather
 from methods.core.method import Method
@@ -88,9 +87,9 @@ def read_layers(path: Path) -> list[Layer]:
 
 
 def method_names() -> list[str]:
-    """Names of the methods that have a solver of their own; those that tune a block after another's solver are left out."""
-    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(CONF.glob("method/*.yaml"))}
-    return [name for name, config in found.items() if config["solver"] and not config.get("tuning")]
+    """Names of the methods that have a solver of their own; those that transform or tune a block around another's solver are left out."""
+    found = {name: methods.method_config(name) for name in methods.method_names()}
+    return [name for name, config in found.items() if config["solver"] and not (config.get("transform") or config.get("tuning"))]
 
 
 def method_named(name: str, changes: dict | None = None) -> Method:
@@ -99,8 +98,8 @@ def method_named(name: str, changes: dict | None = None) -> Method:
     Raises:
         UserError: a change names no value of the solver, or is out of range.
     """
-    config = _read("method", name)
-    return build_method(config | {"solver": config["solver"] | (changes or {})})
+    config = methods.method_config(name)
+    return methods.build_method(config | {"solver": config["solver"] | (changes or {})})
 
 
 def scheme_names() -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.naming import method_name
 from harness.schema import RECORD
 
 STATUSES = ("done", "diverged", "oom", "failed", "skipped")
@@ -21,7 +22,8 @@ class Records:
 
     `frame` has one row per record, sorted by run key, with dotted columns ("scheme.bits", "method.solver.damping").
     An entry that names a class becomes one column with its target ("method.solver" = "methods.gptq.GPTQ") beside those of
-    its fields. None is a null of the record, NaN a field that the record lacks.
+    its fields; "method.name" is what tables call the method, see `harness.naming`. None is a null of the record, NaN a field that
+    the record lacks.
     """
 
     frame: pd.DataFrame
@@ -40,7 +42,8 @@ def load_records(results_dir: str | Path) -> Records:
         except (ValueError, OSError, RecursionError) as error:
             left_out.append((f"runs/{path.name}/record.json", _one_line(error)))
         else:
-            rows.append(dict(flatten({key: value for key, value in record.items() if key not in WHOLE}, "")) | _whole(record))
+            flat = dict(flatten({key: value for key, value in record.items() if key not in WHOLE}, ""))
+            rows.append(flat | {"method.name": method_name(record["method"])} | _whole(record))
     rows.sort(key=lambda row: row["run_key"])
     columns = sorted({name for row in rows for name in row})
     return Records(pd.DataFrame(rows, columns=columns, dtype=object), tuple(left_out))

@@ -1,8 +1,7 @@
 """How tables call things: rows and columns from the configuration, numbers from their size.
 
 No method and no field of a configuration need be known here: a row is called after its method and whatever else varies, so that a new
-field shows itself. Known by name are the order of well-known methods, what the head of a column says, and outliers, which have words
-of their own.
+field shows itself. Known by name are what the head of a column says, and outliers, which have words of their own.
 """
 
 import math
@@ -14,19 +13,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from harness.naming import method_rank
 from harness.reporting.frames import finite
 
-METHODS = (
-    *("float", "rtn", "gptq", "spqr", "quantease", "quantease_gptq", "quantease_further", "quantease_further_spqr"),
-    *("gptvq", "gptvq_tuned", "vptq", "vptq_tuned", "vptq_further"),
-    *("smoothquant", "awq", "omniquant", "affinequant"),
-)
 FLOAT = "float"
 SEPARATOR = " · "
-HEAD = ("scheme.bits", "scheme.group_size", "scheme.scale_bits")  # what the head of a column says
-SWITCHES = {  # a field, and the one without which it means nothing
-    "scheme.scale_group_size": "scheme.scale_bits",
-    "scheme.outlier_structure": "scheme.outlier_ratio",
+HEAD = ("scheme.bits", "scheme.group_size", "scheme.scale_bits", "scheme.act_bits", "scheme.kv_bits")  # what the head of a column says
+SWITCHES = {  # a field, and those without which (without all of which) it means nothing
+    "scheme.scale_group_size": ("scheme.scale_bits",),
+    "scheme.outlier_structure": ("scheme.outlier_ratio",),
+    "scheme.act_symmetric": ("scheme.act_bits", "scheme.kv_bits"),
+    "scheme.act_range": ("scheme.act_bits", "scheme.kv_bits"),
 }
 USUAL = 0.75  # share of the records from which a value goes without saying
 ABSENT = "absent"
@@ -67,10 +64,11 @@ def row_labels(records: pd.DataFrame) -> Rows:
 def without_idle(records: pd.DataFrame) -> pd.DataFrame:
     """The records without the fields that are switched off, or mean nothing beside one that is: as in records that never had them."""
     idle = {}
-    for name, switch in SWITCHES.items():
-        if switch in records:
-            off = [not present(value) or value == 0 for value in records[switch]]
-            idle |= {column: records[column].mask(off, math.nan) for column in (name, switch) if column in records}
+    for name, switches in SWITCHES.items():
+        off = {switch: [not present(value) or value == 0 for value in records[switch]] for switch in switches if switch in records}
+        if off:
+            off[name] = [all(values) for values in zip(*off.values(), strict=True)]
+        idle |= {column: records[column].mask(values, math.nan) for column, values in off.items() if column in records}
     return records.assign(**idle)
 
 
@@ -142,31 +140,38 @@ def settings(record: Mapping[str, Any], group: str) -> str:
     return SEPARATOR.join([value_text(record.get(f"{group}.name")), *rest])
 
 
-def column_of(record: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """(bits, group size, bits of the scales) of a record, None for what it lacks."""
-    bits, group_size, scale_bits = (value if present(value) else None for value in map(record.get, HEAD))
-    return bits, group_size, scale_bits
+def column_of(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of `HEAD` in a record, None for what it lacks."""
+    return tuple(value if present(value) else None for value in map(record.get, HEAD))
 
 
-def column_label(bits: Any, group_size: Any, scale_bits: Any) -> str:
-    """The head of a column: "3", "4 g32" with groups of 32 columns, "3 g16 s3" where their scales have 3 bits."""
+def column_label(bits: Any, *others: Any) -> str:
+    """The head of a column: "3", "4 g32" with groups of 32 columns, "3 g16 s3" with scales of 3 bits, "4 a4" with activations of 4.
+
+    Args:
+        others: what `column_of` gives behind the bits.
+    """
+    extras = [(letter, value) for letter, value in zip(("g", "s", "a", "kv"), others, strict=True) if value is not None]
     if bits is None:
-        return "own format"
-    extras = {"g": group_size, "s": scale_bits}
-    return " ".join([value_text(bits), *(f"{letter}{value_text(value)}" for letter, value in extras.items() if value is not None)])
+        extras = [(letter, value) for letter, value in extras if letter in ("a", "kv")]
+    return " ".join(["own format" if bits is None else value_text(bits), *(f"{letter}{value_text(value)}" for letter, value in extras)])
 
 
-def column_rank(bits: Any, group_size: Any, scale_bits: Any) -> tuple:
-    """Many bits before few; whole channels before groups, wide groups before narrow ones, float16 scales before coarser ones."""
-    sizes = (-_magnitude(bits, 0), -_magnitude(group_size, math.inf), -_magnitude(scale_bits, math.inf))
-    return (*sizes, str(bits), str(group_size), str(scale_bits))
+def activations_in(head: str) -> str:
+    """What a `column_label` says of activations, e.g. "a4 kv8"; "" where they are float."""
+    return re.search(r"((?<!\S)a\d+)? ?((?<!\S)kv\d+)?$", head)[0].strip()
+
+
+def column_rank(bits: Any, *others: Any) -> tuple:
+    """Many bits before few; whole channels before groups, wide groups before narrow ones, what is float before what is coarser."""
+    sizes = (-_magnitude(bits, 0), *(-_magnitude(value, math.inf) for value in others))
+    return (*sizes, str(bits), *map(str, others))
 
 
 def row_rank(method: str, label: str) -> tuple:
-    """Well-known methods in their usual order, others after them by name; numbers inside labels by value."""
-    known = METHODS.index(method) if method in METHODS else len(METHODS)
+    """Methods in their usual order, then numbers inside labels by value."""
     pieces = tuple((0, float(piece), "") if piece.isdecimal() else (1, 0.0, piece) for piece in re.split(r"([0-9]{1,15})", label))
-    return (known, method, pieces, label)
+    return (method_rank(method), pieces, label)
 
 
 def visible(text: str) -> str:

@@ -54,6 +54,9 @@ def _scientific(value: float) -> str:
 
 
 LAYER_ERROR = Measure("layer_error", "Layer error", "Mean over layers of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ); lower is better", -1, digits=3)
+BLOCK_ERROR = Measure(
+    "block_error", "Block output error", "Mean over blocks of ‖output − float output‖² / ‖float output‖²; lower is better", -1, digits=3
+)
 
 KINDS = {
     "perplexity": Measure("perplexity", "Perplexity", "Lower is better", -1, decimals=2, order=0),

@@ -1,4 +1,4 @@
-"""Which tables a set of records makes: per model every metric under every protocol, then layer errors, then costs."""
+"""Which tables a set of records makes: per model every metric under every protocol, then errors of layers and blocks, then costs."""
 
 from collections.abc import Iterator
 
@@ -21,19 +21,25 @@ from harness.reporting.labels import (
     varying,
     visible,
 )
-from harness.reporting.measures import LAYER_ERROR, Measurement, mean, measure_of
+from harness.reporting.measures import BLOCK_ERROR, LAYER_ERROR, Measure, Measurement, mean, measure_of
 
 DESCRIPTIVE = ("model.name", "model.id", "model.revision", "model.source_bits", "model.family")  # implied by the bytes
 COSTS = (  # head, column of the records, unit, decimals
     ("bits per weight", "bits_per_weight", 1, 3),
     ("outliers, %", "outlier_share", 0.01, 2),
+    ("run-time multiply-adds, +%", "runtime_overhead.share", 0.01, 1),
     ("quantize, s", "seconds.quantize", 1, 1),
+    ("transform, s", "seconds.transform", 1, 1),
+    ("per forward-backward", "transform.cost.mean", 1, 2),
     ("whole run, s", "seconds.total", 1, 1),
     ("peak memory, GiB", "peak_memory_bytes.cpu", 2**30, 2),
     ("peak GPU memory, GiB", "peak_memory_bytes.gpu", 2**30, 2),
 )
+ERRORS = ((LAYER_ERROR, "layer_error.mean"), (BLOCK_ERROR, "block_error.mean"))
 COST_CAPTION = (
     "Bits per weight: everything that is stored for the quantized linears, weighed, over their number of weights. "
+    "Run-time multiply-adds: those of matrices that folded into no weight, over those of the quantized linears. "
+    "Per forward-backward: seconds of a learned transform over those of one forward-backward of the block per batch and epoch. "
     "Seconds are those of the machine that ran it; calibration statistics that a sweep shares count only where they were computed."
 )
 
@@ -45,7 +51,7 @@ def build_tables(records: pd.DataFrame) -> list[Table]:
         tables += metric_tables(model, group)
         quantized = group[group["method.name"] != FLOAT].reset_index(drop=True)
         if len(quantized):
-            tables += layer_error_tables(model, quantized) + cost_tables(model, quantized)
+            tables += [table for kind in ERRORS for table in error_tables(model, quantized, *kind)] + cost_tables(model, quantized)
     return tables
 
 
@@ -82,19 +88,21 @@ def metric_tables(model: str, records: pd.DataFrame) -> list[Table]:
     return tables
 
 
-def layer_error_tables(model: str, records: pd.DataFrame) -> list[Table]:
-    """One table for every calibration: errors are weighted by the activations it gave, and comparable under the same ones."""
+def error_tables(model: str, records: pd.DataFrame, measure: Measure, column: str) -> list[Table]:
+    """One table for every calibration under which this was measured: errors are comparable on the same activations."""
+    if column != "layer_error.mean":
+        records = records[[finite(value) is not None for value in _column(records, column)]]
     calibrations = pd.Series([settings(record, "data") for record in records.to_dict("records")], dtype=object)
     tables = []
     for calibration, group in records.groupby(calibrations):
         protocol = f"calibrated on {calibration}"
-        errors = [number(value) for value in _column(group, "layer_error.mean")]
+        errors = [number(value) for value in _column(group, column)]
         missing = group["status"].ne("done").to_list()
         measurements = [
             None if error is None or (error != error and gone) else Measurement(error, None, protocol)
             for error, gone in zip(errors, missing, strict=True)
         ]
-        tables.append(grid(group, measurements, Grid(LAYER_ERROR, LAYER_ERROR.title, model, protocol, None)))
+        tables.append(grid(group, measurements, Grid(measure, measure.title, model, protocol, None)))
     return tables
 
 
