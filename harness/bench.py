@@ -1,5 +1,6 @@
 """`ptq-bench bench solvers`: error, true bits, seconds and memory of every solver on the same real layers.
 `ptq-bench bench scaling`: seconds of QuantEase's sweeps against the width of a layer, and what they mean for very large models.
+`ptq-bench bench transforms`: seconds and memory of the transforms on one random block of a known shape, and what they mean for the model.
 
 Times are those of this machine at this moment; compare numbers of one run with each other, not with those of another.
 """
@@ -16,13 +17,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from harness.benchmarks import scaling, solvers, textbook, whole_model
+from harness.benchmarks import scaling, solvers, textbook, transforms, whole_model
 from harness.benchmarks.layers import Layer, method_names, read_layers, real_layers, scheme_named, scheme_names
 from harness.benchmarks.measure import csv_text, machine, write
 from harness.errors import UserError
 from harness.reporting.bench_figures import scaling_figure, solvers_figure
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+TRANSFORMS = "smoothquant,awq,omniquant,affinequant"
 SCHEMES, WIDTHS = "w4,w3,w2,w3g16s3,w2g16s3", "512,1024,2048,4096,8192,16384"
 
 
@@ -55,6 +57,15 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--max-seconds", type=float, default=600, help="begin no width that would end later (default: %(default)s)")
     two.add_argument("--sweeps", type=int, help="fewer than the configured sweeps, for a quick look")
     two.add_argument("--matmul", help="precision of the products: float32 or tf32 (default: as configured)")
+    three = commands.add_parser("transforms", parents=[shared], help="transforms on one random block of a known shape")
+    three.set_defaults(run=bench_transforms)
+    three.add_argument("--transforms", default=TRANSFORMS, help="names of conf/method/transform, comma separated (default: %(default)s)")
+    three.add_argument("--shape", default="llama-7b", choices=list(transforms.SHAPES), help="of the block (default: %(default)s)")
+    three.add_argument("--scheme", default="w4a16g128", help="a name of conf/scheme; groups must fit the shape (default: %(default)s)")
+    three.add_argument("--samples", type=int, default=128, help="windows of calibration text (default: %(default)s)")
+    three.add_argument("--tokens", type=int, default=2048, help="of a window (default: %(default)s)")
+    three.add_argument("--batch-size", type=int, default=1, help="windows of one step (default: %(default)s)")
+    three.add_argument("--epochs", type=int, default=1, help="how many to run; the rest is extrapolated (default: %(default)s)")
     return top
 
 
@@ -160,6 +171,26 @@ def show_scaling(sizes: Sequence[scaling.Size], coefficients: tuple[float, float
             f"{entry.beyond:.1f}×",
         )
     console.print(model, scaling.caveat(sizes[-1]), sep="\n")
+
+
+def bench_transforms(arguments: argparse.Namespace) -> int:
+    work = transforms.Work(
+        transforms=chosen("--transforms", arguments.transforms, transforms.transform_names()),
+        shape=arguments.shape,
+        scheme_name=chosen("--scheme", arguments.scheme, scheme_names())[0],
+        samples=arguments.samples,
+        tokens=arguments.tokens,
+        batch_size=arguments.batch_size,
+        epochs=arguments.epochs,
+        device=arguments.device,
+    )
+    with Console(stderr=True).status("") as status:
+        results = list(transforms.measure(work, status.update))
+    rows = [asdict(result) | {"block_seconds": result.block_seconds, "model_hours": result.model_hours} for result in results]
+    write(arguments.out / "bench_transforms.csv", csv_text(rows))
+    view, notes = transforms.table(results, work, machine(arguments.device))
+    console.print(view, *notes, arguments.out / "bench_transforms.csv", sep="\n")
+    return 1 if any(result.reason.startswith("failed") for result in results) else 0
 
 
 def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:

@@ -61,6 +61,7 @@ class DataConfig:
     batch_size: int
     propagate: Propagate
     true_sequential: bool  # with propagate=quantized: later linears of a block see the earlier ones quantized
+    block_error: bool  # also measure each block's output against the float model's
     mirror: str | None  # directory that replaces the hub for data sets
 
     def __post_init__(self):

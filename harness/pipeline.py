@@ -1,7 +1,7 @@
-"""The only loop over blocks: gather statistics, round every linear, hand the activations on."""
+"""The only loop over blocks: rewrite the block, gather statistics, round every linear, hand the activations on."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,49 +9,85 @@ from torch import Tensor
 from harness.blocks import BlockSource
 from harness.config import DataConfig, Propagate
 from harness.linear import QuantizedLinear
-from harness.reports import Diverged, LayerReport, SolveError
-from harness.statistics import Batch, Groups, LayerStatistics, StatisticsCache, gather, gather_only
+from harness.reports import BlockReport, Diverged, LayerReport, SolveError
+from harness.statistics import Batch, Groups, LayerStatistics, StatisticsCache, gather, gather_only, home_of, outputs_of
+from harness.transforming import block_report, finish_, transform
 from harness.tuning import solve_and_tune
+from methods.core.activations import quantized_activations
 from methods.core.block import Block
 from methods.core.linalg import layer_error
 from methods.core.method import Method
-from methods.core.problem import LayerProblem
-from methods.core.scheme import Scheme
-from methods.core.weight import bits_per_weight
+from methods.core.problem import LayerProblem, Ranges
+from methods.core.scheme import ActRange, Scheme
+from methods.core.weight import QuantizedWeight, UniformWeight, bits_per_weight
+
+Note = Callable[[int, str], None]  # (index of the block at work, what a person wants to read)
 
 
 def quantize(
-    source: BlockSource, tokens: Callable[[], Tensor], method: Method, scheme: Scheme, data: DataConfig, cache: StatisticsCache
-) -> Iterator[LayerReport]:
+    source: BlockSource,
+    tokens: Callable[[], Tensor],
+    method: Method,
+    scheme: Scheme,
+    data: DataConfig,
+    cache: StatisticsCache,
+    note: Note = lambda index, text: None,
+) -> Iterator[LayerReport | BlockReport]:
     """Quantize the blocks of `source` one after another, in place.
 
     Args:
         tokens: gives the (samples, window) calibration token ids; not called when `cache` holds all that is needed.
         cache: where statistics of the float model are kept; unused with propagate=quantized.
 
+    Yields:
+        A report for each linear, and one for its block where that was rewritten or measured.
+
     Raises:
         Diverged: activations or a rounded weight are not finite.
-        SolveError: a solver raised.
+        SolveError: a solver, a transform or a tuning raised.
     """
     share = data.propagate is Propagate.float
-    tuning = method.tuning
-    known = share and cache.complete() and tuning is None  # a block is tuned on activations, which are not kept
-    batches = [] if known else [Batch(entry.hidden, entry.calls) for entry in source.capture(tokens(), data.batch_size)]
+    watches = method.transform is not None or data.block_error  # what the float model makes of each block is needed
+    static = scheme.quantizes_activations and scheme.act_range is ActRange.tensor
+    known = share and cache.complete() and not (watches or static or method.tuning)  # activations are not kept, and not needed
+    batches = [] if known else _start(source, tokens, data, carries_float=watches and not share)
     for index, block in enumerate(source):
         if known:
-            yield from solve(source, block, index, cache.load(index, block), method, scheme)
-        elif share:
-            statistics, outputs = gather(block, index, batches, block.groups)
+            yield from solve(source, block, index, cache.load(index, block), method, scheme, {})
+            finish_(block, index, scheme, [])
+            continue
+        statistics, targets, done = {}, None, None
+        if share and method.transform is None:
+            statistics, targets = gather(block, index, batches, block.groups)
             cache.save(index, block, statistics)
-            reports = solve(source, block, index, statistics, method, scheme)
-            yield from reports if tuning is None else solve_and_tune(source, block, index, tuning, batches, outputs, statistics, reports)
-            advance(batches, outputs, block)
+        elif watches:
+            targets = outputs_of(block, index, batches, of_float=True)
+        own = outputs_of(block, index, batches) if not share and method.tuning else targets  # what a tuning aims at
+        if method.transform is not None:
+            done = transform(block, index, batches, targets, method, scheme, note)
+        ranges = done.found.ranges if done else {}
+        if share:
+            statistics = statistics or gather(block, index, batches, block.groups)[0]
+            reports = solve(source, block, index, statistics, method, scheme, ranges)
         else:
-            statistics, targets = {}, [] if tuning is None else gather(block, index, batches, ())[1]
             rounds = [[group] for group in block.groups] if data.true_sequential else [block.groups]
-            reports = solve_in_rounds(source, block, index, batches, rounds, method, scheme, statistics)
-            yield from reports if tuning is None else solve_and_tune(source, block, index, tuning, batches, targets, statistics, reports)
-            advance(batches, gather(block, index, batches, ())[1], block)
+            reports = solve_in_rounds(source, block, index, batches, rounds, method, scheme, ranges, statistics)
+        if method.tuning is None:
+            yield from reports
+        else:
+            yield from solve_and_tune(source, block, index, method.tuning, scheme, batches, own, statistics, reports)
+        finish_(block, index, scheme, batches)
+        outputs = outputs_of(block, index, batches) if watches or not share else targets
+        if watches:
+            yield block_report(block, index, outputs, targets, done)
+        advance(batches, targets if share else outputs, targets, block)
+
+
+def _start(source: BlockSource, tokens: Callable[[], Tensor], data: DataConfig, carries_float: bool) -> list[Batch]:
+    """Everything that enters the first block, kept where it fits."""
+    entries = source.capture(tokens(), data.batch_size)
+    home = home_of([entry.hidden for entry in entries], copies=4 if carries_float else 2)
+    return [Batch(hidden, entry.calls, hidden if carries_float else None) for entry in entries for hidden in [entry.hidden.to(home)]]
 
 
 def solve_in_rounds(
@@ -62,26 +98,36 @@ def solve_in_rounds(
     rounds: Sequence[Groups],
     method: Method,
     scheme: Scheme,
+    ranges: Mapping[str, Ranges],
     kept: dict[str, LayerStatistics],
 ) -> Iterator[LayerReport]:
     """Round some groups after others, each on what the rounded ones before it feed it; where the method tunes, statistics go to `kept`."""
     for groups in rounds:
-        statistics = gather_only(block, index, batches, groups)
+        with quantized_activations(block, scheme):
+            statistics = gather_only(block, index, batches, groups)
         if method.tuning is not None:
             kept |= statistics
-        yield from solve(source, block, index, statistics, method, scheme)
+        yield from solve(source, block, index, statistics, method, scheme, ranges)
 
 
-def advance(batches: list[Batch], outputs: list[Tensor], block: Block) -> None:
-    """Let the next block see these outputs."""
+def advance(batches: list[Batch], outputs: list[Tensor], targets: list[Tensor] | None, block: Block) -> None:
+    """Let the next block see these outputs, and what the float model makes of them where that is carried along."""
     for number, (batch, output) in enumerate(zip(batches, outputs, strict=True)):
         if not torch.isfinite(output.sum(dtype=torch.float64)):
             raise Diverged(f"{block.name}: output of calibration batch {number} is not finite; try model.dtype=float32 or bfloat16")
         batch.hidden = output
+        if batch.of_float is not None:
+            batch.of_float = targets[number]
 
 
 def solve(
-    source: BlockSource, block: Block, index: int, statistics: dict[str, LayerStatistics], method: Method, scheme: Scheme
+    source: BlockSource,
+    block: Block,
+    index: int,
+    statistics: dict[str, LayerStatistics],
+    method: Method,
+    scheme: Scheme,
+    ranges: Mapping[str, Ranges],
 ) -> Iterator[LayerReport]:
     """Round the linears that `statistics` covers, and put the rounded ones into the block."""
     for path, entry in statistics.items():
@@ -90,7 +136,7 @@ def solve(
         name = f"{block.name}.{path}"
         start = time.perf_counter()
         try:
-            solution = method.solver.solve(LayerProblem(weight, entry.hessian, scheme))
+            solution = method.solver.solve(LayerProblem(weight, entry.hessian, scheme, ranges.get(path)))
             rounded = solution.weight.dequantize()
         except torch.cuda.OutOfMemoryError:
             raise
@@ -114,5 +160,11 @@ def solve(
             outliers=float(solution.stats.get("outliers", 0.0)),
             seconds=seconds,
             damping=solution.stats.get("damping"),
-            fallback="; ".join(solution.fallbacks) or None,
+            fallback="; ".join([*solution.fallbacks, *_unused(ranges.get(path), solution.weight)]) or None,
         )
+
+
+def _unused(ranges: Ranges | None, weight: QuantizedWeight) -> list[str]:
+    """What became of end points that a transform learned for a weight without a grid."""
+    has_grid = isinstance(getattr(weight, "base", weight), UniformWeight)
+    return [] if ranges is None or has_grid else ["the transform's end points are of no use to codebooks"]

@@ -1,6 +1,6 @@
 """The store: one directory per run, whose `record.json` is the truth and appears last.
 
-    results/runs/<run_key>/config.yaml  layers.parquet  items.json  log.txt  record.json  [checkpoint/]
+    results/runs/<run_key>/config.yaml  layers.parquet  [blocks.parquet]  items.json  log.txt  record.json  [checkpoint/]
 
 Every file appears by write-temp, fsync, rename. A directory without a record is an unfinished run.
 """
@@ -69,19 +69,20 @@ class Store:
             raise UserError(f"{directory}: {error.strerror}; choose another place with paths.results=DIR") from error
         return directory
 
-    def commit(self, run_key: str, record: dict, items: dict[str, list[float]], layers: list[dict], config_yaml: str) -> None:
+    def commit(self, run_key: str, record: dict, items: dict[str, list[float]], tables: dict[str, list[dict]], config_yaml: str) -> None:
         """Write everything a run leaves; the record last, so that its presence vouches for the rest.
 
         Args:
             items: what each metric is the mean of, for paired comparisons of two runs.
-            layers: one row per linear.
+            tables: by name, e.g. `layers` with one row per linear; empty ones leave no file.
         """
         directory = self.open(run_key)
         write_atomic(directory / "config.yaml", config_yaml)
         if items:
             write_atomic(directory / "items.json", json.dumps(jsonable(items)) + "\n")
-        if layers:
-            write_atomic(directory / "layers.parquet", pd.DataFrame(layers).to_parquet(index=False))
+        for name, rows in tables.items():
+            if rows:
+                write_atomic(directory / f"{name}.parquet", pd.DataFrame(rows).to_parquet(index=False))
         write_atomic(directory / "record.json", json.dumps(jsonable(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 

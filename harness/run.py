@@ -19,9 +19,11 @@ from harness.errors import UserError
 from harness.evaluation import evaluate
 from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.models import LoadedModel, load_model
-from harness.pipeline import Diverged, LayerReport, SolveError, quantize
+from harness.pipeline import quantize
+from harness.preflight import skip_reason
 from harness.progress import Stages, console, label, outcome, stages
 from harness.records import Store, describe
+from harness.reports import BlockReport, Diverged, SolveError, Walked, summary
 from harness.statistics import StatisticsCache
 from harness.tracking import Tracker, make_tracker
 
@@ -36,7 +38,7 @@ def run(config: RunConfig) -> dict:
     store, key = Store(config.paths.results), run_key(config)
     if store.finished(key, config.save):
         return store.record(key)
-    reason = config.method.solver and config.method.solver.skip_reason(config.scheme)
+    reason = skip_reason(config)
     baseline = run(baseline_of(config)) if config.method.solver and not reason else None
     description = describe(config, key)
     directory, tracker = store.open(key), make_tracker(config.tracker.name)
@@ -44,15 +46,16 @@ def run(config: RunConfig) -> dict:
         log.info("%s, run key %s", label(config), key)
         reset_peak_memory()
         tracker.start(config, description, directory)
-        layers: list[LayerReport] = []
+        walked = Walked()
         if reason:
             ending = {"status": "skipped", "reason": reason}
         else:
-            ending = _guarded(lambda: _straight_line(config, baseline, store, layers, tracker, progress))
+            ending = _guarded(lambda: _straight_line(config, baseline, store, walked, tracker, progress))
         record = description | ending
         items = record.pop("items", {})
         tracker.finish(record)
-        store.commit(key, record, items, [asdict(layer) for layer in layers], yaml.safe_dump(plain(semantic(config))))
+        tables = {"layers": [asdict(layer) for layer in walked.layers], "blocks": [block.row() for block in walked.blocks]}
+        store.commit(key, record, items, tables, yaml.safe_dump(plain(semantic(config))))
         log.info("status %s", record["status"])
     console.print(outcome(config, record))
     return record
@@ -71,9 +74,7 @@ def _guarded(line: Callable[[], dict]) -> dict:
         return _ended("failed", reason, error)
 
 
-def _straight_line(
-    config: RunConfig, baseline: dict | None, store: Store, layers: list[LayerReport], tracker: Tracker, progress: Stages
-) -> dict:
+def _straight_line(config: RunConfig, baseline: dict | None, store: Store, walked: Walked, tracker: Tracker, progress: Stages) -> dict:
     clock = Clock()
     quantizes = config.method.solver is not None
     if baseline and baseline["status"] != "done":
@@ -82,7 +83,7 @@ def _straight_line(
         loaded = load_model(config.model, device_name(config.device))
     if quantizes:
         with clock.time("walk"):
-            _quantize(config, loaded, layers, tracker, progress)
+            _quantize(config, loaded, walked, tracker, progress)
         if config.save:
             with clock.time("save"):
                 save(loaded.model, loaded.tokenizer, store.directory(run_key(config)) / "checkpoint", {"run_key": run_key(config)})
@@ -97,16 +98,12 @@ def _straight_line(
         "metrics": {name: asdict(metric) for name, metric in result.metrics.items()},
         "items": result.items,
         "baseline": baseline and {"run_key": baseline["run_key"], "metrics": baseline["metrics"]},
-        "bits_per_weight": per_weight(layers, "bits") if layers else None,
-        "outlier_share": per_weight(layers, "outliers") if layers else 0.0,
-        "layer_error": (layers and {"mean": sum(x.error for x in layers) / len(layers), "max": max(x.error for x in layers)}) or None,
-        "seconds": seconds_of(clock, layers),
+        "seconds": seconds_of(clock, walked),
         "peak_memory_bytes": peak_memory(),
-        "fallbacks": [f"{layer.layer}: {layer.fallback}" for layer in layers if layer.fallback],
-    }
+    } | summary(walked)
 
 
-def _quantize(config: RunConfig, loaded: LoadedModel, layers: list[LayerReport], tracker: Tracker, progress: Stages) -> None:
+def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: Tracker, progress: Stages) -> None:
     data, source = config.data, ModelBlocks(loaded.model, loaded.family)
     cache = StatisticsCache(
         assets.cache_dir() / "statistics", statistics_key(config), len(source), source.statistics_bytes(), config.paths.cache_gib
@@ -118,13 +115,23 @@ def _quantize(config: RunConfig, loaded: LoadedModel, layers: list[LayerReport],
 
     log.info("calibration statistics: %s", "reused from disk" if cache.complete() else "computed")
     progress.update("quantize", 0, len(source))
-    for report in quantize(source, tokens, config.method, config.scheme, data, cache):
-        layers.append(report)
-        tracker.layer(len(layers), report)
+
+    def note(index: int, text: str) -> None:
+        progress.update("quantize", index, len(source), text)
+
+    for report in quantize(source, tokens, config.method, config.scheme, data, cache, note):
+        if isinstance(report, BlockReport):
+            walked.blocks.append(report)
+            tracker.block(len(walked.layers), report)
+            told = " ".join(f"{name} {value:.4g}" for name, value in report.stats.items())
+            log.info("%s output error %.6g seconds %.3f %s %s", report.name, report.error, report.seconds, told, report.fallback or "")
+            continue
+        walked.layers.append(report)
+        tracker.layer(len(walked.layers), report)
         outliers = f"outliers {report.outliers:.5f} " if report.outliers else ""
         facts = report.layer, report.error, report.bits, outliers, report.seconds, report.fallback or ""
         log.info("%s error %.6g bits %.4f %sseconds %.3f %s", *facts)
-        progress.update("quantize", report.block, len(source), f"{report.linear} error {report.error:.3g}")
+        note(report.block, f"{report.linear} error {report.error:.3g}")
 
 
 def device_name(device: Device) -> str:
@@ -134,18 +141,15 @@ def device_name(device: Device) -> str:
     return device.name
 
 
-def per_weight(layers: list[LayerReport], field: str) -> float:
-    """Mean of a field over all weights of all linears."""
-    sizes = [layer.out_features * layer.in_features for layer in layers]
-    return sum(getattr(layer, field) * size for layer, size in zip(layers, sizes, strict=True)) / sum(sizes)
-
-
-def seconds_of(clock: "Clock", layers: list[LayerReport]) -> dict[str, float]:
-    """Seconds by stage; the walk over the blocks is `quantize` (in the solver) and `calibrate` (forward passes, Hessians, scoring)."""
+def seconds_of(clock: "Clock", walked: Walked) -> dict[str, float]:
+    """Seconds by stage; the walk is `transform`, `quantize` (in the solver) and `calibrate` (forward passes, Hessians, scoring)."""
     seconds = clock.seconds()
     walk = seconds.pop("walk", None)
-    solving = sum(layer.seconds for layer in layers)
-    return seconds if walk is None else seconds | {"calibrate": round(walk - solving, 3), "quantize": round(solving, 3)}
+    if walk is None:
+        return seconds
+    solving, rewriting = (sum(report.seconds for report in reports) for reports in (walked.layers, walked.blocks))
+    parts = {"calibrate": walk - solving - rewriting, "quantize": solving} | ({"transform": rewriting} if rewriting else {})
+    return seconds | {name: round(value, 3) for name, value in parts.items()}
 
 
 class Clock:

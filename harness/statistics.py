@@ -45,22 +45,40 @@ class Batch:
 
     hidden: Tensor  # (samples, tokens, width)
     calls: Sequence[Call]  # one per block
+    of_float: Tensor | None = None  # those of the float model, where they differ and are needed
 
 
-def gather(block: Block, index: int, batches: list[Batch], groups: Groups) -> tuple[dict[str, LayerStatistics], list[Tensor]]:
+def home_of(hidden: Sequence[Tensor], copies: int) -> torch.device:
+    """Where hidden states are kept: with their device while so many copies of all leave half of its free memory, else on the host."""
+    device = hidden[0].device
+    if device.type != "cuda":
+        return device
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if 2 * copies * sum(entry.nbytes for entry in hidden) <= free else torch.device("cpu")
+
+
+def gather(block: Block, index: int, batches: Sequence[Batch], groups: Groups) -> tuple[dict[str, LayerStatistics], list[Tensor]]:
     """Run the block on every batch; return the statistics of the linears in `groups`, and the block's outputs."""
     means: dict[str, HessianMean] = {}
-    with _watching(block, groups, means), torch.no_grad():
-        outputs = [block.run(batch.hidden, batch.calls[index]) for batch in batches]
+    with _watching(block, groups, means):
+        outputs = outputs_of(block, index, batches)
     return _statistics(block, groups, means), outputs
 
 
-def gather_only(block: Block, index: int, batches: list[Batch], groups: Groups) -> dict[str, LayerStatistics]:
+@torch.no_grad()
+def outputs_of(block: Block, index: int, batches: Sequence[Batch], of_float: bool = False) -> list[Tensor]:
+    """What the block makes of every batch (with `of_float`, of the float model's hidden states), kept where the batches are."""
+    device = next(block.module.parameters()).device
+    entries = [batch.of_float if of_float and batch.of_float is not None else batch.hidden for batch in batches]
+    return [block.run(entry.to(device), batch.calls[index]).to(entry.device) for entry, batch in zip(entries, batches, strict=True)]
+
+
+def gather_only(block: Block, index: int, batches: Sequence[Batch], groups: Groups) -> dict[str, LayerStatistics]:
     """The same statistics, leaving the block as soon as a batch has passed every one of `groups`."""
     means: dict[str, HessianMean] = {}
     for batch in batches:
-        with _watching(block, groups, means, leave=True), torch.no_grad(), suppress(_Seen):
-            block.run(batch.hidden, batch.calls[index])
+        with _watching(block, groups, means, leave=True), suppress(_Seen):
+            outputs_of(block, index, [batch])
     return _statistics(block, groups, means)
 
 

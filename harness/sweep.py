@@ -17,7 +17,7 @@ from rich.table import Table
 from harness.config import RunConfig, to_run_config
 from harness.errors import UserError
 from harness.keys import run_key
-from harness.preflight import check
+from harness.preflight import check, skip_reason
 from harness.progress import console, label
 from harness.records import FAILED, FINISHED, Store
 
@@ -48,8 +48,8 @@ class Point:
 
     def state(self) -> str:
         """The status, with the reason where there is one to give before anything runs."""
-        solver, status = self.config and self.config.method.solver, self.status()
-        refusal = solver.skip_reason(self.config.scheme) if solver and status in ("missing", "skipped") else None
+        status = self.status()
+        refusal = skip_reason(self.config) if status in ("missing", "skipped") else None
         if refusal:
             return f"{'to be skipped' if status == 'missing' else status}: {refusal}"
         return self.error or status

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.config import RunConfig
-from harness.pipeline import LayerReport
+from harness.naming import method_name
+from harness.reports import BlockReport, LayerReport
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +16,7 @@ class Tracker(Protocol):
 
     def start(self, config: RunConfig, description: dict, directory: Path) -> None: ...
     def layer(self, step: int, report: LayerReport) -> None: ...
+    def block(self, step: int, report: BlockReport) -> None: ...
     def finish(self, record: dict) -> None: ...
 
 
@@ -23,6 +25,7 @@ class NullTracker:
 
     def start(self, config: RunConfig, description: dict, directory: Path) -> None: ...
     def layer(self, step: int, report: LayerReport) -> None: ...
+    def block(self, step: int, report: BlockReport) -> None: ...
     def finish(self, record: dict) -> None: ...
 
 
@@ -37,11 +40,13 @@ class WandbTracker:
 
         tracker, run_key = config.tracker, description["run_key"]
         scheme = description["scheme"] or {}
-        bits = f"w{scheme['bits']}" if scheme else "float"
-        tags = [config.method.name, bits, config.model.name, *(tracker.tags or [])]
+        parts = [f"{letter}{scheme[name]}" for letter, name in (("w", "bits"), ("a", "act_bits"), ("kv", "kv_bits")) if scheme.get(name)]
+        bits = " ".join(parts) or "float"
+        method = method_name(config.method_config)
+        tags = [method, bits, config.model.name, *(tracker.tags or [])]
         self._run = wandb.init(
             id=run_key,
-            name=f"{config.model.name} · {config.method.name} · {bits} · s{config.seed}",
+            name=f"{config.model.name} · {method} · {bits} · s{config.seed}",
             project=tracker.project,
             entity=tracker.entity,
             group=tracker.group,
@@ -55,15 +60,22 @@ class WandbTracker:
         )
         self._run.define_metric("layer/index")
         self._run.define_metric("layer/*", step_metric="layer/index")
+        self._run.define_metric("block/index")
+        self._run.define_metric("block/*", step_metric="block/index")
 
     def layer(self, step: int, report: LayerReport) -> None:
         values = {"index": step, "error": report.error, "bits": report.bits, "seconds": report.seconds}
         values |= {"outliers": report.outliers} if report.outliers else {}
         self._run.log({f"layer/{name}": value for name, value in values.items()}, step=step)
 
+    def block(self, step: int, report: BlockReport) -> None:
+        values = {"index": report.block, "error": report.error, "seconds": report.seconds} | dict(report.stats)
+        self._run.log({f"block/{name}": value for name, value in values.items()}, step=step)
+
     def finish(self, record: dict) -> None:
         self._run.summary.update({name: metric["value"] for name, metric in record.get("metrics", {}).items()})
-        names = ("status", "reason", "bits_per_weight", "outlier_share", "layer_error", "seconds", "peak_memory_bytes", "fallbacks")
+        sizes = ("bits_per_weight", "outlier_share", "runtime_overhead", "peak_memory_bytes")
+        names = ("status", "reason", "layer_error", "block_error", "seconds", "fallbacks", *sizes)
         self._run.summary.update({name: record[name] for name in names if record.get(name) is not None})
         self._run.finish(exit_code=0 if record["status"] == "done" else 1)
 
@@ -79,6 +91,9 @@ class Guarded:
 
     def layer(self, step: int, report: LayerReport) -> None:
         self._call("layer", step, report)
+
+    def block(self, step: int, report: BlockReport) -> None:
+        self._call("block", step, report)
 
     def finish(self, record: dict) -> None:
         self._call("finish", record)

@@ -11,8 +11,10 @@ from harness.blocks import BlockSource
 from harness.linear import QuantizedLinear
 from harness.reports import Diverged, LayerReport, SolveError
 from harness.statistics import Batch, LayerStatistics
+from methods.core.activations import quantized_activations
 from methods.core.block import Block
 from methods.core.linalg import layer_error
+from methods.core.scheme import Scheme
 from methods.core.tuning import BlockTuning, Sample, Tuned
 from methods.core.weight import bits_per_weight, restore
 
@@ -22,6 +24,7 @@ def solve_and_tune(
     block: Block,
     index: int,
     tuning: BlockTuning,
+    scheme: Scheme,
     batches: Sequence[Batch],
     targets: Sequence[Tensor],
     statistics: dict[str, LayerStatistics],
@@ -44,7 +47,8 @@ def solve_and_tune(
     start = time.perf_counter()
     try:
         on_device = {path: {name: part.to(floats[path].device) for name, part in linear.packed.items()} for path, linear in linears.items()}
-        tuned = tuning.tune(block, samples, {path: restore(on_device[path], linear.layout) for path, linear in linears.items()})
+        with quantized_activations(block, scheme):
+            tuned = tuning.tune(block, samples, {path: restore(on_device[path], linear.layout) for path, linear in linears.items()})
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:

@@ -10,13 +10,12 @@ The codes stay, so the bits stay. The answer is judged as it will be stored, on 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from methods.core.block import Block
+from methods.core.functional import float32, run_with
 from methods.core.tuning import Sample, TunableWeight, Tuned
 from methods.core.weight import QuantizedWeight
 
@@ -105,16 +104,16 @@ class BlockState:
     def start(self) -> dict[str, Tensor]:
         """What is trained, at its present values, float32: `path:name` of a centroid tensor, or the name of a parameter."""
         tunable = {path: weight for path, weight in self.weights.items() if isinstance(weight, TunableWeight)}
-        numbers = {f"{path}:{name}": _float32(value) for path, weight in tunable.items() for name, value in weight.trainable().items()}
-        return numbers | {name: _float32(self.parameters[name]) for name in self.norms}
+        numbers = {f"{path}:{name}": float32(value) for path, weight in tunable.items() for name, value in weight.trainable().items()}
+        return numbers | {name: float32(self.parameters[name]) for name in self.norms}
 
     def values(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All parameters and buffers of the block for these trained values."""
         decoded = {}
         for path, weight in self.weights.items():
             own = {name.rpartition(":")[2]: value for name, value in trained.items() if name.rpartition(":")[0] == path}
-            decoded[f"{path}.weight"] = weight.decode(own) if own else _float32(weight.dequantize())
-        return _float32(dict(self.parameters)) | decoded | {name: trained[name] for name in self.norms}
+            decoded[f"{path}.weight"] = weight.decode(own) if own else float32(weight.dequantize())
+        return float32(dict(self.parameters)) | decoded | {name: trained[name] for name in self.norms}
 
     def stored(self, trained: Mapping[str, Tensor]) -> "BlockState":
         """The state whose weights and norms hold these values, rounded to what is stored."""
@@ -128,10 +127,8 @@ class BlockState:
 
 def squared_error(block: Block, sample: Sample, values: Mapping[str, Tensor]) -> Tensor:
     """(batch, tokens, width) float32, of the block with these parameters and buffers in place of its own."""
-    arguments = (_float32(sample.hidden), *_float32(tuple(sample.call.args)))
-    output = functional_call(block.module, dict(values), arguments, _float32(dict(sample.call.kwargs)))
-    output = output if isinstance(output, Tensor) else output[0]
-    return (output - _float32(sample.target)).square()
+    output = run_with(block, sample.hidden, sample.call, values)
+    return (output - float32(sample.target.to(output.device, non_blocking=True))).square()
 
 
 @torch.no_grad()
@@ -146,12 +143,3 @@ def shuffled(count: int, seed: int) -> Iterator[int]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from torch.randperm(count, generator=generator).tolist()
-
-
-def _float32(value: Any) -> Any:
-    """The same, with every half-precision or double tensor in it as float32: training in the model's dtype would lose small steps."""
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, tuple | list):
-        return type(value)(_float32(item) for item in value)
-    return {key: _float32(item) for key, item in value.items()} if isinstance(value, dict) else value

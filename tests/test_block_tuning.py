@@ -1,19 +1,16 @@
 """Tuning inside the walk over the blocks: what is reported, stored and handed on is the tuned block."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-import conf
 from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.config import DataConfig, Propagate
 from harness.families import family_of
 from harness.linear import QuantizedLinear
-from harness.methods import build_method
+from harness.methods import build_method, method_config, method_names
 from harness.pipeline import quantize
 from harness.statistics import StatisticsCache
 from methods.core.method import Method
@@ -21,15 +18,13 @@ from tests.problems import scheme
 from tests.test_tuning import SOLVER, TUNING
 from tests.tiny_models import tokens
 
-CONF = Path(conf.__file__).parent
-
 
 def walk(tmp_path, tuning, propagate="float", true_sequential=True, cache_gib=0.0):
     model, _ = tiny.tiny_model("llama")
     source = ModelBlocks(model, family_of(model.config))
-    data = DataConfig("synthetic", 16, 64, 2, Propagate[propagate], true_sequential, None)
+    data = DataConfig("synthetic", 16, 64, 2, Propagate[propagate], true_sequential, False, None)
     cache = StatisticsCache(tmp_path, "key", len(source), source.statistics_bytes(), cache_gib)
-    reports = list(quantize(source, lambda: tokens(16, 64), Method("m", SOLVER, tuning), scheme(bits=2), data, cache))
+    reports = list(quantize(source, lambda: tokens(16, 64), Method("m", SOLVER, tuning=tuning), scheme(bits=2), data, cache))
     return model, source, reports
 
 
@@ -63,10 +58,10 @@ def test_reports_are_of_the_weights_in_the_model(tmp_path):
         assert new.error != old.error and new.bits == old.bits and new.fallback is None
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("method/*_tuned.yaml")), ids=lambda path: path.stem)
-def test_what_is_stored_is_what_the_model_computes_with(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [name for name in method_names() if method_config(name).get("tuning")])
+def test_what_is_stored_is_what_the_model_computes_with(name, tmp_path, monkeypatch):
     """Of every tuned method: what training moved has been rounded as it is stored."""
-    method = build_method(yaml.safe_load(path.read_text()))
+    method = build_method(method_config(name))
     monkeypatch.setitem(globals(), "SOLVER", method.solver)
     model, _, reports = walk(tmp_path, replace(method.tuning, steps=4))
     for report in reports:
@@ -93,5 +88,5 @@ def test_a_yaml_may_name_a_tuning_or_not():
     assert build_method({"name": "a", "solver": solver, "tuning": tuning}).tuning.steps == 1
     assert build_method({"name": "a", "solver": solver, "tuning": None}).tuning is None
     assert build_method({"name": "a", "solver": solver}).tuning is None
-    with pytest.raises(Exception, match="nothing to tune"):
+    with pytest.raises(Exception, match="nothing to do"):
         build_method({"name": "a", "solver": None, "tuning": tuning})

@@ -2,9 +2,11 @@
 
 import torch
 
-from methods.kernels import nearest, nearest_triton, packing_triton, vector_feedback_triton
+from methods.kernels import fake_quant_triton, nearest, nearest_triton, packing_triton, token_rounding_triton, vector_feedback_triton
 from methods.kernels.feedback_triton import round_block
 from methods.kernels.packing import pack_reference
+from tests.test_activations import CHECKS, check_kernel
+from tests.test_fake_quant import KERNEL_SHAPES, check_kernels
 from tests.test_kernels import SHAPES, both
 from tests.test_packing import COUNTS, WIDTHS, some_codes
 from tests.test_vector_kernels import PASSES, SEARCHES, check_pass, search_operands
@@ -55,7 +57,20 @@ def check_vector_feedback():
                 check_pass(vector_feedback_triton.round_vectors, shape, dtype, held, 3)
 
 
+def check_fake_quant():
+    for shape in KERNEL_SHAPES:
+        for dtype in (torch.float32, torch.float64):
+            check_kernels(fake_quant_triton, shape, dtype)
+
+
+def check_token_rounding():
+    for check in CHECKS:
+        check_kernel(token_rounding_triton, "cpu", *check)
+
+
 check_feedback()
 check_packing()
 check_nearest()
 check_vector_feedback()
+check_fake_quant()
+check_token_rounding()

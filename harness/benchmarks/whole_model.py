@@ -29,7 +29,7 @@ def whole_model() -> Iterator[str]:
         fresh = load_model(MODEL, "cpu")
         source = ModelBlocks(fresh.model, fresh.family)
         cache = StatisticsCache(assets.cache_dir() / "statistics", "bench", len(source), source.statistics_bytes(), 10)
-        data = DataConfig("wiki", 32, 512, 8, Propagate.float, True, None)
+        data = DataConfig("wiki", 32, 512, 8, Propagate.float, True, False, None)
         scheme = replace(scheme_named("w3"), range=RangeRule.search)
         reports = list(quantize(source, lambda: tokens[:32], method_named(name), scheme, data, cache))
         seconds = sum(report.seconds for report in reports)

@@ -1,8 +1,12 @@
-"""A method is a solver of linears, with a tuning of the block afterwards (or none)."""
+"""A method is a solver of linears, with a transform of the block before it and a tuning of the block after it (or none)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from methods.core.problem import LayerSolver
+from methods.core.scheme import Scheme
+from methods.core.seams import Seam
+from methods.core.transform import BlockTransform
 from methods.core.tuning import BlockTuning
 
 
@@ -12,4 +16,11 @@ class Method:
 
     name: str
     solver: LayerSolver | None
+    transform: BlockTransform | None = None
     tuning: BlockTuning | None = None  # once all linears of a block are rounded
+
+    def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
+        """Why this scheme, or a model whose blocks have these seams, makes no sense for this method, or None."""
+        if self.solver is None:
+            return None
+        return self.solver.skip_reason(scheme) or (self.transform and self.transform.skip_reason(scheme, seams))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from methods.core.grid import Grid, float_grid
 from methods.core.levels import at_least, fit_levels, storable
-from methods.core.problem import LayerProblem
+from methods.core.problem import LayerProblem, Ranges
 from methods.core.scheme import RangeRule, Scheme, ZeroPoint
 from methods.kernels.range_search import best_shrink
 from methods.kernels.threads import over_rows
@@ -40,15 +40,25 @@ def fit_grid(weight: Tensor, scheme: Scheme, importance: Tensor | None = None) -
         weight: (out, in); `in` must be a multiple of the group size.
         importance: (in,) non-negative weight of each column's error in the search.
     """
-    out_features, in_features = weight.shape
-    grouped = weight.reshape(out_features, -1, scheme.group_size or in_features)
-    low, high = extremes(grouped, scheme)
-    if scheme.range is not RangeRule.minmax:
-        low, high = _search(grouped, low, high, scheme, importance)
-    grid = make_grid(low, high, scheme, in_features)
+    ranges = fit_ranges(weight, scheme, importance)
+    grid = make_grid(ranges.low, ranges.high, scheme, weight.shape[1])
     if scheme.scale_bits is not None and scheme.range is not RangeRule.minmax:
-        return _best_codes(grouped, grid, importance)
+        return _best_codes(grouped(weight, scheme), grid, importance)
     return grid
+
+
+def fit_ranges(weight: Tensor, scheme: Scheme, importance: Tensor | None = None) -> Ranges:
+    """The end points of a matrix's grids by the scheme's rule; arguments as of `fit_grid`."""
+    groups = grouped(weight, scheme)
+    low, high = extremes(groups, scheme)
+    if scheme.range is not RangeRule.minmax:
+        low, high = _search(groups, low, high, scheme, importance)
+    return Ranges(low, high)
+
+
+def grouped(weight: Tensor, scheme: Scheme) -> Tensor:
+    """(out, in) as (out, groups, columns of a group)."""
+    return weight.reshape(len(weight), -1, scheme.group_size or weight.shape[1])
 
 
 def make_grid(low: Tensor, high: Tensor, scheme: Scheme, in_features: int) -> Grid:
@@ -87,7 +97,7 @@ def _two_level_grid(low: Tensor, high: Tensor, scheme: Scheme, group_index: Tens
     return replace(grid, zero=levels.decode(), zero_levels=levels)
 
 
-def _best_codes(grouped: Tensor, grid: Grid, importance: Tensor | None) -> Grid:
+def _best_codes(groups: Tensor, grid: Grid, importance: Tensor | None) -> Grid:
     """The grid with each group's codes of scale and zero replaced by the pair, of all near ones, with the least rounding error."""
     scale_codes, scales = grid.scale_levels.nearby()
     if grid.zero_levels is not None:
@@ -98,12 +108,12 @@ def _best_codes(grouped: Tensor, grid: Grid, importance: Tensor | None) -> Grid:
         zeros = (grid.zero[..., None] + torch.arange(-2, 3, dtype=grid.zero.dtype, device=grid.zero.device)).clamp(0, grid.max_code)
     pairs = (*grid.scale.shape, scales.shape[-1], zeros.shape[-1])
     every_scale, every_zero = scales[..., :, None].expand(pairs).flatten(2), zeros[..., None, :].expand(pairs).flatten(2)
-    columns = None if importance is None else importance.reshape(grouped.shape[1:]).to(grouped.dtype)
+    columns = None if importance is None else importance.reshape(groups.shape[1:]).to(groups.dtype)
 
     def search(rows: slice) -> Tensor:
-        return best_shrink(grouped[rows], every_scale[rows], every_zero[rows], columns, grid.max_code)
+        return best_shrink(groups[rows], every_scale[rows], every_zero[rows], columns, grid.max_code)
 
-    best = torch.cat(over_rows(search, len(grouped), grouped.device))[..., None]
+    best = torch.cat(over_rows(search, len(groups), groups.device))[..., None]
     of_scale, of_zero = best // pairs[-1], best % pairs[-1]
     grid = replace(grid, scale_levels=replace(grid.scale_levels, codes=scale_codes.gather(-1, of_scale).squeeze(-1)))
     if grid.zero_levels is not None:
@@ -112,9 +122,9 @@ def _best_codes(grouped: Tensor, grid: Grid, importance: Tensor | None) -> Grid:
     return replace(grid, scale=grid.scale_levels.decode(), zero=zero)
 
 
-def extremes(grouped: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def extremes(groups: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Smallest and largest weight of each group (out, groups, size) -> (out, groups), widened to what the grid must hold."""
-    return widened(*torch.aminmax(grouped, dim=2), scheme)
+    return widened(*torch.aminmax(groups, dim=2), scheme)
 
 
 def widened(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
@@ -132,17 +142,17 @@ def holds_zero(scheme: Scheme) -> bool:
     return scheme.zero_point is ZeroPoint.integer or scheme.scale_bits is not None
 
 
-def _search(grouped: Tensor, low: Tensor, high: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Tensor]:
+def _search(groups: Tensor, low: Tensor, high: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Tensor]:
     centre = torch.zeros_like(low) if holds_zero(scheme) else (low + high) / 2
     factors = 1 - SHRINK_STEP * torch.arange(SHRINK_COUNT, dtype=low.dtype, device=low.device)
-    columns = None if importance is None else importance.reshape(grouped.shape[1:]).to(grouped.dtype)
+    columns = None if importance is None else importance.reshape(groups.shape[1:]).to(groups.dtype)
 
     def best_factor(rows: slice) -> Tensor:
         lows, highs = (_shrink(end[rows, :, None], centre[rows, :, None], factors) for end in (low, high))  # (rows, groups, candidates)
         scales, zeros, _ = grid_parameters(lows, highs, scheme)
-        return factors[best_shrink(grouped[rows], scales, zeros, columns, scheme.max_code)]
+        return factors[best_shrink(groups[rows], scales, zeros, columns, scheme.max_code)]
 
-    best = torch.cat(over_rows(best_factor, len(grouped), grouped.device))  # (out, groups)
+    best = torch.cat(over_rows(best_factor, len(groups), groups.device))  # (out, groups)
     return _shrink(low, centre, best), _shrink(high, centre, best)
 
 

@@ -34,6 +34,7 @@ class Sample:
     hidden: Tensor  # (batch, tokens, width)
     call: Call
     target: Tensor  # (batch, tokens, width)
+    own_target: Tensor | None = None  # what the float block makes of `hidden`, where that is not the target
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""Running a block with other parameters than its own, in float32: half precision would lose the small steps of training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.func import functional_call
+
+from methods.core.block import Block, Call
+
+
+def run_with(block: Block, hidden: Tensor, call: Call, values: Mapping[str, Tensor]) -> Tensor:
+    """The output hidden states (batch, tokens, width), float32, of the block with `values` in place of its parameters and buffers.
+
+    Args:
+        values: by name in the block; what is absent stays the block's own.
+    """
+    device = next(iter(values.values())).device  # hidden states may be kept on the host
+    arguments = (float32(hidden.to(device, non_blocking=True)), *float32(tuple(call.args)))
+    output = functional_call(block.module, dict(values), arguments, float32(dict(call.kwargs)))
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def float32(value: Any) -> Any:
+    """The same, with every half-precision or double tensor in it as float32."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, tuple | list):
+        return type(value)(float32(item) for item in value)
+    return {key: float32(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,78 @@
+"""What flows into the linears of a block, channel by channel, over calibration samples."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from methods.core.block import Block
+from methods.core.tuning import Sample
+
+
+@torch.no_grad()
+def channel_sizes(block: Block, samples: Sequence[Sample], paths: Sequence[str]) -> dict[str, Tensor]:
+    """Mean |x| of every channel (in,) float32 of the inputs of these linears."""
+    totals: dict[str, Tensor] = {}
+    tokens = sum(sample.hidden.shape[:-1].numel() for sample in samples)
+
+    def add(path: str, inputs: Tensor) -> None:
+        found = inputs.abs().sum(0, dtype=torch.float64)
+        totals[path] = totals[path] + found if path in totals else found
+
+    _run(block, samples, paths, add)
+    return {path: (total / tokens).float() for path, total in totals.items()}
+
+
+@torch.no_grad()
+def channel_extremes(block: Block, samples: Sequence[Sample], paths: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    """(smallest, largest) of every channel (in,) float32 of the inputs of these linears."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(path: str, inputs: Tensor) -> None:
+        low, high = (end.float() for end in torch.aminmax(inputs, dim=0))
+        known = found.get(path, (low, high))
+        found[path] = torch.minimum(known[0], low), torch.maximum(known[1], high)
+
+    _run(block, samples, paths, add)
+    return found
+
+
+@torch.no_grad()
+def group_moments(block: Block, samples: Sequence[Sample], paths: Sequence[str], group_size: int | None) -> dict[str, Tensor]:
+    """E[x x^T] within each group of input channels of these linears, (groups, size, size) float32.
+
+    Args:
+        group_size: channels of a group; None: all of them.
+    """
+    totals: dict[str, Tensor] = {}
+    tokens = sum(sample.hidden.shape[:-1].numel() for sample in samples)
+
+    def add(path: str, inputs: Tensor) -> None:
+        groups = inputs.float().view(len(inputs), -1, group_size or inputs.shape[1]).transpose(0, 1)  # (groups, tokens, size)
+        found = groups.mT @ groups / tokens
+        totals[path] = totals[path].add_(found) if path in totals else found
+
+    _run(block, samples, paths, add)
+    return totals
+
+
+def _run(block: Block, samples: Sequence[Sample], paths: Sequence[str], add: Callable[[str, Tensor], None]) -> None:
+    """Run the block on all samples, and show `add` the input of each linear as (tokens, in): rounded already, where activations are.
+
+    Not before a batch has passed the block: inside an attention whose operands are rounded, our own products would be as well.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def hook(path: str) -> Callable:
+        return lambda module, inputs: seen.update({path: inputs[0].reshape(-1, inputs[0].shape[-1])})
+
+    device = next(block.module.parameters()).device
+    handles = [block.module.get_submodule(path).register_forward_pre_hook(hook(path)) for path in paths]
+    try:
+        for sample in samples:
+            block.run(sample.hidden.to(device), sample.call)
+            for path in paths:
+                add(path, seen.pop(path))
+    finally:
+        for handle in handles:
+            handle.remove()

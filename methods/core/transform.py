@@ -1,0 +1,40 @@
+"""Transforms: rewriting a block into one that computes the same and is easier to round; what is handed over, and what comes back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from methods.core.block import Block
+from methods.core.problem import Ranges
+from methods.core.scheme import Scheme
+from methods.core.seams import Seam
+from methods.core.tuning import Sample
+
+Watch = Callable[[int, int, str], None]  # (steps done, steps in all, what a person wants to read beside the bar)
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """What a transform found besides the rewritten block."""
+
+    ranges: Mapping[str, Ranges] = field(default_factory=dict)  # learned end points, by path of the linear; absent: the scheme's rule
+    stats: Mapping[str, float] = field(default_factory=dict)  # for the record, e.g. loss_before, loss_after, margin, condition
+    fallbacks: tuple[str, ...] = ()  # anything done instead of what was asked, in words
+
+
+class BlockTransform(Protocol):
+    """Rewrites one block in place; its function is preserved. Deterministic: the same block and samples give the same answer."""
+
+    def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
+        """Why this scheme, or a block with these seams, makes no sense for this transform, or None."""
+        ...
+
+    def apply_(self, block: Block, samples: Sequence[Sample], scheme: Scheme, watch: Watch) -> Transformed:
+        """
+        Args:
+            block: float, in the model's dtype; its seams say what may be rewritten.
+            samples: what goes into it, and what the float model makes of it.
+            scheme: how the block will be rounded afterwards.
+            watch: called now and then with the progress.
+        """
+        ...
