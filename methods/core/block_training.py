@@ -126,8 +126,9 @@ class Lesson:
 
     def plain_seconds(self) -> float:
         """One forward-backward of the float block on the first batch, gradients of all its parameters."""
-        started = time.perf_counter()
         values = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in self.base.items()}
+        self._wait()
+        started = time.perf_counter()
         self.loss(self.samples[0], values).backward()
         self._wait()
         return time.perf_counter() - started
