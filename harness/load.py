@@ -20,6 +20,7 @@ from harness.records import Store
 from harness.reporting.frames import number
 from harness.run import device_name
 from methods.core.activations import ActivationQuantizer
+from methods.core.affine_norm import AffineNorm
 from methods.core.attention_operands import AttentionOperands
 from methods.core.scheme import Scheme
 from methods.core.weight import bits_per_weight
@@ -46,8 +47,10 @@ class LoadedRun:
         return [module for module in self.model.modules() if isinstance(module, QuantizedLinear)]
 
     def bits_per_weight(self) -> float:
-        """Weighed anew, on the tensors that were read."""
+        """Weighed anew, on the tensors that were read: of the linears, and of matrices behind norms."""
         packed = {(k, name): tensor for k, linear in enumerate(self.linears()) for name, tensor in linear.packed.items()}
+        maps = [module for module in self.model.modules() if isinstance(module, AffineNorm)]
+        packed |= {(f"map {k}", name): tensor for k, module in enumerate(maps) for name, tensor in module.stored().items()}
         return bits_per_weight(packed, sum(linear.weight.numel() for linear in self.linears()))
 
     def bytes_on_disk(self) -> int:

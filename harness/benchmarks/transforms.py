@@ -29,8 +29,6 @@ CITATION = (
     "paper: AffineQuant (arXiv 2403.12544) on OPT-6.7B, 4-bit weights, one A100 80 GB; 20 epochs of 128 samples of 2048 tokens, one by one"
 )
 SHORT = 2  # batches of the run whose memory is watched on a CPU, where watching takes time; the inputs of all others only lie there
-
-
 NOTHING = "–"
 AIM = 1.3  # what a training step may cost, over a plain forward-backward of the block
 EXPLANATION = (
