@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from methods.core.activations import ActivationFormat, ActivationQuantizer
-from methods.core.affine_norm import AffineNorm
-from methods.core.attention_operands import AttentionOperands
+from methods.blocks.activations import ActivationFormat, ActivationQuantizer
+from methods.blocks.affine_norm import AffineNorm
+from methods.blocks.attention_operands import AttentionOperands
 from methods.core.scheme import ActRange
 
 OPERANDS = ("query", "key", "value")

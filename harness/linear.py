@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.core.activations import ActivationQuantizer
+from methods.blocks.activations import ActivationQuantizer
 from methods.core.weight import QuantizedWeight, restore
 
 

@@ -19,9 +19,9 @@ from harness.progress import scheme_label
 from harness.records import Store
 from harness.reporting.frames import number
 from harness.run import device_name
-from methods.core.activations import ActivationQuantizer
-from methods.core.affine_norm import AffineNorm
-from methods.core.attention_operands import AttentionOperands
+from methods.blocks.activations import ActivationQuantizer
+from methods.blocks.affine_norm import AffineNorm
+from methods.blocks.attention_operands import AttentionOperands
 from methods.core.scheme import Scheme
 from methods.core.weight import bits_per_weight
 

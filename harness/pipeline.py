@@ -13,7 +13,7 @@ from harness.reports import BlockReport, Diverged, LayerReport, SolveError
 from harness.statistics import Batch, Groups, LayerStatistics, StatisticsCache, gather, gather_only, home_of, outputs_of
 from harness.transforming import block_report, finish_, transform
 from harness.tuning import solve_and_tune
-from methods.core.activations import quantized_activations
+from methods.blocks.activations import quantized_activations
 from methods.core.block import Block
 from methods.core.linalg import layer_error
 from methods.core.method import Method

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from harness.reports import BlockReport, Diverged, SolveError
 from harness.statistics import Batch, outputs_of
-from methods.core.activations import calibrating, install_activations_
-from methods.core.affine_norm import AffineNorm
+from methods.blocks.activations import calibrating, install_activations_
+from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Block
 from methods.core.method import Method
 from methods.core.scheme import ActRange, Scheme

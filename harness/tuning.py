@@ -11,7 +11,7 @@ from harness.blocks import BlockSource
 from harness.linear import QuantizedLinear
 from harness.reports import Diverged, LayerReport, SolveError
 from harness.statistics import Batch, LayerStatistics
-from methods.core.activations import quantized_activations
+from methods.blocks.activations import quantized_activations
 from methods.core.block import Block
 from methods.core.linalg import layer_error
 from methods.core.scheme import Scheme

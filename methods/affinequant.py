@@ -2,7 +2,7 @@
 
 Ma, Li, Zheng, Ling, Xiao, Wang, Wen, Chao, Ji: AffineQuant: Affine Transformation Quantization for Large Language Models, ICLR 2024,
 arXiv 2403.12544. Eq. 4: min over A and shift of || f(X, W) - f((X - shift) A^-1, Q(W A^T), b + W shift) ||^2 for the block f; Eq. 6 to 9:
-the gradual mask, see `methods.core.affine`; learnable clipping as in OmniQuant. Where matrices stand:
+the gradual mask, see `methods.blocks.affine`; learnable clipping as in OmniQuant. Where matrices stand:
 
     behind norms          a full matrix where activations stay float, a diagonal where they are quantized (as the paper's settings)
     values -> output      one matrix per value head
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from methods.blocks.block_training import Course
+from methods.blocks.learned_transform import Shift, learn_, sites_of
 from methods.core.block import Block
-from methods.core.block_training import Course
-from methods.core.learned_transform import Shift, learn_, sites_of
 from methods.core.scheme import Scheme
 from methods.core.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
 from methods.core.transform import Transformed, Watch

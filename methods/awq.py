@@ -19,14 +19,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from methods.core.activations import quantized_activations
+from methods.blocks.activations import quantized_activations
+from methods.blocks.clip_search import clip_block
+from methods.blocks.first_tokens import first
+from methods.blocks.functional import float32, run_with
+from methods.blocks.input_statistics import channel_sizes
+from methods.blocks.rewriting import Factor, Values, install_, rewrite, values_of
 from methods.core.block import Block
-from methods.core.clip_search import clip_block
-from methods.core.first_tokens import first
-from methods.core.functional import float32, run_with
-from methods.core.input_statistics import channel_sizes
 from methods.core.ranges import fit_grid
-from methods.core.rewriting import Factor, Values, install_, rewrite, values_of
 from methods.core.scheme import RangeRule, Scheme
 from methods.core.seams import MiddleSeam, NormSeam, Seam, ValueSeam
 from methods.core.transform import Transformed, Watch

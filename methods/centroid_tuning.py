@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from methods.blocks.functional import float32, run_with
 from methods.core.block import Block
-from methods.core.functional import float32, run_with
 from methods.core.tuning import Sample, TunableWeight, Tuned
 from methods.core.weight import QuantizedWeight
 

@@ -11,9 +11,9 @@ The paper leaves the transformation out for weight-only LLaMA models: equivalent
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from methods.blocks.block_training import Course
+from methods.blocks.learned_transform import Shift, learn_, sites_of
 from methods.core.block import Block
-from methods.core.block_training import Course
-from methods.core.learned_transform import Shift, learn_, sites_of
 from methods.core.scheme import Scheme
 from methods.core.seams import Seam
 from methods.core.transform import Transformed, Watch

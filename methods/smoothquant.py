@@ -1,7 +1,7 @@
 """SmoothQuant: outliers of the activations behind a norm are moved into the weights that read them.
 
 Xiao, Lin, Seznec, Wu, Demouth, Han: SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models,
-ICML 2023, arXiv 2211.10438. Eq. 3: Y = (X diag(s)^-1)(diag(s) W), the left factor folded into the norm; Eq. 4 (`methods.core.smoothing`):
+ICML 2023, arXiv 2211.10438. Eq. 3: Y = (X diag(s)^-1)(diag(s) W), the left factor folded into the norm; Eq. 4 (`methods.blocks.smoothing`):
 
     s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)         j: input channel; the maxima over all calibration tokens, and over all rows
                                                         of all linears behind the norm
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from methods.blocks.input_statistics import channel_extremes
+from methods.blocks.rewriting import install_
+from methods.blocks.smoothing import smoothed
 from methods.core.block import Block
-from methods.core.input_statistics import channel_extremes
-from methods.core.rewriting import install_
 from methods.core.scheme import Scheme
 from methods.core.seams import NormSeam, Seam
-from methods.core.smoothing import smoothed
 from methods.core.transform import Transformed, Watch
 from methods.core.tuning import Sample
 

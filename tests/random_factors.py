@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from methods.core.rewriting import Factor
+from methods.blocks.rewriting import Factor
 from methods.core.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
 

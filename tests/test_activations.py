@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from methods.core.activations import ActivationFormat
+from methods.blocks.activations import ActivationFormat
 from methods.core.scheme import ActRange
 from methods.kernels import token_rounding
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from methods.awq import AWQ, readers, scales_of
-from methods.core.activations import quantized_activations
+from methods.blocks.activations import quantized_activations
+from methods.blocks.clip_search import clipped, group_costs, rows_of_queries_and_keys
+from methods.blocks.first_tokens import first
+from methods.blocks.rewriting import values_of
 from methods.core.block import Block
-from methods.core.clip_search import clipped, group_costs, rows_of_queries_and_keys
-from methods.core.first_tokens import first
 from methods.core.problem import LayerProblem
 from methods.core.ranges import fit_ranges
-from methods.core.rewriting import values_of
 from methods.core.scheme import RangeRule, ZeroPoint
 from methods.core.seams import MiddleSeam, NormSeam, Seam, ValueSeam
 from methods.core.tuning import Sample

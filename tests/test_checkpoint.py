@@ -19,8 +19,8 @@ from harness.errors import UserError
 from harness.families import family_of
 from harness.linear import QuantizedLinear
 from harness.models import ModelBlocks
-from methods.core.activations import calibrating, install_activations_
-from methods.core.affine_norm import AffineNorm
+from methods.blocks.activations import calibrating, install_activations_
+from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Attention
 from methods.core.ranges import fit_grid
 from methods.core.scheme import ActRange, Scheme, ZeroPoint

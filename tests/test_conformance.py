@@ -12,11 +12,11 @@ import torch
 import yaml
 
 from harness.methods import FOLDER, build_method, method_config, method_names
+from methods.blocks.rewriting import values_of
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error
 from methods.core.problem import LayerProblem
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.rewriting import values_of
 from methods.core.scheme import OutlierStructure
 from methods.core.weight import UniformWeight, bits_per_weight, restore
 from tests.block_samples import change, uneven_block, untouched

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.core.fake_quant import fake_quantize, learned_ranges
+from methods.blocks.fake_quant import fake_quantize, learned_ranges
 from methods.core.problem import LayerProblem
 from methods.core.ranges import find_grid, fit_grid, make_grid
 from methods.core.scheme import Scheme, ZeroPoint

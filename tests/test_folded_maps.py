@@ -6,9 +6,9 @@ import torch
 from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.families import family_of
-from methods.core.block_training import Lesson
-from methods.core.learned_transform import Shift, sites_of, start_leaves
-from methods.core.rewriting import make_room_
+from methods.blocks.block_training import Lesson
+from methods.blocks.learned_transform import Shift, sites_of, start_leaves
+from methods.blocks.rewriting import make_room_
 from methods.core.seams import NormSeam, ValueSeam
 from methods.core.tuning import Sample
 from tests.problems import scheme

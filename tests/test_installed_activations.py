@@ -12,8 +12,8 @@ from harness.config import Bos
 from harness.families import family_of
 from harness.linear import QuantizedLinear
 from harness.scoring import Scorer
-from methods.core.activations import ActivationQuantizer, calibrating, install_activations_, quantized_activations
-from methods.core.attention_operands import AttentionOperands
+from methods.blocks.activations import ActivationQuantizer, calibrating, install_activations_, quantized_activations
+from methods.blocks.attention_operands import AttentionOperands
 from methods.core.block import Attention
 from methods.core.ranges import fit_grid
 from methods.core.weight import UniformWeight

@@ -10,10 +10,10 @@ from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.families import family_of
 from methods.affinequant import AffineQuant, RotatedMatrices
-from methods.core import block_training
-from methods.core.activations import quantized_activations
-from methods.core.affine_norm import AffineNorm
-from methods.core.learned_transform import Shift
+from methods.blocks import block_training
+from methods.blocks.activations import quantized_activations
+from methods.blocks.affine_norm import AffineNorm
+from methods.blocks.learned_transform import Shift
 from methods.core.problem import LayerProblem
 from methods.core.ranges import extremes, grouped
 from methods.core.seams import NormSeam

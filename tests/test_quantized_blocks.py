@@ -14,7 +14,7 @@ from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.families import family_of
 from harness.linear import QuantizedLinear
-from methods.core.activations import quantized_activations
+from methods.blocks.activations import quantized_activations
 from methods.core.block import Attention, Block
 from methods.core.ranges import fit_grid
 from methods.core.scheme import ActRange

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods.core.affine_norm import AffineNorm
+from methods.blocks.affine_norm import AffineNorm
+from methods.blocks.rewriting import Factor, install_, make_room_, rewrite, shapes_at, values_of
 from methods.core.block import Block
-from methods.core.rewriting import Factor, install_, make_room_, rewrite, shapes_at, values_of
 from methods.core.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, ValueSeam
 from tests.random_factors import allowed, random_factor
 from tests.seam_settings import Setting, setting

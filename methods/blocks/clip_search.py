@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from methods.core.activations import quantized_activations
+from methods.blocks.activations import quantized_activations
+from methods.blocks.input_statistics import group_moments
 from methods.core.block import Block
-from methods.core.input_statistics import group_moments
 from methods.core.problem import Ranges
 from methods.core.ranges import fit_ranges, grouped, make_grid, widened
 from methods.core.scheme import RangeRule, Scheme

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.core.rewriting import Factor
+from methods.blocks.rewriting import Factor
 from methods.core.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
 SMALLEST = 1e-2  # of what a diagonal entry started with: below it the inverse explodes

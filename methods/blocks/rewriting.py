@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.core.affine_norm import AffineNorm
+from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Block
 from methods.core.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 

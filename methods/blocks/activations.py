@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from methods.core.attention_operands import AttentionOperands
+from methods.blocks.attention_operands import AttentionOperands
 from methods.core.block import Block
 from methods.core.scheme import ActRange, Scheme
 from methods.kernels import token_rounding

@@ -6,18 +6,18 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from methods.core.affine import Site, condition, dominance_margin
-from methods.core.affine_norm import AffineNorm
+from methods.blocks.affine import Site, condition, dominance_margin
+from methods.blocks.affine_norm import AffineNorm
+from methods.blocks.block_training import Course, Learned, Lesson, train
+from methods.blocks.fake_quant import learned_ranges
+from methods.blocks.input_statistics import channel_extremes
+from methods.blocks.rewriting import Factor, install_, make_room_
+from methods.blocks.smoothing import smoothed
 from methods.core.block import Block
-from methods.core.block_training import Course, Learned, Lesson, train
-from methods.core.fake_quant import learned_ranges
-from methods.core.input_statistics import channel_extremes
 from methods.core.problem import Ranges
 from methods.core.ranges import extremes, fit_ranges, grouped
-from methods.core.rewriting import Factor, install_, make_room_
 from methods.core.scheme import Scheme
 from methods.core.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
-from methods.core.smoothing import smoothed
 from methods.core.transform import Transformed, Watch
 from methods.core.tuning import Sample
 
@@ -45,7 +45,7 @@ def learn_(
     """Rewrite the block in place by what is learned at `sites`, and learn the ranges of all its linears.
 
     Args:
-        alpha: of the smoothed start, where in [0, 1] between weights and activations, see `methods.core.smoothing`; None: no smoothing.
+        alpha: of the smoothed start, where in [0, 1] between weights and activations, see `methods.blocks.smoothing`; None: no smoothing.
         stability: what the gradual mask multiplies off-diagonals by.
     """
     if alpha is not None:

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.core.activations import quantized_activations
-from methods.core.affine import Site
+from methods.blocks.activations import quantized_activations
+from methods.blocks.affine import Site
+from methods.blocks.fake_quant import fake_quantize
+from methods.blocks.functional import float32, run_with
+from methods.blocks.rewriting import rewrite
 from methods.core.block import Block
 from methods.core.descent import Matmul, products_in
-from methods.core.fake_quant import fake_quantize
-from methods.core.functional import float32, run_with
-from methods.core.rewriting import rewrite
 from methods.core.scheme import Scheme
 from methods.core.seams import NormSeam, Seam
 from methods.core.transform import Watch

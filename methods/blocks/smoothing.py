@@ -6,8 +6,8 @@ s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)   (SmoothQuant, arXiv 2211.10438, Eq
 import torch
 from torch import Tensor
 
+from methods.blocks.rewriting import Factor
 from methods.core.block import Block
-from methods.core.rewriting import Factor
 from methods.core.seams import NormSeam, ValueSeam
 
 
