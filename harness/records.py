@@ -52,9 +52,12 @@ class Store:
             raise UserError(f"{path}: unreadable record ({error}); delete its directory to run the point again") from error
 
     def finished(self, run_key: str, save: bool) -> bool:
-        """Has the run left everything that is asked of it, its checkpoint too if `save`?"""
+        """Has the run left everything that is asked of it, its checkpoint too if `save` and there is anything to keep?"""
         record = self.record(run_key)
-        return bool(record) and record["status"] in FINISHED and not (save and not (self.directory(run_key) / "checkpoint").exists())
+        if not record or record["status"] not in FINISHED:
+            return False
+        keeps = save and record["status"] == "done" and record["method"]["solver"] is not None
+        return not keeps or (self.directory(run_key) / "checkpoint").exists()
 
     def open(self, run_key: str) -> Path:
         """The directory of a run about to start, made if need be.

@@ -71,6 +71,14 @@ def test_same_config_same_numbers_and_finished_runs_are_skipped(capsys):
             assert record[name] == first[record["run_key"]][name], name
 
 
+@pytest.mark.parametrize("point", [["method=float"], ["method=gptq", "scheme=w4", "scheme.outlier_ratio=0.01"]], ids=["float", "skipped"])
+def test_what_has_nothing_to_keep_is_not_run_again_for_it(point, capsys):
+    assert run("model=tiny-llama", *point, "save=true") == 0
+    capsys.readouterr()
+    assert run("model=tiny-llama", *point, "save=true") == 0
+    assert "1 from before" in capsys.readouterr().err
+
+
 def test_a_failing_point_does_not_stop_the_others(monkeypatch, capsys):
     from methods.gptq import GPTQ
 
