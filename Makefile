@@ -1,7 +1,7 @@
 # make demo · make test · make report · make lint
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 2
+JOBS ?= 0
 BIN := $(VENV)/bin
 
 # A machine whose torch is already installed keeps it: the environment then sees the system's packages.
@@ -26,7 +26,7 @@ demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on
 	$(BIN)/ptq-bench run experiment=demo
 	$(BIN)/ptq-bench report name=demo paths.results=results/demo
 
-test: $(VENV)/installed ## the tests, in two processes (JOBS=2): under ten minutes on two cores
+test: $(VENV)/installed ## the tests, under ten minutes on two cores; JOBS=2: in two processes
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/installed ## the slow tests too

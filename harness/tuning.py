@@ -40,7 +40,7 @@ def solve_and_tune(
     Raises:
         SolveError: the tuning raised.
     """
-    floats = {path: block.module.get_submodule(path).weight.detach() for group in block.groups for path in group}
+    floats = {path: block.module.get_submodule(path).weight.detach() for path in block.linears}
     reports = list(reports)
     samples = [Sample(batch.hidden, batch.calls[index], target) for batch, target in zip(batches, targets, strict=True)]
     linears = {report.linear: block.module.get_submodule(report.linear) for report in reports}

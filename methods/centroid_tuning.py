@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from methods.blocks.functional import float32, run_with
+from methods.blocks.rewriting import values_of
 from methods.core.block import Block
 from methods.core.tuning import Sample, TunableWeight, Tuned
 from methods.core.weight import QuantizedWeight
@@ -94,11 +95,9 @@ class BlockState:
     def of(cls, block: Block, weights: Mapping[str, QuantizedWeight], norms: bool) -> "BlockState":
         """Norm parameters are told by their form: vectors that belong to no linear."""
         replaced = {f"{path}.weight" for path in weights}
-        everything = dict(block.module.named_parameters()) | dict(block.module.named_buffers())
-        others = {name: value.detach() for name, value in everything.items() if name not in replaced}
-        linears = {path for group in block.groups for path in group}
+        others = {name: value for name, value in values_of(block).items() if name not in replaced}
         learned = {name for name, _ in block.module.named_parameters() if name not in replaced}
-        vectors = (name for name in others if name in learned and others[name].ndim == 1 and name.rpartition(".")[0] not in linears)
+        vectors = (name for name in others if name in learned and others[name].ndim == 1 and name.rpartition(".")[0] not in block.linears)
         return cls(dict(weights), others, tuple(vectors) if norms else ())
 
     def start(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import csv
 import ctypes
+import gc
 import io
 import statistics
 import time
@@ -16,6 +17,13 @@ from harness.files import write_atomic
 
 M_MMAP_THRESHOLD, SMALL, LARGEST = -3, 2**18, 2**25  # of malloc.h; bytes; what glibc itself arrives at after large arrays
 ENOUGH = 5.0  # seconds of measuring after which a median needs no more repeats
+
+
+def failure(error: Exception) -> str:
+    """Why a cell of a benchmark has no numbers, in one line."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return "failed: out of memory"
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def timed(work: Callable[[], Any], repeats: int, device: str = "cpu") -> tuple[float, Any]:
@@ -52,6 +60,7 @@ def peak_extra_bytes(work: Callable[[], Any], device: str) -> int | None:
         return None
     glibc.mallopt(M_MMAP_THRESHOLD, SMALL)
     try:
+        gc.collect()  # what earlier work left in cycles would else be freed meanwhile, and counted against this one
         glibc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is resident now
         before = _status("VmRSS")

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from harness.benchmarks.layers import Layer, method_named
-from harness.benchmarks.measure import peak_extra_bytes, timed
+from harness.benchmarks.measure import failure, peak_extra_bytes, timed
 from harness.reporting.cells import NOT_RUN, SUPERSCRIPT
 from methods.core.linalg import layer_error
 from methods.core.problem import LayerProblem
@@ -83,10 +82,8 @@ def solve(layer: Layer, scheme_name: str, scheme: Scheme, method: str, work: Wor
         solver.solve(corner(layer, scheme))
         extra = peak_extra_bytes(lambda: solver.solve(problem), work.device)
         seconds, solution = timed(lambda: solver.solve(problem), work.repeats, work.device)
-    except (MemoryError, torch.cuda.OutOfMemoryError):
-        return replace(blank, reason="failed: out of memory")
     except Exception as error:
-        return replace(blank, reason=f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return replace(blank, reason=failure(error))
     return replace(
         blank,
         error=layer_error(layer.weight, solution.weight.dequantize(), layer.hessian),

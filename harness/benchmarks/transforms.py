@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from harness.benchmarks.layers import scheme_named
-from harness.benchmarks.measure import peak_extra_bytes, synchronize
+from harness.benchmarks.measure import failure, peak_extra_bytes, synchronize
 from harness.benchmarks.random_block import SHAPES, check_groups, random_lesson
 from harness.errors import UserError
 from harness.methods import FOLDER, build_method, method_config
@@ -133,10 +132,8 @@ def one(name: str, block: Block, samples: Sequence[Sample], work: Work, watch: W
             extra = peak_extra_bytes(run, work.device)
         else:
             run()
-    except (MemoryError, torch.cuda.OutOfMemoryError):
-        return replace(blank, reason="failed: out of memory")
     except Exception as error:
-        return replace(blank, reason=f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return replace(blank, reason=failure(error))
     return replace(
         blank,
         epochs_run=transform.epochs if epochs else None,

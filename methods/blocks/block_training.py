@@ -20,7 +20,7 @@ from methods.blocks.activations import quantized_activations
 from methods.blocks.affine import Site
 from methods.blocks.fake_quant import fake_quantize
 from methods.blocks.functional import float32, run_with
-from methods.blocks.rewriting import rewrite
+from methods.blocks.rewriting import rewrite, values_of
 from methods.core.block import Block
 from methods.core.descent import Matmul, products_in
 from methods.core.scheme import Scheme
@@ -71,7 +71,7 @@ class Lesson:
 
     def __init__(self, block: Block, samples: Sequence[Sample], scheme: Scheme, sites: Sequence[Site], stability: float):
         self.block, self.samples, self.scheme, self.sites, self.stability = block, samples, scheme, sites, stability
-        self.base = float32({name: value.detach() for name, value in (*block.module.named_parameters(), *block.module.named_buffers())})
+        self.base = float32(values_of(block))
         self.device = self.base[f"{block.linears[0]}.weight"].device
         targets = sum(sample.target.double().square().sum().item() for sample in samples)
         self.energy = max(targets / sum(sample.target.numel() for sample in samples), torch.finfo(torch.float32).tiny)

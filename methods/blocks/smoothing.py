@@ -20,11 +20,10 @@ def smoothed(block: Block, seam: NormSeam | ValueSeam, low: Tensor, high: Tensor
     """
     consumers = seam.consumers if isinstance(seam, NormSeam) else (seam.output,)
     weights = torch.stack([block.module.get_submodule(path).weight.detach().float().abs().amax(0) for path in consumers]).amax(0)
-    middle = (low + high) / 2 if shift else torch.zeros_like(low)
     if isinstance(seam, ValueSeam):  # query heads that share a value head share its factor
         form = seam.value.count, -1, seam.value.size
         low, high, weights = low.view(form).amin(1), high.view(form).amax(1), weights.view(form).amax(1)
-        middle = (low + high) / 2 if shift else torch.zeros_like(low)
+    middle = (low + high) / 2 if shift else torch.zeros_like(low)
     return Factor(between(torch.maximum(high - middle, middle - low), weights, alpha), middle if shift else None)
 
 

@@ -26,11 +26,7 @@ def gradient(dtype: np.dtype):
 def _rounding(rows, steps, symmetric, fixed, low, high, result):
     for r in range(len(rows)):
         row, own = rows[r], result[r]
-        if not fixed:
-            low, high = extremes(row)
-        constant = not fixed and low == high
-        if symmetric:
-            low, high = around_zero(low, high)
+        low, high, constant = end_points(row, symmetric, fixed, low, high)
         scale = (high - low) / steps
         if constant or scale == 0:
             cut(row, low, high, fixed, own)
@@ -41,11 +37,7 @@ def _rounding(rows, steps, symmetric, fixed, low, high, result):
 def _gradient(rows, outer, steps, symmetric, fixed, low, high, result):
     for r in range(len(rows)):
         row, given, own = rows[r], outer[r], result[r]
-        if not fixed:
-            low, high = extremes(row)
-        constant = not fixed and low == high
-        if symmetric:
-            low, high = around_zero(low, high)
+        low, high, constant = end_points(row, symmetric, fixed, low, high)
         scale = (high - low) / steps
         if constant or scale == 0:
             for j in range(len(row)):
@@ -73,6 +65,17 @@ def extremes(row):
         low = row[j] if row[j] < low else low
         high = row[j] if row[j] > high else high
     return low, high
+
+
+@njit(inline="always", **OPTIONS)
+def end_points(row, symmetric, fixed, low, high):
+    """Of the row's grid, and whether all of the row is one number."""
+    if not fixed:
+        low, high = extremes(row)
+    constant = not fixed and low == high
+    if symmetric:
+        low, high = around_zero(low, high)
+    return low, high, constant
 
 
 @njit(inline="always", **OPTIONS)
