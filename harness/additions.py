@@ -36,7 +36,7 @@ def rebuild_(model: nn.Module, blocks: str, entry: dict[str, dict]) -> None:
     """Equip a model on the meta device, so that the stored buffers have their places.
 
     Args:
-        blocks: path of the list of blocks, outside of which nothing is equipped.
+        blocks: path of the list of blocks, outside of which nothing is equipped; empty: the model is a block.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: the entry does not fit the model.
@@ -76,6 +76,6 @@ def format_entry(quantizer: ActivationQuantizer | None) -> dict[str, Any] | None
 
 
 def _inside(model: nn.Module, blocks: str, path: str) -> nn.Module:
-    if not path.startswith(f"{blocks}."):
+    if blocks and not path.startswith(f"{blocks}."):
         raise ValueError(f"{path} is not part of a block")
     return model.get_submodule(path)

@@ -8,26 +8,21 @@ Whatever a block has beyond its architecture is named by the manifest: activatio
 Buffers that transformers would compute anew are stored too, so that a loaded model is the saved one bit for bit.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness import additions
+from harness import packed
 from harness.errors import UserError
 from harness.families import family_of, skeleton
 from harness.files import replace_directory, sha256_file
-from harness.linear import QuantizedLinear
 from harness.model_files import check_config
 from harness.models import SUPERSEDED_CODE, quiet, read_architecture, read_tokenizer
 from harness.schema import CHECKPOINT
-from methods.core.weight import restore
+from harness.seals import seal, unseal
 
 WEIGHTS, MANIFEST = "quantized.safetensors", "manifest.json"
 FIELDS = {"schema", "family", "dtype", "attention", "linears", "tied", "files", "run"}
@@ -43,17 +38,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
     Raises:
         UserError: the disk is full or the place cannot be written.
     """
-    linears = _quantized(model)
-    stored, tied = _other_tensors(model)
-    entries = {}
-    for path, linear in linears.items():
-        packed = {f"{path}.{name}": tensor.contiguous() for name, tensor in linear.packed.items()}
-        if packed.keys() & (stored.keys() | tied.keys()):
-            raise ValueError(f"{path}: a packed tensor has the name of a parameter")
-        stored |= packed
-        entries[path] = {"layout": linear.layout, "tensors": sorted(linear.packed), "dtype": _name(linear.weight.dtype)}
-        if linear.activation is not None:
-            entries[path]["activation"] = additions.format_entry(linear.activation)
+    stored, entry = packed.described(model)
     with replace_directory(directory) as aside:
         (aside / "config.json").write_text(_config_json(model), encoding="utf-8")
         with quiet():
@@ -62,15 +47,13 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
         body = {
             "schema": CHECKPOINT,
             "family": family_of(model.config).name,
-            "dtype": _name(model.dtype),
+            "dtype": packed.dtype_name(model.dtype),
             "attention": model.config._attn_implementation,
-            "linears": entries,
-            "additions": additions.described(model),
-            "tied": tied,
+            **entry,
             "files": {path.relative_to(aside).as_posix(): sha256_file(path) for path in aside.rglob("*") if path.is_file()},
             "run": manifest,
         }
-        (aside / MANIFEST).write_bytes(_sealed(body))
+        (aside / MANIFEST).write_bytes(seal(body))
 
 
 def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -92,16 +75,21 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     model = skeleton(config, getattr(torch, manifest["dtype"]))
     tensors = load_file(directory / WEIGHTS)
     try:
-        for path, entry in manifest["linears"].items():
-            packed = {name: tensors.pop(f"{path}.{name}") for name in entry["tensors"]}
-            _put_linear(model, path, packed, entry, biased=f"{path}.bias" in tensors.keys() | manifest["tied"].keys())
-        additions.rebuild_(model, family.blocks, manifest.get("additions", {}))
-        _put_others(model, tensors, manifest["tied"])
+        packed.rebuild_(model, tensors, manifest, family.blocks)
     except torch.cuda.OutOfMemoryError:
         raise
     except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise UserError(f"{directory}: the weights do not fit config.json: {' '.join(str(error).split())}") from error
     return model.eval().requires_grad_(False).to(device), read_tokenizer(directory)
+
+
+def is_intact(directory: Path | str) -> bool:
+    """Is a whole checkpoint here, every file as it was saved?"""
+    try:
+        _verify(Path(directory), read_manifest(directory))
+        return True
+    except UserError:
+        return False
 
 
 def read_manifest(directory: Path | str) -> dict:
@@ -116,23 +104,15 @@ def read_manifest(directory: Path | str) -> dict:
     except OSError:
         raise UserError(f"{path}: missing; {directory} is no quantized checkpoint (save=true keeps one with its run)") from None
     try:
-        body = json.loads(raw)
-        del body["digest"]
-        intact = _sealed(body) == raw and body.keys() >= FIELDS
-    except (ValueError, TypeError, KeyError, AttributeError):
+        body = unseal(raw)
+        intact = body.keys() >= FIELDS
+    except ValueError:
         intact = False
     if not intact:
         raise UserError(f"{path}: damaged; save the checkpoint again")
     if body["schema"] != CHECKPOINT:
         raise UserError(f"{path}: schema {body['schema']}, but this version reads {CHECKPOINT}; save the checkpoint again")
     return body
-
-
-def _sealed(body: dict) -> bytes:
-    """Canonical bytes with the digest of themselves: any other byte sequence is recognised as damaged."""
-    body = json.loads(json.dumps(body))
-    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return json.dumps(body | {"digest": digest}, sort_keys=True, indent=1).encode()
 
 
 def _verify(directory: Path, manifest: dict) -> None:
@@ -154,55 +134,3 @@ def _config_json(model: PreTrainedModel) -> str:
     config = json.loads(model.config.to_json_string(use_diff=False)) | {"architectures": [type(model).__name__]}
     config.pop("_name_or_path", None)  # a path of the machine that saved it
     return json.dumps(config, indent=2, sort_keys=True)
-
-
-def _quantized(model: nn.Module) -> dict[str, QuantizedLinear]:
-    return {path: module for path, module in model.named_modules() if isinstance(module, QuantizedLinear)}
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and buffer by every name it has, but for the materialised weights of quantized linears."""
-    materialised = {f"{path}.weight" for path in _quantized(model)}
-    for named in (model.named_parameters, model.named_buffers):
-        yield from ((name, tensor) for name, tensor in named(remove_duplicate=False) if name not in materialised)
-
-
-def _other_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What to store under its own name, on the CPU, and for further names of the same tensor the name it is stored by."""
-    stored, tied, owners = {}, {}, {}
-    for name, tensor in _tensors(model):
-        owner = owners.setdefault((tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype), name)
-        if owner != name and tensor.numel():
-            tied[name] = owner
-        else:
-            stored[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return stored, tied
-
-
-def _put_linear(model: nn.Module, path: str, packed: dict[str, Tensor], entry: dict[str, Any], biased: bool) -> None:
-    old = model.get_submodule(path)
-    bias = old.weight.new_empty(len(old.weight), device="meta") if biased and old.bias is None else old.bias  # a place for what is stored
-    activation = additions.quantizer(entry.get("activation"))
-    new = QuantizedLinear(restore(packed, entry["layout"]), bias, getattr(torch, entry["dtype"]), packed, activation)
-    if new.weight.shape != old.weight.shape:
-        raise ValueError(f"{path} has shape {tuple(new.weight.shape)}, not {tuple(old.weight.shape)}")
-    model.set_submodule(path, new)
-
-
-def _put_others(model: nn.Module, tensors: dict[str, Tensor], tied: dict[str, str]) -> None:
-    places = dict(_tensors(model))
-    if places.keys() != tensors.keys() | tied.keys():
-        raise ValueError(f"{min(places.keys() ^ (tensors.keys() | tied.keys()))} is only on one side")
-    ready: dict[str, Tensor] = {}
-    for name in (*tensors, *tied):
-        tensor, place = tensors[tied.get(name, name)], places[name]
-        if tensor.shape != place.shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(place.shape)}")
-        if isinstance(place, nn.Parameter):  # one object for all names of a tied parameter
-            tensor = ready.setdefault(tied.get(name, name), nn.Parameter(tensor, requires_grad=False))
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, tensor)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

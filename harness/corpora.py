@@ -22,6 +22,7 @@ from harness import assets
 from harness.config import Bos
 from harness.errors import UserError
 from harness.files import write_atomic
+from harness.tokens import tokenize
 
 SEPARATOR = "\n\n"
 WIKI_TEST_SHARE = 0.15  # of the articles
@@ -146,13 +147,7 @@ def analogies() -> list[tuple[str, str, str, str, str]]:
 
 
 def _stream(documents: Sequence[str], tokenizer, bos: Bos) -> LongTensor:
-    ids = tokenizer(
-        SEPARATOR.join(documents),
-        add_special_tokens=bos is Bos.stream,
-        return_attention_mask=False,
-        verbose=False,  # it would warn that no model takes a text this long
-    )["input_ids"]
-    return torch.tensor(ids, dtype=torch.long)
+    return tokenize(SEPARATOR.join(documents), tokenizer, specials=bos is Bos.stream)
 
 
 def _with_bos(tokens: LongTensor, tokenizer, bos: Bos) -> LongTensor:

@@ -1,9 +1,12 @@
 """What a model is worth: perplexity over windows and zero-shot accuracy, each with its protocol and its standard error."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,7 @@ from harness.config import Bos, EvalConfig
 
 LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor, if one window has fewer: moves no number
 LOSS_TOKENS = 256  # tokens whose log-softmax is taken at once
+OnBatch = Callable[[int, int], None] | None  # called with (done, total)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class Evaluation:
 
     metrics: dict[str, Metric]
     items: dict[str, list[float]]
+    seconds: float = 0.0
+
+
+class Kept(Protocol):
+    """What an attempt before has evaluated, by corpus or task, and where more goes."""
+
+    def evaluated(self, stage: str) -> dict | None: ...
+    def keep_evaluation(self, stage: str, found: dict) -> None: ...
 
 
 def evaluate(
@@ -49,6 +61,7 @@ def evaluate(
     dtype: str,
     seed: int,
     on_progress: Callable[[str, int, int], None] | None = None,
+    kept: Kept | None = None,
 ) -> Evaluation:
     """Evaluate a model in memory; metrics are named `perplexity/<corpus>`, `acc/<task>`, `acc_norm/<task>`.
 
@@ -56,30 +69,48 @@ def evaluate(
         dtype: of the model, for the protocol.
         seed: chooses the items of tasks.
         on_progress: called with (stage, done, total).
+        kept: corpora and tasks that are evaluated already; each one more is committed to it at once.
 
     Raises:
         UserError: an unknown corpus or task, or data that cannot be had.
     """
     for task in config.tasks:
         zero_shot.check(task, config.mirror)
+    whole = Evaluation({}, {})
+    stages = {f"perplexity {corpus}": partial(_perplexity, corpus) for corpus in config.corpora}
+    stages |= {task: partial(_task, task, seed) for task in config.tasks}
+    for stage, measured in stages.items():
+        found = kept and kept.evaluated(stage)
+        if not found:
+            start = time.perf_counter()
+            part = measured(model, tokenizer, config, bos, dtype, _stage(on_progress, stage))
+            found = asdict(replace(part, seconds=time.perf_counter() - start))
+            if kept:
+                kept.keep_evaluation(stage, found)
+        metrics = {name: Metric(**metric) for name, metric in found["metrics"].items()}
+        whole = Evaluation(whole.metrics | metrics, whole.items | found["items"], whole.seconds + found["seconds"])
+    return whole
+
+
+def _perplexity(corpus: str, model: nn.Module, tokenizer, config: EvalConfig, bos: Bos, dtype: str, on_batch: OnBatch) -> Evaluation:
+    documents = corpora.documents(corpus, "test", config.mirror)
+    windows = corpora.evaluation_windows(documents, tokenizer, config.window, config.windows, bos)
+    losses = window_losses(model, windows, config.batch_size, on_batch).tolist()
+    protocol = perplexity_protocol(corpus, corpora.text_sha256(documents), windows, bos, dtype)
+    name = f"perplexity/{corpus}"
+    return Evaluation({name: Metric(*perplexity_of(losses), protocol, _scored(windows))}, {name: losses})
+
+
+def _task(task: str, seed: int, model: nn.Module, tokenizer, config: EvalConfig, bos: Bos, dtype: str, on_batch: OnBatch) -> Evaluation:
+    batch_tokens = config.batch_size * config.window
+    with evaluating(model):
+        scores = zero_shot.run_task(task, model, tokenizer, bos, config.limit, seed, batch_tokens, config.mirror, on_batch)
+    protocol = zero_shot_protocol(task, scores, bos, dtype, seed)
     metrics, items = {}, {}
-    for corpus in config.corpora:
-        documents = corpora.documents(corpus, "test", config.mirror)
-        windows = corpora.evaluation_windows(documents, tokenizer, config.window, config.windows, bos)
-        losses = window_losses(model, windows, config.batch_size, _stage(on_progress, f"perplexity {corpus}")).tolist()
-        protocol = perplexity_protocol(corpus, corpora.text_sha256(documents), windows, bos, dtype)
-        name = f"perplexity/{corpus}"
-        metrics[name], items[name] = Metric(*perplexity_of(losses), protocol, _scored(windows)), losses
-    for task in config.tasks:
-        stage = _stage(on_progress, task)
-        batch_tokens = config.batch_size * config.window
-        with evaluating(model):
-            scores = zero_shot.run_task(task, model, tokenizer, bos, config.limit, seed, batch_tokens, config.mirror, stage)
-        protocol = zero_shot_protocol(task, scores, bos, dtype, seed)
-        for metric, values in scores.items.items():
-            name = f"{metric}/{task}"
-            estimate = perplexity_of(values) if metric == "perplexity" else mean_of(values)
-            metrics[name], items[name] = Metric(*estimate, protocol, scores.asked), values
+    for metric, values in scores.items.items():
+        name = f"{metric}/{task}"
+        estimate = perplexity_of(values) if metric == "perplexity" else mean_of(values)
+        metrics[name], items[name] = Metric(*estimate, protocol, scores.asked), values
     return Evaluation(metrics, items)
 
 

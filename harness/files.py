@@ -39,9 +39,9 @@ def replace_file(path: Path | str) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield aside
-            _sync(aside)
+            sync(aside)
             os.replace(aside, path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -60,10 +60,10 @@ def replace_directory(target: Path | str, overwrite: bool = True) -> Iterator[Pa
             aside.mkdir(parents=True)
             yield aside
             for file in sorted(aside.rglob("*")):
-                _sync(file)
-            _sync(aside)
+                sync(file)
+            sync(aside)
             _move_into_place(aside, target, overwrite)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -133,7 +133,8 @@ def _move_into_place(source: Path, target: Path, overwrite: bool) -> None:
         shutil.rmtree(displaced, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """See that a file, or which files a directory has, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,6 +10,7 @@ from harness.blocks import BlockSource
 from harness.config import DataConfig, Propagate
 from harness.linear import QuantizedLinear
 from harness.reports import BlockReport, Diverged, LayerReport, SolveError
+from harness.resume import Resume
 from harness.statistics import Batch, Groups, LayerStatistics, StatisticsCache, gather, gather_only, home_of, outputs_of
 from harness.transforming import block_report, finish_, transform
 from harness.tuning import solve_and_tune
@@ -32,12 +33,14 @@ def quantize(
     data: DataConfig,
     cache: StatisticsCache,
     note: Note = lambda index, text: None,
+    kept: Resume | None = None,
 ) -> Iterator[LayerReport | BlockReport]:
     """Quantize the blocks of `source` one after another, in place.
 
     Args:
         tokens: gives the (samples, window) calibration token ids; not called when `cache` holds all that is needed.
         cache: where statistics of the float model are kept; unused with propagate=quantized.
+        kept: the blocks that a former attempt finished, which are taken over, and where finished ones go.
 
     Yields:
         A report for each linear, and one for its block where that was rewritten or measured.
@@ -50,37 +53,74 @@ def quantize(
     watches = method.transform is not None or data.block_error  # what the float model makes of each block is needed
     static = scheme.quantizes_activations and scheme.act_range is ActRange.tensor
     known = share and cache.complete() and not (watches or static or method.tuning)  # activations are not kept, and not needed
-    batches = [] if known else _start(source, tokens, data, carries_float=watches and not share)
-    for index, block in enumerate(source):
-        if known:
-            yield from solve(source, block, index, cache.load(index, block), method, scheme, {})
-            finish_(block, index, scheme, [])
-            continue
-        statistics, targets, done = {}, None, None
-        if share and method.transform is None:
-            statistics, targets = gather(block, index, batches, block.groups)
-            cache.save(index, block, statistics)
-        elif watches:
-            targets = outputs_of(block, index, batches, of_float=True)
-        own = outputs_of(block, index, batches) if not share and method.tuning else targets  # what a tuning aims at
-        if method.transform is not None:
-            done = transform(block, index, batches, targets, method, scheme, note)
-        ranges = done.found.ranges if done else {}
-        if share:
-            statistics = statistics or gather(block, index, batches, block.groups)[0]
-            reports = solve(source, block, index, statistics, method, scheme, ranges)
-        else:
-            rounds = [[group] for group in block.groups] if data.true_sequential else [block.groups]
-            reports = solve_in_rounds(source, block, index, batches, rounds, method, scheme, ranges, statistics)
-        if method.tuning is None:
-            yield from reports
-        else:
-            yield from solve_and_tune(source, block, index, method.tuning, scheme, batches, own, statistics, reports)
-        finish_(block, index, scheme, batches)
-        outputs = outputs_of(block, index, batches) if watches or not share else targets
-        if watches:
-            yield block_report(block, index, outputs, targets, done)
-        advance(batches, targets if share else outputs, targets, block)
+    if kept and not kept.can_continue(len(source), streams=not known):
+        kept.start_over()
+    finished = kept.blocks if kept else 0
+    batches = [] if known or finished == len(source) else _start(source, tokens, data, carries_float=watches and not share)
+    if kept:
+        kept.enter_(batches)
+    try:
+        for index, block in enumerate(source):
+            if index < finished:
+                yield from kept.restore_(index, block)
+                continue
+            reports = []
+            for report in _block(source, block, index, batches, method, scheme, data, cache, known, note):
+                reports.append(report)
+                yield report
+            if kept:
+                kept.keep(block, reports, batches if index + 1 < len(source) else [])
+        if kept:
+            kept.settle()
+    finally:
+        if kept:
+            kept.wait()
+
+
+def _block(
+    source: BlockSource,
+    block: Block,
+    index: int,
+    batches: list[Batch],
+    method: Method,
+    scheme: Scheme,
+    data: DataConfig,
+    cache: StatisticsCache,
+    known: bool,
+    note: Note,
+) -> Iterator[LayerReport | BlockReport]:
+    """Quantize one block and lead the batches through it; with `known`, its statistics come from the cache and there are none."""
+    if known:
+        yield from solve(source, block, index, cache.load(index, block), method, scheme, {})
+        finish_(block, index, scheme, [])
+        return
+    share = data.propagate is Propagate.float
+    watches = method.transform is not None or data.block_error
+    statistics, targets, done = {}, None, None
+    if share and method.transform is None:
+        statistics, targets = gather(block, index, batches, block.groups)
+        cache.save(index, block, statistics)
+    elif watches:
+        targets = outputs_of(block, index, batches, of_float=True)
+    own = outputs_of(block, index, batches) if not share and method.tuning else targets  # what a tuning aims at
+    if method.transform is not None:
+        done = transform(block, index, batches, targets, method, scheme, note)
+    ranges = done.found.ranges if done else {}
+    if share:
+        statistics = statistics or gather(block, index, batches, block.groups)[0]
+        reports = solve(source, block, index, statistics, method, scheme, ranges)
+    else:
+        rounds = [[group] for group in block.groups] if data.true_sequential else [block.groups]
+        reports = solve_in_rounds(source, block, index, batches, rounds, method, scheme, ranges, statistics)
+    if method.tuning is None:
+        yield from reports
+    else:
+        yield from solve_and_tune(source, block, index, method.tuning, scheme, batches, own, statistics, reports)
+    finish_(block, index, scheme, batches)
+    outputs = outputs_of(block, index, batches) if watches or not share else targets
+    if watches:
+        yield block_report(block, index, outputs, targets, done)
+    advance(batches, targets if share else outputs, targets, block)
 
 
 def _start(source: BlockSource, tokens: Callable[[], Tensor], data: DataConfig, carries_float: bool) -> list[Batch]:

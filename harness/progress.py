@@ -1,14 +1,20 @@
-"""What a person sees while a run goes on: one live line on a terminal, one plain line per finished run anywhere."""
+"""What is told of a run: its name in a few words, where it is, and how it ended."""
 
-from contextlib import contextmanager
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
 
 from harness.config import RunConfig
+from harness.files import ASIDE
 from harness.naming import method_name
 from methods.core.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
 
+INTERVAL = 1.0  # seconds between two notes of a stage
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -37,41 +43,35 @@ def scheme_label(scheme: Scheme) -> str:
 
 
 class Stages:
-    """The stages of one run as successive bars."""
+    """Where one run is, in a small file that anyone may read: the sweep that draws the bars, `ptq-bench status`, who asks what died."""
 
-    def __init__(self, progress: Progress, prefix: str):
-        self._progress, self._prefix = progress, prefix
-        self._task = progress.add_task(prefix, total=None, note="")
-        self._stage = None
+    def __init__(self, path: Path, label: str, attempt: int):
+        self._path, self._told = path, {"label": label, "attempt": attempt, "stage": None}
+        self._start = self._stage_start = time.monotonic()
+        self._next = 0.0
 
     def update(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Show `done` of `total` steps of a stage; a new stage name restarts the bar and its clock."""
-        if stage != self._stage:
-            self._stage = stage
-            self._progress.reset(self._task, total=total, description=f"{self._prefix} · {stage}", note="")
-        self._progress.update(self._task, completed=done, total=total, note=note)
+        """Tell that `done` of `total` steps of a stage are over; written at most once a second, and when a stage begins or ends."""
+        now = time.monotonic()
+        if stage != self._told["stage"]:
+            self._stage_start = self._next = now
+        self._told |= {"stage": stage, "done": done, "total": total, "note": note}
+        if now >= self._next or done == total:
+            self._next = now + INTERVAL
+            self._write({"stage_seconds": now - self._stage_start, "seconds": now - self._start})
 
-
-@contextmanager
-def stages(prefix: str):
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Stages(progress, prefix)
+    def _write(self, times: dict[str, float]) -> None:
+        aside = self._path.with_name(f"{ASIDE}{self._path.name}")
+        with suppress(OSError):  # a full disk is for those to tell who write something that matters
+            aside.write_text(json.dumps(self._told | times))
+            os.replace(aside, self._path)
 
 
 def outcome(config: RunConfig, record: dict) -> str:
     """One line that says how a run ended."""
     if record["status"] != "done":
-        return f"[red]{record['status']}[/] {label(config)}: {record['reason']}"
+        return f"[red]{record['status']}[/] {escape(label(config))}: {escape(str(record['reason']))}"
     metrics = ", ".join(f"{name.removeprefix('perplexity/')} {metric['value']:.4g}" for name, metric in record["metrics"].items())
     error = f", layer error {record['layer_error']['mean']:.4g}" if record["layer_error"] else ""
     share = f", {100 * record['outlier_share']:.3g} % outliers stored" if record["outlier_share"] else ""
-    return f"[green]done[/] {label(config)}: {metrics}{error}{share}, {record['seconds']['total']:.0f} s"
+    return f"[green]done[/] {escape(label(config))}: {metrics}{error}{share}, {record['seconds']['total']:.0f} s"

@@ -20,12 +20,10 @@ import pandas as pd
 
 from harness.config import RunConfig
 from harness.errors import UserError
-from harness.files import write_atomic
+from harness.files import sync, write_atomic
 from harness.keys import fingerprint, plain
-from harness.schema import RECORD
-
-FINISHED = ("done", "skipped")  # never computed again
-FAILED = ("failed", "oom", "diverged")  # computed again with retry=true
+from harness.schema import FAILED, FINISHED, RECORD
+from harness.seals import read_record, seal
 
 
 class Store:
@@ -45,10 +43,10 @@ class Store:
         """
         path = self.directory(run_key) / "record.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return _checked(read_record(path.read_bytes()), run_key)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: unreadable record ({error}); delete its directory to run the point again") from error
 
     def finished(self, run_key: str, save: bool) -> bool:
@@ -68,17 +66,23 @@ class Store:
         directory = self.directory(run_key)
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            sync(self.runs)  # a power cut may take a new directory, whatever was synced in it
         except OSError as error:
             raise UserError(f"{directory}: {error.strerror}; choose another place with paths.results=DIR") from error
         return directory
 
-    def commit(self, run_key: str, record: dict, items: dict[str, list[float]], tables: dict[str, list[dict]], config_yaml: str) -> None:
+    def commit(self, run_key: str, record: dict, items: dict[str, list[float]], tables: dict[str, list[dict]], config_yaml: str) -> dict:
         """Write everything a run leaves; the record last, so that its presence vouches for the rest.
+
+        A failure replaces no finished record: then nothing is written. Returns the record that stands.
 
         Args:
             items: what each metric is the mean of, for paired comparisons of two runs.
             tables: by name, e.g. `layers` with one row per linear; empty ones leave no file.
         """
+        before = self.record(run_key)
+        if before and before["status"] in FINISHED and record["status"] in FAILED:
+            return before
         directory = self.open(run_key)
         write_atomic(directory / "config.yaml", config_yaml)
         if items:
@@ -86,7 +90,17 @@ class Store:
         for name, rows in tables.items():
             if rows:
                 write_atomic(directory / f"{name}.parquet", pd.DataFrame(rows).to_parquet(index=False))
-        write_atomic(directory / "record.json", json.dumps(jsonable(record), indent=1, sort_keys=True, allow_nan=False) + "\n")
+        write_atomic(directory / "record.json", seal(jsonable(record)))
+        return record
+
+
+def _checked(record: Any, run_key: str) -> dict:
+    """A record, if that is what was read."""
+    if not isinstance(record, dict) or not record.keys() >= {"run_key", "status", "reason"}:
+        raise ValueError("not a record")
+    if record["run_key"] != run_key or record["status"] not in (*FINISHED, *FAILED):
+        raise ValueError(f"not a record of this run, or with the status {record['status']!r}")
+    return record
 
 
 def describe(config: RunConfig, run_key: str) -> dict:

@@ -45,7 +45,7 @@ class BlockReport:
     def row(self) -> dict:
         """One flat row of a table, the transform's stats beside the rest."""
         fields = asdict(self)
-        return fields | {f"stats.{name}": value for name, value in fields.pop("stats").items()}
+        return fields | {f"stats.{name}": value for name, value in sorted(fields.pop("stats").items())}
 
 
 @dataclass

@@ -1,10 +1,10 @@
 """One run is a straight line: model, calibration, quantize block by block, evaluate, record."""
 
 import logging
-import resource
+import shutil
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,113 +13,165 @@ import yaml
 
 from harness import assets, corpora
 from harness.blocks import ModelBlocks
-from harness.checkpoint import save
-from harness.config import Device, RunConfig
+from harness.checkpoint import is_intact, save
+from harness.claims import attempts, claim, holder
+from harness.config import Device, Propagate, RunConfig
+from harness.costs import Clock, peak_memory, reset_peak_memory, seconds_of
 from harness.errors import UserError
 from harness.evaluation import evaluate
+from harness.files import disk_errors, remove_leftovers
 from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.models import LoadedModel, load_model
 from harness.pipeline import quantize
 from harness.preflight import skip_reason
-from harness.progress import Stages, console, label, outcome, stages
-from harness.records import Store, describe
+from harness.progress import Stages, label
+from harness.records import Store, describe, versions
+from harness.redaction import RedactingFormatter, redact
 from harness.reports import BlockReport, Diverged, SolveError, Walked, summary
+from harness.resume import Resume
+from harness.schema import FAILED, FINISHED
 from harness.statistics import StatisticsCache
 from harness.tracking import Tracker, make_tracker
 
 log = logging.getLogger(__name__)
+RESUME = "resume"  # directory of what a killed attempt has finished
 
 
 def run(config: RunConfig) -> dict:
-    """Run one point and return its record; a finished point is read back, not computed again.
+    """Run one point in this process and return its record; a finished point is read back, not computed again.
 
-    Never raises for what goes wrong inside the run: that is a record with another status.
+    Waits while another process works on it. Never raises for what goes wrong inside the run: that is a record with another status.
     """
+    store, key, awaited = Store(config.paths.results), run_key(config), 0
+    while not store.finished(key, config.save):
+        directory = store.open(key)
+        if mine := claim(directory):
+            with mine:
+                return run_claimed(config, mine.number)
+        awaited = attempts(directory)
+        while holder(directory):
+            time.sleep(0.2)
+        record = store.record(key)
+        if record and record.get("attempt", 0) >= awaited:
+            return record  # however it ended, it was somebody's attempt at this very moment
+    return store.record(key)
+
+
+def run_claimed(config: RunConfig, attempt: int) -> dict:
+    """The same for who has claimed the run's `attempt`."""
     store, key = Store(config.paths.results), run_key(config)
-    if store.finished(key, config.save):
+    if store.finished(key, config.save):  # since we looked
         return store.record(key)
-    reason = skip_reason(config)
-    baseline = run(baseline_of(config)) if config.method.solver and not reason else None
-    description = describe(config, key)
-    directory, tracker = store.open(key), make_tracker(config.tracker.name)
-    with _logging_to(directory / "log.txt"), stages(label(config)) as progress:
-        log.info("%s, run key %s", label(config), key)
+    directory = store.open(key)
+    remove_leftovers(directory, hours=0)  # nobody else writes here
+    with _logging_to(directory / "log.txt"):
+        log.info("%s, run key %s, attempt %d", label(config), key, attempt)
         reset_peak_memory()
+        reason = skip_reason(config)
+        baseline = _baseline(config, store) if config.method.solver and not reason else None
+        description = describe(config, key) | {"attempt": attempt}
+        walked, progress = Walked(), Stages(directory / "progress.json", label(config), attempt)
+        tracker = make_tracker(config.tracker.name)
         tracker.start(config, description, directory)
-        walked = Walked()
         if reason:
             ending = {"status": "skipped", "reason": reason}
         else:
             ending = _guarded(lambda: _straight_line(config, baseline, store, walked, tracker, progress))
-        record = description | ending
-        items = record.pop("items", {})
-        tracker.finish(record)
+        items = ending.pop("items", {})
         tables = {"layers": [asdict(layer) for layer in walked.layers], "blocks": [block.row() for block in walked.blocks]}
-        store.commit(key, record, items, tables, yaml.safe_dump(plain(semantic(config))))
+        record = store.commit(key, description | ending, items, tables, yaml.safe_dump(plain(semantic(config))))
         log.info("status %s", record["status"])
-    console.print(outcome(config, record))
+        if record["status"] in FINISHED:
+            shutil.rmtree(directory / RESUME, ignore_errors=True)
+        tracker.finish(record)
     return record
+
+
+def _baseline(config: RunConfig, store: Store) -> dict:
+    """The record of the unquantized model, computed now if nobody has."""
+    float_model = baseline_of(config)
+    record = store.record(run_key(float_model))
+    return record if record and record["status"] in FAILED and not config.retry else run(float_model)
 
 
 def _guarded(line: Callable[[], dict]) -> dict:
     """How the run ended, whatever happened in it."""
     try:
         return line()
-    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        return _ended("oom", f"out of memory ({_first_line(error)}); try a smaller data.batch_size or eval.batch_size", error)
     except Diverged as error:
         return _ended("diverged", str(error), error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library may call sys.exit
+        if _out_of_memory(error):
+            return _ended("oom", f"out of memory ({_first_line(error)}); try a smaller data.batch_size or eval.batch_size", error)
         reason = str(error) if isinstance(error, UserError | SolveError) else f"{type(error).__name__}: {_first_line(error)}"
         return _ended("failed", reason, error)
 
 
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Of the GPU, of Python, or of torch on a CPU, which has no class for it; or caused by that."""
+    if error is None:
+        return False
+    here = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return here or _out_of_memory(error.__cause__)
+
+
 def _straight_line(config: RunConfig, baseline: dict | None, store: Store, walked: Walked, tracker: Tracker, progress: Stages) -> dict:
-    clock = Clock()
-    quantizes = config.method.solver is not None
+    clock, key = Clock(), run_key(config)
     if baseline and baseline["status"] != "done":
         raise UserError(f"the float baseline {baseline['run_key']} ended as {baseline['status']}: {baseline['reason']}")
     with clock.time("load"):
         loaded = load_model(config.model, device_name(config.device))
-    if quantizes:
-        with clock.time("walk"):
-            _quantize(config, loaded, walked, tracker, progress)
-        if config.save:
+    kept = Resume(store.directory(key) / RESUME, _identity(config, key))
+    reused = {"blocks": kept.blocks, "evaluations": kept.evaluations, "statistics": False}
+    if config.method.solver is not None:
+        reused["statistics"] = _quantize(config, loaded, walked, tracker, progress, kept)
+        clock.add("walk", kept.seconds())
+        if config.save and not is_intact(store.directory(key) / "checkpoint"):
             with clock.time("save"):
-                save(loaded.model, loaded.tokenizer, store.directory(run_key(config)) / "checkpoint", {"run_key": run_key(config)})
-    with clock.time("evaluate"):
-        result = evaluate(
-            loaded.model, loaded.tokenizer, config.eval, config.model.bos, config.model.dtype.name, config.eval.seed, progress.update
-        )
+                save(loaded.model, loaded.tokenizer, store.directory(key) / "checkpoint", {"run_key": key})
+    dtype = config.model.dtype.name
+    result = evaluate(loaded.model, loaded.tokenizer, config.eval, config.model.bos, dtype, config.eval.seed, progress.update, kept)
+    clock.add("evaluate", result.seconds)
     return {
         "status": "done",
         "reason": None,
         "family": loaded.family.name,
         "metrics": {name: asdict(metric) for name, metric in result.metrics.items()},
         "items": result.items,
+        "reused": reused,
         "baseline": baseline and {"run_key": baseline["run_key"], "metrics": baseline["metrics"]},
         "seconds": seconds_of(clock, walked),
         "peak_memory_bytes": peak_memory(),
     } | summary(walked)
 
 
-def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: Tracker, progress: Stages) -> None:
+def _identity(config: RunConfig, key: str) -> dict:
+    """What must not have changed for a killed attempt's work to be this one's, bit for bit."""
+    same = {name: versions()[name] for name in ("torch", "transformers", "numba", "numpy", "ptq_bench")}
+    return same | {"run_key": key, "device": device_name(config.device), "threads": torch.get_num_threads()}
+
+
+def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: Tracker, progress: Stages, kept: Resume) -> bool:
+    """Quantize all blocks; returns whether calibration statistics were there already."""
     data, source = config.data, ModelBlocks(loaded.model, loaded.family)
-    cache = StatisticsCache(
-        assets.cache_dir() / "statistics", statistics_key(config), len(source), source.statistics_bytes(), config.paths.cache_gib
-    )
+    shared = data.propagate is Propagate.float
+    size = source.statistics_bytes() if shared else 0
+    cache = StatisticsCache(assets.cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib)
 
     def tokens() -> torch.Tensor:
         documents = corpora.documents(data.name, "train", data.mirror)
         return corpora.calibration_tokens(documents, loaded.tokenizer, data.samples, data.window, config.seed, config.model.bos)
 
-    log.info("calibration statistics: %s", "reused from disk" if cache.complete() else "computed")
+    known = shared and cache.complete()
+    log.info("calibration statistics: %s", "reused from disk" if known else "computed")
+    if kept.blocks:
+        log.info("blocks that an attempt before has finished: %d of %d", kept.blocks, len(source))
     progress.update("quantize", 0, len(source))
 
     def note(index: int, text: str) -> None:
         progress.update("quantize", index, len(source), text)
 
-    for report in quantize(source, tokens, config.method, config.scheme, data, cache, note):
+    for report in quantize(source, tokens, config.method, config.scheme, data, cache, note, kept):
         if isinstance(report, BlockReport):
             walked.blocks.append(report)
             tracker.block(len(walked.layers), report)
@@ -132,6 +184,8 @@ def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: T
         facts = report.layer, report.error, report.bits, outliers, report.seconds, report.fallback or ""
         log.info("%s error %.6g bits %.4f %sseconds %.3f %s", *facts)
         note(report.block, f"{report.linear} error {report.error:.3g}")
+    log.info("commits took %.3f of %.3f seconds, beside the work", kept.writing, kept.seconds())
+    return known
 
 
 def device_name(device: Device) -> str:
@@ -141,56 +195,9 @@ def device_name(device: Device) -> str:
     return device.name
 
 
-def seconds_of(clock: "Clock", walked: Walked) -> dict[str, float]:
-    """Seconds by stage; the walk is `transform`, `quantize` (in the solver) and `calibrate` (forward passes, Hessians, scoring)."""
-    seconds = clock.seconds()
-    walk = seconds.pop("walk", None)
-    if walk is None:
-        return seconds
-    solving, rewriting = (sum(report.seconds for report in reports) for reports in (walked.layers, walked.blocks))
-    parts = {"calibrate": walk - solving - rewriting, "quantize": solving} | ({"transform": rewriting} if rewriting else {})
-    return seconds | {name: round(value, 3) for name, value in parts.items()}
-
-
-class Clock:
-    """Seconds by stage."""
-
-    def __init__(self):
-        self._start, self.stages = time.perf_counter(), {}
-
-    @contextmanager
-    def time(self, stage: str):
-        start = time.perf_counter()
-        yield
-        self.stages[stage] = time.perf_counter() - start
-
-    def seconds(self) -> dict[str, float]:
-        return {name: round(value, 3) for name, value in self.stages.items()} | {"total": round(time.perf_counter() - self._start, 3)}
-
-
-def reset_peak_memory() -> None:
-    """Start the peak counters anew, so that a run in a long process reports its own peak."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # not Linux: the peak is then the process's
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory() -> dict[str, int]:
-    """Peak bytes since the last reset."""
-    try:
-        status = Path("/proc/self/status").read_text().splitlines()
-        cpu = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"cpu": cpu, "gpu": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0}
-
-
 def _ended(status: str, reason: str, error: BaseException) -> dict:
     log.error("%s: %s", status, reason, exc_info=error)
-    return {"status": status, "reason": " ".join(reason.split())}
+    return {"status": status, "reason": redact(" ".join(reason.split()))}
 
 
 def _first_line(error: BaseException) -> str:
@@ -200,8 +207,10 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def _logging_to(path: Path):
     """Send every INFO line of ours to the run's log; the traceback of a failed run goes here, not to the terminal."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    with disk_errors(path):
+        handler = logging.FileHandler(path, encoding="utf-8")
+    handler.handleError = lambda record: None  # a full disk is for those to tell who write something that matters
+    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("harness")
     ours.addHandler(handler)
     ours.setLevel(logging.INFO)
@@ -210,7 +219,8 @@ def _logging_to(path: Path):
         yield
     finally:
         ours.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # as above: what could not be written is tried again
+            handler.close()
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from harness import checkpoint, tiny
+from harness import checkpoint, packed, tiny
 from harness.checkpoint import load, read_manifest, save
 from harness.errors import UserError
 from harness.families import family_of
 from harness.linear import QuantizedLinear
 from harness.models import ModelBlocks
+from harness.seals import seal
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Attention
@@ -181,7 +182,7 @@ def test_a_checkpoint_holds_packed_weights_and_nothing_twice(saved):
     assert set(manifest["files"]) == {file.name for file in saved.iterdir()} - {"manifest.json"}
     assert "_name_or_path" not in json.loads((saved / "config.json").read_text())
     tied, _ = quantized("qwen2")
-    assert checkpoint._other_tensors(tied)[1] == {"lm_head.weight": "model.embed_tokens.weight"}
+    assert packed._other_tensors(tied)[1] == {"lm_head.weight": "model.embed_tokens.weight"}
 
 
 EQUIPMENT = {
@@ -263,7 +264,7 @@ def rewrite(directory: Path, change) -> None:
     """Change a manifest and seal it again, as only someone who means to would."""
     manifest = read_manifest(directory)
     change(manifest)
-    (directory / "manifest.json").write_bytes(checkpoint._sealed(manifest))
+    (directory / "manifest.json").write_bytes(seal(manifest))
 
 
 LINEAR = "model.layers.0.mlp.up_proj"

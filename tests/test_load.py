@@ -14,9 +14,10 @@ from harness.cli import main
 from harness.errors import UserError
 from harness.load import check, continued, describe, load_run, probe
 from harness.methods import build_method, method_config, method_names
+from harness.seals import read_record, seal
 from tests.tiny_models import tokens
 
-POINT = ["model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]
+POINT = ["isolate=false", "model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]
 TOKENS = tokens(2)
 
 VARIANTS = {  # the kinds of weights that a solver can return, by the shortest way to them
@@ -112,9 +113,9 @@ def test_a_text_goes_on_greedily(finished, saved):
 
 def test_another_number_than_the_record_fails_the_check(finished, saved, tmp_path, capsys):
     copy = shutil.copytree(finished / "runs" / saved, tmp_path / "runs" / saved)
-    record = json.loads((copy / "record.json").read_text())
+    record = read_record((copy / "record.json").read_bytes())
     record["metrics"]["perplexity/synthetic"]["value"] *= 1.01
-    (copy / "record.json").write_text(json.dumps(record))
+    (copy / "record.json").write_bytes(seal(record))
     assert main(["load", str(copy), "--check"]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.naming import method_name
 from harness.schema import RECORD
+from harness.seals import read_record
 
 STATUSES = ("done", "diverged", "oom", "failed", "skipped")
 WHOLE = ("metrics", "baseline", "fallbacks")  # kept as they are; everything else becomes dotted columns
@@ -84,10 +85,10 @@ def _read(path: Path) -> dict:
         ValueError: the file is no record of a known schema; the message says why.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(path.read_bytes())
         record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))  # half characters: no file can hold them
     except ValueError as error:
-        raise ValueError(f"not valid JSON ({error})") from error
+        raise ValueError(f"not valid JSON, or changed since it was written ({error})") from error
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
     if record.get("schema") != RECORD:

@@ -1,0 +1,62 @@
+"""What a run costs: seconds by stage, and peak memory."""
+
+import resource
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from harness.reports import Walked
+
+
+def seconds_of(clock: "Clock", walked: Walked) -> dict[str, float]:
+    """Seconds by stage; the walk is `transform`, `quantize` (in the solver) and `calibrate` (forward passes, Hessians, scoring)."""
+    seconds = clock.seconds()
+    walk = seconds.pop("walk", None)
+    if walk is None:
+        return seconds
+    solving, rewriting = (sum(report.seconds for report in reports) for reports in (walked.layers, walked.blocks))
+    parts = {"calibrate": walk - solving - rewriting, "quantize": solving} | ({"transform": rewriting} if rewriting else {})
+    return seconds | {name: round(value, 3) for name, value in parts.items()}
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self):
+        self.stages: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str):
+        start = time.perf_counter()
+        yield
+        self.stages[stage] = time.perf_counter() - start
+
+    def add(self, stage: str, seconds: float) -> None:
+        """A stage that measures itself, former attempts included."""
+        self.stages[stage] = seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Of every stage, and their sum: what the run costs, however often it was cut short."""
+        return {name: round(value, 3) for name, value in self.stages.items()} | {"total": round(sum(self.stages.values()), 3)}
+
+
+def reset_peak_memory() -> None:
+    """Start the peak counters anew, so that a run in a long process reports its own peak."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux: the peak is then the process's
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak bytes since the last reset."""
+    try:
+        status = Path("/proc/self/status").read_text().splitlines()
+        cpu = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"cpu": cpu, "gpu": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0}

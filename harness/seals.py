@@ -1,0 +1,43 @@
+"""JSON files that vouch for themselves: one flipped bit and they are recognised as damaged."""
+
+import hashlib
+import json
+from typing import Any
+
+
+def seal(body: dict[str, Any]) -> bytes:
+    """Canonical bytes of an object, with the digest of themselves."""
+    body = json.loads(json.dumps(body))  # tuples become lists, keys strings
+    return json.dumps(body | {"digest": _digest(body)}, sort_keys=True, indent=1).encode()
+
+
+def unseal(raw: bytes) -> dict[str, Any]:
+    """What was sealed.
+
+    Raises:
+        ValueError: these are not the bytes that `seal` gave.
+    """
+    try:
+        body = json.loads(raw)
+        del body["digest"]
+        intact = seal(body) == raw
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError("damaged") from error
+    if not intact:
+        raise ValueError("damaged")
+    return body
+
+
+def read_record(raw: bytes) -> Any:
+    """The content of a record.json. Those written before there were attempts have no seal.
+
+    Raises:
+        ValueError: not JSON, or not what was sealed.
+    """
+    record = json.loads(raw)
+    sealed = isinstance(record, dict) and bool({"attempt", "digest"} & record.keys())
+    return unseal(raw) if sealed else record
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
