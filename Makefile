@@ -1,7 +1,7 @@
 # make demo · make test · make report · make lint
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= 0
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 # A machine whose torch is already installed keeps it: the environment then sees the system's packages.
@@ -9,7 +9,7 @@ HAS_TORCH := $(shell $(PYTHON) -c "import torch" 2>/dev/null && echo yes)
 VENV_FLAGS := $(if $(HAS_TORCH),--system-site-packages)
 DROP := $(if $(HAS_TORCH),^torch==|^triton==|^nvidia,^$$)
 
-.PHONY: demo test test-slow test-gpu report bench lint clean help
+.PHONY: demo test test-slow test-gpu test-cluster torture report bench lint clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,14 +26,24 @@ demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on
 	$(BIN)/ptq-bench run experiment=demo
 	$(BIN)/ptq-bench report name=demo paths.results=results/demo
 
-test: $(VENV)/installed ## the tests, under ten minutes on two cores; JOBS=2: in two processes
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile
+test: $(VENV)/installed ## the tests, under ten minutes on two cores; JOBS=0: in one process
+	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster and not torture" -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/installed ## the slow tests too
-	$(BIN)/python -m pytest -m "not gpu" --timeout=1800
+	$(BIN)/python -m pytest -m "not gpu and not cluster and not torture" --timeout=1800
 
 test-gpu: $(VENV)/installed ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu --timeout=1800
+
+$(VENV)/clusters: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev,ray,slurm]'
+	touch $@
+
+test-cluster: $(VENV)/clusters ## sweeps on Ray and submitit whose processes and nodes are killed, about ten minutes on two cores
+	$(BIN)/python -m pytest -m cluster --timeout=600
+
+torture: $(VENV)/installed ## hundreds of kills and disk faults, a few hours
+	$(BIN)/python -m pytest -s -m torture --timeout=14400
 
 report: $(VENV)/installed ## tables and figures of everything in results/
 	$(BIN)/ptq-bench report

@@ -7,6 +7,8 @@ from collections.abc import Callable
 COMMANDS = {
     "run": "quantize, evaluate and record every point of a sweep",
     "plan": "print the points of a sweep and their state, and run nothing",
+    "status": "how far a sweep is, while it runs or after",
+    "sync": "mirror finished runs into W&B or trackio",
     "report": "write tables and figures from the records",
     "load": "rebuild a quantized model that a run saved, and see that it works",
     "assets": "list and fetch the embedded models and texts",
@@ -24,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     command, *rest = argv
     if command not in COMMANDS:
         return fail(f"{command}: no such command; choose among {', '.join(COMMANDS)}")
-    return guarded(lambda: _command(command)(rest), debug=bool(os.environ.get("PTQ_BENCH_DEBUG")))
+    return guarded(lambda: _checked(command, rest), debug=bool(os.environ.get("PTQ_BENCH_DEBUG")))
 
 
 def usage() -> str:
@@ -34,13 +36,24 @@ def usage() -> str:
     return "\n".join(["ptq-bench: compare post-training quantization methods", "", *lines, "", more])
 
 
+def _checked(command: str, arguments: list[str]) -> int:
+    from harness.redaction import refuse_secret_arguments
+
+    refuse_secret_arguments(arguments)
+    return _command(command)(arguments)
+
+
 def _command(name: str) -> Callable[[list[str]], int]:
     # each command imports what it needs, so that `report` and `--help` answer without loading torch
     if name in ("run", "plan"):
         from harness.launch import plan, run
 
         return {"run": run, "plan": plan}[name]
-    if name == "report":
+    if name == "status":
+        from harness.status import main as command
+    elif name == "sync":
+        from harness.tracking.sync import main as command
+    elif name == "report":
         from harness.report import main as command
     elif name == "load":
         from harness.load import main as command
@@ -73,6 +86,8 @@ def guarded(command: Callable[[], int], debug: bool) -> int:
 
 
 def fail(message: str, code: int = 2) -> int:
-    for line in message.splitlines():
+    from harness.redaction import redact
+
+    for line in redact(message).splitlines():
         print(f"ptq-bench: {line}", file=sys.stderr)
     return code

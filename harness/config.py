@@ -1,8 +1,10 @@
 """The schema of a run. Values live in `conf/`; this file says which keys exist, their types and their ranges."""
 
+import json
 import re
 from dataclasses import dataclass, fields
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +12,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from harness.errors import UserError
 from harness.methods import build_method
+from harness.redaction import refuse_secrets
 from methods.core.method import Method
 from methods.core.scheme import Scheme
 
@@ -49,6 +52,7 @@ class ModelConfig:
     dtype: Dtype
     bos: Bos
     source_bits: int | None  # the weights were already quantized to this many bits when we got them
+    allow_pickle: bool = False  # read pickled weights where there are no safetensors
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    name: str  # none | wandb
+    name: str  # none | wandb | trackio
     mode: str | None = None  # offline | online
     project: str | None = None
     entity: str | None = None
@@ -96,10 +100,16 @@ class TrackerConfig:
     tags: list[str] | None = None
 
     def __post_init__(self):
-        if self.name not in ("none", "wandb"):
-            raise ValueError(f"tracker.name={self.name}: must be none or wandb")
+        if self.name not in ("none", "wandb", "trackio"):
+            raise ValueError(f"tracker.name={self.name}: must be none, wandb or trackio")
         if self.mode not in (None, "offline", "online"):
             raise ValueError(f"tracker.mode={self.mode}: must be offline or online")
+        if self.name == "wandb" and self.mode is None:
+            raise ValueError("tracker.mode=null: wandb needs offline or online")
+        if self.name == "trackio" and self.mode is not None:
+            raise ValueError(f"tracker.mode={self.mode}: trackio is always local; leave it null")
+        if self.name != "none" and not self.project:
+            raise ValueError("tracker.project=null: needs a name")
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,8 @@ class RunConfig:
     device: Device
     save: bool  # keep the packed checkpoint
     retry: bool  # run points again that failed before
+    isolate: bool  # every point in a process of its own
+    time_limit: float | None  # minutes that a point may take
 
 
 @dataclass(frozen=True)
@@ -136,10 +148,16 @@ class _Scalars:
     device: Device
     save: bool
     retry: bool
+    isolate: bool
+    time_limit: float | None
 
     def __post_init__(self):
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must be at least 0")
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise ValueError(f"time_limit={self.time_limit}: minutes, must be above 0 (null: no limit)")
+        if self.time_limit is not None and not self.isolate:
+            raise ValueError("time_limit: only a process of its own can be stopped; set isolate=true or time_limit=null")
 
 
 GROUPS = {
@@ -150,6 +168,8 @@ GROUPS = {
     "tracker": TrackerConfig,
     "paths": PathsConfig,
 }
+SCALARS = [field.name for field in fields(_Scalars)]
+NO_SUCH_KEY = "no such key"
 
 
 def to_run_config(config: DictConfig) -> RunConfig:
@@ -158,32 +178,73 @@ def to_run_config(config: DictConfig) -> RunConfig:
     Raises:
         UserError: a key is unknown, missing, ill-typed or out of range; the message names it.
     """
-    scalars = [field.name for field in fields(_Scalars)]
+    return from_plain(plain_config(config))
+
+
+def plain_config(config: DictConfig) -> dict:
+    """The keys of a composed configuration that describe a run, resolved, in plain containers that JSON can hold.
+
+    Raises:
+        UserError: a key needs a value, is unknown or holds a credential.
+    """
     try:
-        plain = OmegaConf.to_container(OmegaConf.masked_copy(config, [*GROUPS, "method", *scalars]), resolve=True)
+        _refuse_unknown(config)
+        nodes = {key: config[key] for key in (*GROUPS, "method", *SCALARS)}
+        plain = {key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node for key, node in nodes.items()}
+        refuse_secrets(plain)
+        return plain
     except InterpolationToMissingValueError as error:
         missing = re.search(r"Missing mandatory value: (\S+)", str(error))
         raise UserError(f"{missing[1] if missing else error}: needs a value") from error
+
+
+def from_plain(plain: dict) -> RunConfig:
+    """The same from what `plain_config` gave, in another process too.
+
+    Raises:
+        UserError: as `to_run_config`.
+    """
     groups = {group: typed(schema, plain[group], group) for group, schema in GROUPS.items()}
-    rest = typed(_Scalars, {name: plain[name] for name in scalars}, "")
+    rest = typed(_Scalars, {name: plain[name] for name in SCALARS}, "")
     return RunConfig(**groups, **vars(rest), method=build_method(plain["method"]), method_config=plain["method"])
 
 
 def typed(schema: type, node: dict, group: str) -> Any:
     """An instance of the dataclass `schema` with the values of `node`, errors named by their full key."""
+    return _typed(schema, json.dumps(node), group)
+
+
+@lru_cache(maxsize=1024)  # the points of a sweep share most of their groups
+def _typed(schema: type, values: str, group: str) -> Any:
+    node = json.loads(values)
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except OmegaConfBaseException as error:
         key = ".".join(filter(None, [group, str(error.full_key or error.key or "")]))
-        raise UserError(f"{key}: {_reason(error)}") from error
+        reason = _reason(error)
+        raise UserError(no_such_key(key) if reason == NO_SUCH_KEY else f"{key}: {reason}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def no_such_key(key: str) -> str:
+    """What to tell of a key that the schema does not have."""
+    if key.rpartition(".")[2] == "trust_remote_code":
+        return f"{key}: not supported: code in a checkpoint is never run; use an architecture that transformers itself has"
+    return f"{key}: {NO_SUCH_KEY}"
+
+
+def _refuse_unknown(config: DictConfig) -> None:
+    """A group's keys are checked with its types; this is for what stands beside the groups."""
+    for key in config:
+        if key not in (*GROUPS, "method", "hydra", *SCALARS):
+            raise UserError(no_such_key(str(key)))
 
 
 def _reason(error: OmegaConfBaseException) -> str:
     message = (error.msg or str(error)).splitlines()[0]
     if "Structured config of type" in message or "not in" in message:
-        return "no such key"
+        return NO_SUCH_KEY
     if "Missing mandatory value" in message or "MISSING" in message:
         return "needs a value"
     return message

@@ -3,17 +3,25 @@
 import difflib
 import os
 import re
+import socket
 import sys
+import warnings
+from functools import cache
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import to_run_config
+from harness.config import no_such_key, plain_config, to_run_config
 from harness.errors import UserError
 from harness.run import run as run_point
+from harness.supervise import supervise
+from harness.worker import Worker, gpus
+
+HYDRA_OPTIONS = ("--config", "--cfg", "--info", "--package", "--experimental")  # those that take a value
 
 
 def run(argv: list[str]) -> int:
@@ -27,9 +35,13 @@ def plan(argv: list[str]) -> int:
 
 
 def _hydra(program: str, argv: list[str]) -> int:
+    for item in argv:
+        if item.startswith("--") and "=" in item and not item.startswith(HYDRA_OPTIONS):
+            raise UserError(f"{item}: overrides are written without dashes: {item.lstrip('-')}")
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [program, *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say it in one line
+    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")  # our settings of a launcher have the name of its schema, on purpose
     try:
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_point)()
         return 0
@@ -49,8 +61,25 @@ def _hydra(program: str, argv: list[str]) -> int:
 
 
 def _point(config: DictConfig) -> str:
-    """One point, in whatever process the launcher chose."""
+    """One point, in whatever process the launcher chose, or in a child of it.
+
+    Raises:
+        UserError: that process is on a machine without the directory that the sweep was started in.
+    """
+    place = HydraConfig.get().runtime.cwd
+    try:
+        os.chdir(place)  # so that results, mirrors and models that are given as relative paths are the same everywhere
+    except OSError as error:
+        raise UserError(f"{place}: {error.strerror} on {socket.gethostname()}; the machines of a cluster must share it") from error
+    if config.isolate:
+        return supervise(plain_config(config), _worker(os.environ.get("CUDA_VISIBLE_DEVICES")))
     return run_point(to_run_config(config))["status"]
+
+
+@cache
+def _worker(visible: str | None) -> Worker:
+    """One for all points of this process that see the same GPUs."""
+    return Worker(preload=not gpus())
 
 
 def explain(error: Exception, overrides: list[str]) -> str:
@@ -58,7 +87,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '[^']+' is not in struct.*?full_key: (\S+)", text, re.S)
     if unknown:
-        return f"{unknown[1]}: no such key{_nearest(unknown[1], _keys(unknown[1], overrides))}"
+        told = no_such_key(unknown[1])
+        return told if "not supported" in told else told + _nearest(unknown[1], _keys(unknown[1], overrides))
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
         options = re.split(r"\n\s*(?:\n|Config search path)", match[3])[0].split()
         return f"{match[1]}={match[2]}: no such option{_nearest(match[2], options)}; choose among {', '.join(options)}"

@@ -3,23 +3,36 @@
 Hydra calls it through `hydra_plugins/ptq_bench_sweeper.py`, so any Hydra launcher can run the points. A single run is a sweep of one.
 """
 
-import itertools
-import shlex
+import json
+import re
+import shutil
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from rich.table import Table
+from rich.markup import escape
 
-from harness.config import RunConfig, to_run_config
+from harness.claims import attempts, holder, myself
 from harness.errors import UserError
-from harness.keys import run_key
-from harness.preflight import check, skip_reason
+from harness.files import write_atomic
+from harness.findings import BAD, findings
+from harness.keys import baseline_of, digest, run_key
+from harness.local import launch
+from harness.points import Point, Points
+from harness.preflight import skip_reason
 from harness.progress import console, label
-from harness.records import FAILED, FINISHED, Store
+from harness.run import RESUME
+from harness.schema import FINISHED
+from harness.status import watch
+from hydra_plugins.ptq_bench_launcher import LocalLauncher
+
+LOSSES = 3  # attempts that left no record, or launches that began nothing, after which a sweep gives up
 
 
 class Refused(UserError):
@@ -30,41 +43,18 @@ class Unfinished(UserError):
     """The sweep ran, and some points did not end well."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """One combination of overrides, with its configuration or with what is wrong with it."""
-
-    overrides: tuple[str, ...]
-    config: RunConfig | None = None
-    key: str | None = None
-    error: str | None = None
-
-    def status(self) -> str:
-        """illegal, missing, or the status of the record."""
-        if self.error:
-            return "illegal"
-        record = Store(self.config.paths.results).record(self.key)
-        return record["status"] if record else "missing"
-
-    def state(self) -> str:
-        """The status, with the reason where there is one to give before anything runs."""
-        status = self.status()
-        refusal = skip_reason(self.config) if status in ("missing", "skipped") else None
-        if refusal:
-            return f"{'to be skipped' if status == 'missing' else status}: {refusal}"
-        return self.error or status
-
-
-@dataclass(frozen=True)
 class Sweep:
-    """What Hydra gives a sweeper to work with."""
+    """A sweep with what Hydra gives a sweeper to work with."""
 
-    hydra_context: HydraContext
-    task_function: TaskFunction
-    config: DictConfig
+    def __init__(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig):
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    @cached_property
+    def points(self) -> Points:
+        return Points(self.hydra_context.config_loader, self.config)
 
     def run(self, points: list[Point]) -> None:
-        """Run the points that are missing, through the configured Hydra launcher.
+        """Run the points that are missing, through the configured Hydra launcher, the float models they are compared with first.
 
         Raises:
             Refused: a point is illegal; no point was run.
@@ -73,65 +63,97 @@ class Sweep:
         wrong = [point.error for point in points if point.error]
         if wrong:
             raise Refused("\n".join(dict.fromkeys(wrong)))
-        todo = [point for point in points if self._to_run(point)]
+        todo = [point for point in points if not point.settled()]
         if todo:
-            launcher = Plugins.instance().instantiate_launcher(self.hydra_context, self.task_function, self.config)
-            for job in launcher.launch([list(point.overrides) for point in todo], initial_job_idx=0):
-                _ = job.return_value  # raises what a job could not put into a record
+            look_around(todo)
+        baselines = self._baselines(todo)
+        if todo:
+            write_plan(points, baselines)
+            with watch(points[0].config.paths.results, [*baselines, *todo], console):
+                self._settle(baselines)
+                self._settle(todo)
+        for point in points:
+            if point.status() in FINISHED:
+                shutil.rmtree(point.directory / RESUME, ignore_errors=True)  # of a process that died between its record and this
         summarise(points, todo)
 
-    def _to_run(self, point: Point) -> bool:
-        if point.status() in FAILED:
-            return point.config.retry
-        return not Store(point.config.paths.results).finished(point.key, point.config.save)
+    def _settle(self, points: list[Point]) -> None:
+        """Launch points until each has its record. A launcher may lose some, and other sweeps may be at some: the store decides."""
+        before = begun = {point.key: attempts(point.directory) for point in points}
+        idle = 0
+        while left := [point for point in points if not point.settled(before[point.key]) and begun[point.key] - before[point.key] < LOSSES]:
+            free = [point for point in left if holder(point.directory) is None]
+            if not free:
+                time.sleep(1)  # for whoever is at the rest
+            elif idle == LOSSES:
+                break
+            else:
+                self._launch(free)
+                idle += 1
+            now = {point.key: attempts(point.directory) for point in points}
+            begun, idle = now, idle if now == begun else 0
 
-    def points(self, grids: list[str], arguments: list[str]) -> list[Point]:
-        """Every distinct point of the union of grids, in the order written; `arguments` go to each grid and win over it."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        combinations = []
-        for grid in grids:
-            combinations += expand(parser.parse_overrides([*shlex.split(grid), *arguments]))
-        points = [self._point(overrides) for overrides in dict.fromkeys(combinations)]
-        return list({point.key or point.overrides: point for point in points}.values())
-
-    def _point(self, overrides: tuple[str, ...]) -> Point:
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+    def _launch(self, points: list[Point]) -> None:
+        launcher = Plugins.instance().instantiate_launcher(self.hydra_context, self.task_function, self.config)
         try:
-            config = to_run_config(composed)
-            check(config)
-            return Point(overrides, config, run_key(config))
-        except UserError as error:
-            return Point(overrides, error=str(error))
+            if isinstance(launcher, LocalLauncher):  # as they are: others compose them anew, elsewhere
+                launch([point.plain for point in points], launcher.slots)
+                return
+            for job in launcher.launch([list(point.overrides) for point in points], initial_job_idx=0):
+                _ = job.return_value  # raises what a job could not put into a record
+        except UserError:
+            raise
+        except Exception as error:  # of a launcher, whose other jobs may still be at work
+            text = " ".join(str(error).split())[:300]
+            console.print(f"[yellow]launcher[/] {type(error).__name__}: {escape(text)}; going on with what is missing")
 
-    @staticmethod
-    def show(points: list[Point]) -> None:
-        """The grid as a table, one row per point with its state."""
-        table = Table(title=f"{len(points)} points")
-        for column in ("run key", "point", "state", "overrides"):
-            table.add_column(column, overflow="fold")
+    def _baselines(self, points: list[Point]) -> list[Point]:
+        """The float models of the points as points of their own, so that no two processes wait for one; the rest find theirs alone."""
+        found = {}
         for point in points:
-            name = label(point.config) if point.config else "–"
-            table.add_row(point.key or "–", name, point.state(), " ".join(point.overrides))
-        console.print(table)
-        console.print(", ".join(f"{count} {status}" for status, count in Counter(point.status() for point in points).items()))
+            if point.config.method.solver is None or skip_reason(point.config):
+                continue
+            wanted = run_key(baseline_of(point.config))
+            overrides = [item for item in point.overrides if not re.match(r"[+~]*method\b", item)]
+            if wanted not in found:
+                found[wanted] = self.points.point((*overrides, "method=float", "save=false"))
+        return [point for key, point in found.items() if point.key == key and not point.settled()]
 
 
-def expand(overrides) -> list[tuple[str, ...]]:
-    """The grid that parsed overrides span. Of two overrides of one key the later one counts.
+def look_around(points: list[Point]) -> None:
+    """Look once at what the points need of this machine, and print what may go wrong.
 
     Raises:
-        UserError: a sweep that is no list of values, such as interval(0, 1).
+        Refused: something will.
     """
-    axes = {}
-    for override in overrides:
-        key = override.get_key_element()
-        if override.is_sweep_override():
-            if not override.is_discrete_sweep():
-                raise UserError(f"{override.input_line}: only lists of values can be swept, such as {key}=1,2,3")
-            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        else:
-            axes[key] = [override.input_line]
-    return list(itertools.product(*axes.values()))
+    found = findings([point.config for point in points if not skip_reason(point.config)])
+    for finding in found:
+        if finding.level != BAD:
+            console.print(f"[yellow]{finding.level}[/] {escape(finding.text)}")
+    bad = [finding.text for finding in found if finding.level == BAD]
+    if bad:
+        raise Refused("\n".join(bad))
+
+
+def write_plan(points: list[Point], baselines: list[Point]) -> None:
+    """Leave the list of points below the results, for `ptq-bench status`."""
+    listed = [{"run_key": point.key, "label": label(point.config)} for point in (*baselines, *points)]
+    content = {"points": listed, "started": datetime.now(UTC).isoformat(timespec="seconds"), "owner": asdict(myself())}
+    name = digest(sorted(entry["run_key"] for entry in listed))
+    write_atomic(Path(points[0].config.paths.results) / "sweeps" / f"{name}.json", json.dumps(content, indent=1) + "\n")
+
+
+def reuse(points: list[Point]) -> str:
+    """What the points that ran took over from others and from attempts that were killed, in words; empty for nothing."""
+    records = [record for point in points if (record := point.record()) and record["status"] == "done"]
+    taken = [record.get("reused") or {} for record in records]
+    counts = {
+        "the float model of {} points": sum(1 for record in records if record["baseline"]),
+        "calibration statistics of {} points": sum(entry.get("statistics", False) for entry in taken),
+        "{} blocks that an earlier attempt had finished": sum(entry.get("blocks", 0) for entry in taken),
+        "{} evaluations that an earlier attempt had finished": sum(entry.get("evaluations", 0) for entry in taken),
+    }
+    return ", ".join(words.format(count) for words, count in counts.items() if count)
 
 
 def summarise(points: list[Point], ran: list[Point]) -> None:
@@ -143,11 +165,13 @@ def summarise(points: list[Point], ran: list[Point]) -> None:
     counts = Counter(point.status() for point in points)
     tally = ", ".join(f"{count} {status}" for status, count in counts.items())
     console.print(f"{len(points)} points: {tally} ({len(points) - len(ran)} from before)")
+    if reused := reuse(ran):
+        console.print(f"not computed again: {reused}")
     bad = [point for point in points if point.status() not in FINISHED]
     if bad:
         lines = []
         for point in bad:
-            record = Store(point.config.paths.results).record(point.key) or {}
+            record = point.record() or {}
             lines.append(f"{label(point.config)}: {record.get('status', 'missing')}: {record.get('reason', 'the run left no record')}")
         again = "" if all(point in ran for point in bad) else "; retry=true runs failed points again"
         raise Unfinished("\n".join([*lines, f"{len(bad)} of {len(points)} points did not finish{again}"]))

@@ -15,8 +15,10 @@ class CheckedSweeper(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
+        from harness.plan import show
+        from harness.progress import console
         from harness.sweep import Sweep
 
         sweep = Sweep(self.hydra_context, self.task_function, self.config)
-        points = sweep.points(self.grids, arguments)
-        sweep.show(points) if self.plan else sweep.run(points)
+        points = sweep.points.of(self.grids, arguments)
+        show(points, console) if self.plan else sweep.run(points)

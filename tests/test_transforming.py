@@ -31,7 +31,7 @@ from tests.problems import scheme
 from tests.tiny_models import tokens
 
 OUTPUT = "self_attn.o_proj"
-POINT = ["model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]
+POINT = ["isolate=false", "model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]
 SMALL = ["method/transform=affinequant_small", "method.transform.epochs=2"]
 
 

@@ -1,0 +1,86 @@
+"""A sweep on a Ray cluster of two nodes, one of whose processes or nodes is lost, ends as the same sweep on one machine."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.dying_sweeps import eventually, layers_told, lives, points, records, runs, same_but_for_time, start, sweep, with_startup
+
+pytest.importorskip("ray", reason="pip install 'ptq-bench[ray]'")
+pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'ptq-bench[ray]'")
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+POINTS = points("never", after="50,51,52,53", seconds=0.5)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The records of the sweep on this machine, by point."""
+    place = tmp_path_factory.mktemp("local")
+    code, told = sweep(*POINTS, f"paths.results={place}")
+    assert code == 0, told
+    return {name: same_but_for_time(record) for name, record in records(place).items()}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Two nodes with a core each, started somewhere else than the sweep will be."""
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("PYTHONPATH", with_startup())
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # a full machine is not what is tested
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+    try:
+        second = cluster.add_node(**node)
+        cluster.wait_for_nodes()
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        yield cluster, second
+    finally:
+        cluster.shutdown()
+
+
+def two_at_work() -> list[Path]:
+    """Two unfinished runs, one on each node, the first of them in its last block."""
+
+    def found():
+        at_work = [run for run in runs("death") if not (run / "record.json").exists() and layers_told(run)]
+        at_work.sort(key=lambda run: len(layers_told(run)), reverse=True)
+        return at_work if len(at_work) == 2 and 14 < len(layers_told(at_work[0])) < 19 else None
+
+    return eventually(found, 200)
+
+
+def assert_all_done_once(process, expected, lost: int) -> None:
+    _, told = process.communicate(timeout=400)
+    assert process.returncode == 0, told
+    assert "Traceback" not in told and "4 points: 4 done (0 from before)" in told
+    found = records()
+    assert {name: same_but_for_time(record) for name, record in found.items()} == expected
+    assert sorted(record["attempt"] for record in found.values()) == [1] * (5 - lost) + [2] * lost
+    for record in found.values():
+        begun = list((Path("results/runs") / record["run_key"] / "attempts").iterdir())
+        assert len(begun) == record["attempt"], "begun, but of no use"
+    assert {path.name for path in Path().iterdir()} == {"results"}
+
+
+def test_a_worker_process_is_killed(cluster, expected):
+    process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
+    run = two_at_work()[0]
+    pid = int(layers_told(run)[0][0])
+    os.kill(json.loads((run / "attempts" / "0001.json").read_text())["owner"]["pid"], signal.SIGKILL)
+    eventually(lambda: not lives(pid), 5)
+    assert_all_done_once(process, expected, lost=1)
+    assert "blocks that an attempt before has finished" in (run / "log.txt").read_text()
+
+
+def test_a_node_is_lost(cluster, expected):
+    process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
+    two_at_work()
+    cluster[0].remove_node(cluster[1], allow_graceful=False)
+    assert_all_done_once(process, expected, lost=1)

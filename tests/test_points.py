@@ -1,0 +1,66 @@
+"""Points are composed in a short way, which must lead where Hydra's leads."""
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+
+from harness.config import plain_config
+from harness.errors import UserError
+from harness.points import Points, expand
+
+TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke"]
+
+
+@pytest.fixture
+def maker():
+    GlobalHydra.instance().clear()
+    with initialize_config_module("conf", version_base="1.3"):
+        config = compose("config", return_hydra_config=True)
+        yield Points(GlobalHydra.instance().config_loader(), config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "method=gptq scheme=w3",
+        "method=gptq method.solver.damping=0.1 scheme=w3 scheme.group_size=64 scheme.range=minmax seed=3",
+        "scheme.group_size=32 scheme=w2 scheme.bits=3",
+        "method=affinequant method/solver=quantease method/transform=affinequant_small method.transform.epochs=1 scheme=w2a16g64",
+        "method=awq method.transform=null save=true retry=true",
+        "model=hub model.id=some/where eval.mirror=/data eval.corpora=[wiki,news] eval.tasks=[]",
+        "+method.tuning=null data.mirror=here +tracker.tags=[a,b]",
+        "experiment=transforms method=omniquant method.transform.epochs=2 hydra.launcher.slots=2",
+        "~scheme.bits",
+    ],
+)
+def test_the_short_way_leads_to_the_same_configuration(overrides, maker):
+    overrides = tuple(overrides.split())
+    whole = maker.loader.load_sweep_config(maker.config, list(overrides))
+    for _ in range(2):  # composed, and taken from what is known
+        assert _plain(maker._composed(overrides)) == _plain(whole)
+
+
+def test_points_that_share_their_options_are_composed_once(maker, monkeypatch):
+    loads, load = [], maker.loader.load_sweep_config
+    monkeypatch.setattr(maker.loader, "load_sweep_config", lambda *arguments: loads.append(1) or load(*arguments))
+    points = maker.of(["method=rtn,gptq seed=0,1,2 scheme.bits=3,4"], [*TINY, "scheme=w4"])
+    assert len(points) == 12 and len(loads) == 2
+    assert {(point.config.seed, point.config.scheme.bits) for point in points} == {(seed, bits) for seed in range(3) for bits in (3, 4)}
+
+
+def test_one_point_does_not_leak_into_the_next(maker):
+    first, second = maker.of(["method=rtn scheme.bits=3", "method=rtn"], TINY)
+    assert (first.config.scheme.bits, second.config.scheme.bits) == (3, 4)
+
+
+def test_only_lists_can_be_swept(maker):
+    with pytest.raises(UserError, match="only lists"):
+        maker.of(["seed=interval(0,1)"], TINY)
+    assert expand([]) == [()]
+
+
+def _plain(config) -> dict | str:
+    try:
+        return plain_config(config)
+    except Exception as error:  # the same refusal is the same too
+        return str(error)
