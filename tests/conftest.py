@@ -20,6 +20,8 @@ def isolated(tmp_path, monkeypatch):
     """A cache of its own for every test; `warm_cache` gives the user's back."""
     monkeypatch.setenv("PTQ_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("CACHE", "CONFIG", "DATA"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb-home"))
     monkeypatch.delenv("LOCAL_RANK", raising=False)
 
 

@@ -1,0 +1,110 @@
+"""How far the runs of a results directory are, read from their files alone: no model, no lock, nothing written, no torch loaded."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.claims import attempts, holder
+from harness.naming import method_name
+from harness.schema import FAILED, FINISHED
+
+ENDED = (*FINISHED, *FAILED)
+STATES = (*ENDED, "running", "interrupted", "waiting")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One point, as its files tell it."""
+
+    key: str
+    label: str
+    state: str  # one of STATES
+    seconds: float | None = None  # of a finished run in all, of a running one since its attempt began
+    reason: str | None = None  # why it failed
+    stage: str = ""  # this and the rest: of a running one
+    done: int = 0
+    total: int = 0
+    eta: float | None = None  # seconds to the end of the stage
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The points of a sweep."""
+
+    name: str
+    started: str  # ISO time, "" for a directory without the list of a sweep
+    points: list[tuple[str, str]]  # run key, label
+
+
+def plans(results: Path) -> list[Plan]:
+    """The sweeps that were started on a results directory, oldest first; without any list, all its runs as one."""
+    found = []
+    for path in results.glob("sweeps/*.json"):
+        content = _json(path)
+        if content:
+            points = [(point["run_key"], point["label"]) for point in content["points"]]
+            found.append(Plan(path.stem, content.get("started", ""), points))
+    if not found and (results / "runs").is_dir():
+        keys = sorted(path.name for path in (results / "runs").iterdir() if path.is_dir())
+        found = [Plan("all runs", "", [(key, "") for key in keys])] if keys else []
+    return sorted(found, key=lambda plan: (plan.started, plan.name))
+
+
+def standing(results: Path, key: str, label: str = "") -> Standing:
+    """Where one point is."""
+    directory = results / "runs" / key
+    record, begun = _json(directory / "record.json"), attempts(directory)
+    if record and (record.get("attempt", begun) >= begun or holder(directory) is None):
+        seconds = (record.get("seconds") or {}).get("total")
+        return Standing(key, label or _label(record), record["status"], seconds, record.get("reason"))
+    if begun and holder(directory) is not None:
+        return _running(directory, key, label, begun)
+    started = begun or (directory / "resume").exists()
+    return Standing(key, label or key, "interrupted" if started else "waiting")
+
+
+def _running(directory: Path, key: str, label: str, attempt: int) -> Standing:
+    path = directory / "progress.json"
+    told = _json(path)
+    if not told or told.get("attempt") != attempt:
+        return Standing(key, label or key, "running", stage="starting")
+    try:
+        age = max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
+        age = 0.0
+    done, total, eta = told["done"], told["total"], None
+    if 0 < done <= total:
+        eta = max(0.0, told["stage_seconds"] * (total - done) / done - age)
+    name = label or told["label"]
+    return Standing(key, name, "running", told["seconds"] + age, None, told["stage"], done, total, eta, told.get("note", ""))
+
+
+def seconds_left(standings: Sequence[Standing]) -> float | None:
+    """An estimate from the mean of the runs that are done; None while there is nothing to go by, or nothing that runs."""
+    done = [entry.seconds for entry in standings if entry.state == "done" and entry.seconds]
+    running = [entry.seconds or 0.0 for entry in standings if entry.state == "running"]
+    if not done or not running:
+        return None
+    mean = sum(done) / len(done)
+    waiting = sum(entry.state in ("waiting", "interrupted") for entry in standings)
+    return (mean * waiting + sum(max(0.0, mean - seconds) for seconds in running)) / len(running)
+
+
+def _label(record: dict[str, Any]) -> str:
+    """A run in a few words, where no list of a sweep has it in more."""
+    scheme = record.get("scheme") or {}
+    sizes = [f"{letter}{scheme[name]}" for letter, name in (("w", "bits"), ("g", "group_size"), ("a", "act_bits")) if scheme.get(name)]
+    return " ".join([record["model"]["name"], method_name(record["method"]), *sizes])
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none, or one that is being replaced or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

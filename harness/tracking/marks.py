@@ -1,0 +1,36 @@
+"""Which trackers hold a run as it now is: `mirrored.json` in its directory, written when a mirror was closed properly."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from harness.config import TrackerConfig
+from harness.files import write_atomic
+
+MARKS = "mirrored.json"
+
+
+def mark(directory: Path, tracker: TrackerConfig, record: bytes) -> None:
+    """Note that this tracker holds `record`."""
+    write_atomic(directory / MARKS, json.dumps(_marks(directory) | {_place(tracker): _digest(record)}, indent=1) + "\n")
+
+
+def marked(directory: Path, tracker: TrackerConfig) -> bool:
+    """Does this tracker hold the record that lies in `directory`? Not if the run was computed again since."""
+    return _marks(directory).get(_place(tracker)) == _digest((directory / "record.json").read_bytes())
+
+
+def _marks(directory: Path) -> dict[str, str]:
+    try:
+        found = json.loads((directory / MARKS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # unknown: mirrored again, which does no harm
+    return found if isinstance(found, dict) else {}
+
+
+def _place(tracker: TrackerConfig) -> str:
+    return " ".join(filter(None, (tracker.name, tracker.mode, tracker.entity, tracker.project)))
+
+
+def _digest(record: bytes) -> str:
+    return hashlib.sha256(record).hexdigest()[:16]
