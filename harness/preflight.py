@@ -1,13 +1,16 @@
-"""What can be known to go wrong before anything is loaded: rules that tie one group of the configuration to another."""
+"""What can be known to go wrong before anything is loaded: rules that tie one group of the configuration to another.
 
-import tempfile
-from pathlib import Path
+`check` is for every point of a sweep, `harness.findings` looks once at the machine and at what all points need of it.
+"""
+
+import os
 
 from harness import zero_shot
 from harness.config import Device, RunConfig
 from harness.corpora import CORPORA
 from harness.errors import UserError
-from harness.models import inspect
+from harness.models import check_files, inspect
+from harness.resources import refuses_files
 
 
 def check(config: RunConfig) -> None:
@@ -23,10 +26,12 @@ def check(config: RunConfig) -> None:
     if not (config.eval.corpora or config.eval.tasks):
         raise UserError("eval.corpora=[] and eval.tasks=[]: nothing to evaluate; name a corpus or a task")
     for key, mirror in {"eval.mirror": config.eval.mirror, "data.mirror": config.data.mirror}.items():
-        if mirror and not Path(mirror).is_dir():
+        if mirror and not os.path.isdir(mirror):  # Path.is_dir raises for names that no file system takes
             raise UserError(f"{key}={mirror}: no such directory")
-    _writable(config.paths.results)
+    if reason := refuses_files(config.paths.results):
+        raise UserError(f"paths.results={config.paths.results}: cannot be written ({reason})")
     _device(config)
+    check_files(config.model)
     shape = inspect(config.model)
     for key, window in {"data.window": config.data.window, "eval.window": config.eval.window}.items():
         if shape.context_length and window > shape.context_length:
@@ -54,25 +59,16 @@ def _names(key: str, given: list[str], known) -> None:
 
 
 def _groups(config: RunConfig, linears: dict[str, tuple[int, int]]) -> None:
+    """Every layer that the group size does not fit, so that one look is enough; the points of a sweep tell one model and size each."""
     size = config.scheme.group_size
-    odd = sorted({width for _, width in linears.values() if size and width % size})
+    odd = {path: width for path, (_, width) in linears.items() if size and width % size}
     if odd:
-        layer = next(path for path, (_, width) in linears.items() if width == odd[0])
+        widths = {width: [path for path in odd if odd[path] == width] for width in sorted(set(odd.values()))}
+        layers = "; ".join(f"{width}: {len(paths)} layers such as {paths[0]}" for width, paths in widths.items())
         raise UserError(
-            f"scheme.group_size={size}: does not divide the input width of {config.model.name}'s linears "
-            f"({', '.join(map(str, odd))}, e.g. {layer}); choose a divisor or null"
+            f"scheme.group_size={size}: does not divide the input width of {len(odd)} of {config.model.name}'s {len(linears)} linears "
+            f"({layers}); choose a divisor or null"
         )
-
-
-def _writable(results: str) -> None:
-    place = Path(results).absolute()
-    while not place.exists():
-        place = place.parent
-    try:
-        with tempfile.TemporaryFile(dir=place):  # asks the file system itself, and leaves nothing behind
-            pass
-    except OSError as error:
-        raise UserError(f"paths.results={results}: {place} cannot be written ({error.strerror})") from error
 
 
 def _device(config: RunConfig) -> None:

@@ -20,6 +20,7 @@ from enum import Enum
 from methods.blocks.block_training import Course
 from methods.blocks.learned_transform import Shift, learn_, sites_of
 from methods.core.block import Block
+from methods.core.effort import BlockEffort, training
 from methods.core.scheme import Scheme
 from methods.core.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
 from methods.core.transform import Transformed, Watch
@@ -69,6 +70,10 @@ class AffineQuant:
         if not any(isinstance(seam, NormSeam | ValueSeam) for seam in seams):
             return "the blocks have no place where a matrix can stand (no seams in the family table)"
         return None
+
+    def operations(self, block: BlockEffort, scheme: Scheme) -> float:
+        """The epochs, the loss before and after them, and the extremes of the activations."""
+        return training(block, self.epochs) + 3 * block.forward
 
     def apply_(self, block: Block, samples: Sequence[Sample], scheme: Scheme, watch: Watch) -> Transformed:
         full_at = (ValueSeam, QueryKeySeam) if scheme.quantizes_activations or self.merge_only else (NormSeam, ValueSeam, QueryKeySeam)

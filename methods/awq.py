@@ -14,7 +14,7 @@ rounded during the search as well.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from methods.blocks.functional import float32, run_with
 from methods.blocks.input_statistics import channel_sizes
 from methods.blocks.rewriting import Factor, Values, install_, rewrite, values_of
 from methods.core.block import Block
+from methods.core.effort import ENTRY, BlockEffort
 from methods.core.ranges import fit_grid
 from methods.core.scheme import RangeRule, Scheme
 from methods.core.seams import MiddleSeam, NormSeam, Seam, ValueSeam
@@ -50,6 +51,8 @@ class AWQ:
     clip_steps: int  # shares of the largest |w| that are tried, evenly from 1 down
     clip_floor: float  # where one step more would end
 
+    trains: ClassVar[bool] = False
+
     def __post_init__(self):
         for name in ("points", "search_tokens", "clip_steps"):
             if getattr(self, name) < 1:
@@ -61,6 +64,16 @@ class AWQ:
         if not any(readers(seam) for seam in seams):
             return "AWQ scales channels, and the blocks of this model have no place where a scale can pass (no seams in the family table)"
         return None
+
+    def operations(self, block: BlockEffort, scheme: Scheme) -> float:
+        """A pass for the sizes, and `points` of the search tokens at each seam; then all shares by the moments of each group."""
+        searched = max(block.window, -(-self.search_tokens // block.window) * block.window)
+        seams = sum(bool(readers(seam)) for seam in block.seams)
+        scaling = block.forward * (1 + self.points * seams * min(1.0, searched / block.tokens))
+        if not self.clip:
+            return scaling
+        costs = sum(rows * columns * (2 * (scheme.group_size or columns) + 4 * ENTRY) for rows, columns in block.linears)
+        return scaling + block.forward + (self.clip_steps + 1) * costs
 
     @torch.no_grad()
     def apply_(self, block: Block, samples: Sequence[Sample], scheme: Scheme, watch: Watch) -> Transformed:

@@ -17,6 +17,7 @@ from torch import Tensor
 from methods.blocks.functional import float32, run_with
 from methods.blocks.rewriting import values_of
 from methods.core.block import Block
+from methods.core.effort import BlockEffort, training
 from methods.core.tuning import Sample, TunableWeight, Tuned
 from methods.core.weight import QuantizedWeight
 
@@ -41,6 +42,10 @@ class CentroidTuning:
         for name in ("learning_rate", "norm_learning_rate"):
             if not (getattr(self, name) is None or getattr(self, name) > 0):
                 raise ValueError(f"{name}={getattr(self, name)}: must be positive")
+
+    def operations(self, block: BlockEffort) -> float:
+        """The steps, each of some batches, and the error before and after them."""
+        return training(block, self.steps * min(1.0, self.batches_per_step / block.batches)) + 2 * block.forward
 
     def tune(self, block: Block, samples: Sequence[Sample], weights: Mapping[str, QuantizedWeight]) -> Tuned:
         state = BlockState.of(block, weights, self.norm_learning_rate is not None)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from methods.core.descent import Descent, Feedback
+from methods.core.effort import factorization, grid_fit, one_sweep
 from methods.core.grid import Grid
 from methods.core.linalg import upper_factor
 from methods.core.outliers import refuses_outliers
@@ -52,6 +53,10 @@ class GPTQ:
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return refuses_outliers(scheme, "GPTQ")
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        """The grid, the factor of the Hessian, one sweep of half a product."""
+        return grid_fit(rows, columns, scheme) + factorization(columns) + one_sweep(rows, columns, triangular=True)
 
     def solve(self, problem: LayerProblem) -> Solution:
         order, back = column_order(problem.hessian, self.act_order)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from methods.core.effort import ENTRY, factorization, one_sweep, product, search
 from methods.core.linalg import UpperFactor, live_hessian, upper_factor
 from methods.core.problem import LayerProblem, Solution
 from methods.core.scheme import Scheme
@@ -114,6 +115,13 @@ class GPTVQ:
         if scheme.bits * self.vector_length > MOST_INDEX_BITS:
             return f"GPTVQ would need codebooks of 2^{scheme.bits * self.vector_length} vectors; shorten vector_length"
         return None
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        """Half of the EM steps, each a search and some passes; the pass over the columns; two products per step of the update."""
+        count = 2 ** (scheme.bits * self.vector_length)
+        find = search(rows, columns, self.vector_length, count)
+        steps = self.kmeans_iterations / 2 * (find + 4 * ENTRY * rows * columns) + self.codebook_steps * 2 * product(rows, columns)
+        return factorization(columns) + find + one_sweep(rows, columns, triangular=True) + steps
 
     def solve(self, problem: LayerProblem) -> Solution:
         count = 2 ** (problem.scheme.bits * self.vector_length)

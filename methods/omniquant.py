@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from methods.blocks.block_training import Course
 from methods.blocks.learned_transform import Shift, learn_, sites_of
 from methods.core.block import Block
+from methods.core.effort import BlockEffort, training
 from methods.core.scheme import Scheme
 from methods.core.seams import Seam
 from methods.core.transform import Transformed, Watch
@@ -43,6 +44,10 @@ class OmniQuant:
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         return None
+
+    def operations(self, block: BlockEffort, scheme: Scheme) -> float:
+        """The epochs, the loss before and after them, and the extremes of the activations."""
+        return training(block, self.epochs) + 3 * block.forward
 
     def apply_(self, block: Block, samples: Sequence[Sample], scheme: Scheme, watch: Watch) -> Transformed:
         sites = sites_of(block, scheme, full_at=(), shift=self.shift) if self.equivalent else []

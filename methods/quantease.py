@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from methods.core.descent import Descent, Feedback, Matmul
+from methods.core.effort import ENTRY, STILL, grid_fit, one_sweep, product
 from methods.core.linalg import live_hessian
 from methods.core.outliers import outlier_count, without_outliers
 from methods.core.problem import LayerProblem, LayerSolver, Solution
@@ -63,6 +64,14 @@ class QuantEase:
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return None if self.start is None else self.start.skip_reason(without_outliers(scheme))
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        """Sweeps, most of them with few weights moving; with outliers all move, and a product and a sort follow each sweep."""
+        begin = getattr(self.start, "operations", grid_fit)(rows, columns, scheme)
+        one = STILL * one_sweep(rows, columns, triangular=False)
+        if scheme.outlier_ratio:
+            one = one_sweep(rows, columns, triangular=False) + product(rows, columns) + 8 * ENTRY * rows * columns
+        return begin + self.sweeps * one
 
     def solve(self, problem: LayerProblem) -> Solution:
         if outlier_count(problem.scheme, problem.weight.shape):

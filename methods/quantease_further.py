@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from methods.core.descent import Descent, Feedback
+from methods.core.effort import grid_fit, one_sweep, product
 from methods.core.grid import Grid
 from methods.core.linalg import energy, unit_hessian
 from methods.core.outliers import corrected, outlier_count, without_outliers
@@ -53,6 +54,12 @@ class QuantEaseFurther:
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return self.start.skip_reason(without_outliers(scheme))
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        """Sweeps in which all weights move and half of those that settle, each with a refit of the grid: a product."""
+        sweeps = self.sweeps + self.settle / 2
+        begin = getattr(self.start, "operations", grid_fit)(rows, columns, scheme)
+        return begin + sweeps * (one_sweep(rows, columns, triangular=False) + product(rows, columns))
 
     def solve(self, problem: LayerProblem) -> Solution:
         outliers = outlier_count(problem.scheme, problem.weight.shape)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from methods.core.effort import grid_fit
 from methods.core.outliers import refuses_outliers
 from methods.core.problem import LayerProblem, Solution
 from methods.core.ranges import find_grid
@@ -16,6 +17,9 @@ class RTN:
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return refuses_outliers(scheme, "rounding to nearest")
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        return grid_fit(rows, columns, scheme)
 
     def solve(self, problem: LayerProblem) -> Solution:
         grid = find_grid(problem)

@@ -11,6 +11,7 @@ Norms alone, as in the paper. Channels that are dead, in the activations or in t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from methods.blocks.input_statistics import channel_extremes
 from methods.blocks.rewriting import install_
 from methods.blocks.smoothing import smoothed
 from methods.core.block import Block
+from methods.core.effort import BlockEffort
 from methods.core.scheme import Scheme
 from methods.core.seams import NormSeam, Seam
 from methods.core.transform import Transformed, Watch
@@ -33,6 +35,8 @@ class SmoothQuant:
 
     alpha: float  # the share of the difficulty that goes into the weights: 0 evens out the weights, 1 the activations
 
+    trains: ClassVar[bool] = False
+
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: must be between 0 and 1")
@@ -41,6 +45,10 @@ class SmoothQuant:
         if not any(isinstance(seam, NormSeam) for seam in seams):
             return "SmoothQuant folds factors into norms, and the blocks of this model have no norm that could take one"
         return None
+
+    def operations(self, block: BlockEffort, scheme: Scheme) -> float:
+        """One pass, for the extremes of the activations."""
+        return block.forward
 
     def apply_(self, block: Block, samples: Sequence[Sample], scheme: Scheme, watch: Watch) -> Transformed:
         seams = [seam for seam in block.seams if isinstance(seam, NormSeam)]

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from methods.core.descent import Descent, Feedback
+from methods.core.effort import factorization, grid_fit, one_sweep
 from methods.core.grid import Grid
 from methods.core.levels import storable_together
 from methods.core.linalg import upper_factor
@@ -64,6 +65,11 @@ class SpQR:
         if scheme.outlier_ratio and scheme.outlier_structure is OutlierStructure.column:
             return "SpQR's outliers are single entries; set scheme.outlier_structure=unstructured"
         return None
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        """Half of the passes with outliers, one without: each the grids (twice, for `leave_one_out`) and a sweep."""
+        passes = self.passes / 2 if scheme.outlier_ratio else 1
+        return factorization(columns) + passes * (2 * grid_fit(rows, columns, scheme) + one_sweep(rows, columns, triangular=True))
 
     def solve(self, problem: LayerProblem) -> Solution:
         order, back = column_order(problem.hessian, self.act_order)

@@ -24,11 +24,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.core.effort import factorization, one_sweep, search
 from methods.core.linalg import upper_factor
 from methods.core.problem import LayerProblem, Solution
 from methods.core.scheme import OutlierStructure, Scheme
 from methods.gptq import triangular_feedback
-from methods.vectors.codebook import Book, KMeans
+from methods.vectors.codebook import SAMPLE, Book, KMeans
 from methods.vectors.descent import Span, Sweeper
 from methods.vectors.frame import Frame, Normalize, Rounding
 
@@ -91,6 +92,17 @@ class VPTQ:
 
     def residual_bits(self, scheme: Scheme) -> int:
         return max(0, scheme.bits * self.vector_length - self.index_bits)
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        """Of each stage 40 % of the iterations of k-means over all vectors, as many and the seeding over its sample, and the pass."""
+        total = factorization(columns)
+        bits = [min(self.index_bits, scheme.bits * self.vector_length)]
+        for index_bits in [*bits, self.residual_bits(scheme)] if self.residual_bits(scheme) else bits:
+            find = search(rows, columns, self.vector_length, 2**index_bits)
+            sample = min(1.0, SAMPLE * 2**index_bits * self.vector_length / (rows * columns))
+            fit = 0.4 * self.kmeans_iterations * (1 + sample) * find
+            total += fit + find + one_sweep(rows, columns, triangular=True)
+        return total
 
     def solve(self, problem: LayerProblem) -> Solution:
         rounding = self.round(problem)

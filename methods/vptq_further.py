@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from methods.core.descent import coupling
+from methods.core.effort import STILL, one_sweep, product, search
 from methods.core.linalg import live_hessian
 from methods.core.problem import LayerProblem, Solution
 from methods.core.scheme import Scheme
@@ -56,6 +57,14 @@ class VPTQFurther:
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return self.start.skip_reason(scheme)
+
+    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
+        """All rounds and shakes, each of `sweeps` sweeps of which the first moves much, and their refits, two products for each step."""
+        find = search(rows, columns, self.start.vector_length, 2**self.start.index_bits)
+        one = STILL * one_sweep(rows, columns, triangular=False) + find
+        sweeps = (self.rounds + self.shakes) * self.sweeps + self.final_sweeps
+        refits = self.rounds + self.shakes // SHAKES_PER_REFIT
+        return self.start.operations(rows, columns, scheme) + sweeps * one + refits * self.refit_steps * 2 * product(rows, columns)
 
     def solve(self, problem: LayerProblem) -> Solution:
         begin = self.start.round(problem)

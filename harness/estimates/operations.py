@@ -1,0 +1,123 @@
+"""Operations of a run by stage: what `harness.pipeline` and `harness.evaluation` will do, counted.
+
+Units are those of `methods.core.effort`. Stages are those of `seconds` in a record: calibrate (forward passes, Hessians, scoring),
+transform, quantize (solvers and tunings), evaluate.
+"""
+
+from harness.config import DataConfig, EvalConfig, Propagate, RunConfig
+from harness.estimates.architecture import Architecture
+from methods.core.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
+from methods.core.method import Method
+from methods.core.scheme import ActRange, Scheme
+
+DOUBLE = 2  # a product in float64
+ACTIVATIONS = 250  # rounding one activation
+TEST_TOKENS = {"wiki": 110_000, "news": 6_200, "synthetic": 25_000, "wikitext2": 300_000, "ptb": 100_000, "c4": 530_000}
+ITEMS = {  # (items, tokens of all requests of one together, what they share counted once), with a vocabulary of about 50 thousand
+    "analogies": (550, 20),
+    "news_cloze": (277, 60),
+    "lambada_openai": (5153, 90),
+    "piqa": (1838, 100),
+    "arc_easy": (2376, 140),
+    "arc_challenge": (1172, 160),
+    "hellaswag": (10042, 400),
+    "winogrande": (1267, 55),
+    "boolq": (3270, 150),
+}
+OTHER_TASK = (1000, 200)
+
+
+def operations(config: RunConfig, model: Architecture, known: bool) -> dict[str, float | None]:
+    """By stage; None where a part of the method does not count its work.
+
+    Args:
+        known: the statistics of the float model are on disk.
+    """
+    found = {"evaluate": evaluation(config.eval, model)}
+    if config.method.solver is None:
+        return found
+    effort = block_effort(config.data, model)
+    found["calibrate"] = model.blocks * calibration(config, effort, model, known)
+    found["quantize"] = solving(config.method, config.scheme, effort, model)
+    if config.method.transform is not None:
+        counted = isinstance(config.method.transform, CountedTransform)
+        found["transform"] = model.blocks * config.method.transform.operations(effort, config.scheme) if counted else None
+    return found
+
+
+def block_effort(data: DataConfig, model: Architecture) -> BlockEffort:
+    tokens, batches = data.samples * data.window, -(-data.samples // data.batch_size)
+    return BlockEffort(model.linears, model.seams, tokens, data.window, batches, tokens * pass_of_block(model, data.window))
+
+
+def pass_of_block(model: Architecture, window: int) -> float:
+    """One token through one block: its linears and its attention."""
+    return 2.0 * model.block_weights + attention(model, window)
+
+
+def attention(model: Architecture, window: int) -> float:
+    return 4.0 * window * model.width
+
+
+def solving(method: Method, scheme: Scheme, effort: BlockEffort, model: Architecture) -> float | None:
+    if not isinstance(method.solver, CountedSolver):
+        return None
+    one = sum(method.solver.operations(rows, columns, scheme) for rows, columns in model.linears)
+    if method.tuning is not None:
+        if not isinstance(method.tuning, CountedTuning):
+            return None
+        one += method.tuning.operations(effort)
+    return model.blocks * one
+
+
+def needs_activations(config: RunConfig) -> bool:
+    """Is more needed of the float model than its statistics, so that stored ones spare nothing? As in `harness.pipeline.quantize`."""
+    static = config.scheme.quantizes_activations and config.scheme.act_range is ActRange.tensor
+    return bool(config.method.transform or config.data.block_error or static or config.method.tuning)
+
+
+def calibration(config: RunConfig, effort: BlockEffort, model: Architecture, known: bool) -> float:
+    """One block: the passes of `harness.pipeline.quantize`, one Hessian for each group, the error of each linear in float64."""
+    scoring = sum(DOUBLE * 2 * 2.0 * rows * columns**2 for rows, columns in model.linears)
+    if config.data.propagate is Propagate.float and known and not needs_activations(config):
+        return scoring
+    hessians = sum(2.0 * effort.tokens * group[0][1] ** 2 for group in model.groups)
+    rounding = ACTIVATIONS * effort.tokens * sum(group[0][1] for group in model.groups) if config.scheme.quantizes_activations else 0.0
+    return passes(config, model) * (effort.forward + rounding) + hessians + scoring
+
+
+def passes(config: RunConfig, model: Architecture) -> float:
+    """How often all calibration tokens go through a block, outside of transforms, solvers and tunings; parts of a pass count as such."""
+    method, data, scheme = config.method, config.data, config.scheme
+    watches = method.transform is not None or data.block_error
+    static = float(scheme.quantizes_activations and scheme.act_range is ActRange.tensor)
+    if data.propagate is Propagate.float:
+        return 1.0 + (method.transform is not None) + watches + static
+    own = float(method.tuning is not None) + bool(getattr(method.transform, "auxiliary_loss", False))
+    before = shares_before_groups(model, data.window)
+    gathering = sum(before) if data.true_sequential else before[-1]
+    return watches + own + gathering + static + 1.0
+
+
+def shares_before_groups(model: Architecture, window: int) -> list[float]:
+    """The share of a block's pass that is done when each group has had its input."""
+    whole, done, shares = pass_of_block(model, window), 0.0, []
+    for place, group in enumerate(model.groups):
+        shares.append(done / whole)
+        done += sum(2.0 * rows * columns for rows, columns in group) + (attention(model, window) if place == 0 else 0.0)
+    return shares
+
+
+def evaluation(config: EvalConfig, model: Architecture) -> float:
+    """Windows of all corpora through the model and its head; items of tasks through the model: few of their logits are needed."""
+    head = 2.0 * model.vocabulary * model.width
+    text = sum(evaluated_tokens(corpus, config) for corpus in config.corpora)
+    total = text * (model.blocks * pass_of_block(model, config.window) + head)
+    for task in config.tasks:
+        items, tokens = ITEMS.get(task, OTHER_TASK)
+        total += min(items, config.limit or items) * tokens * model.blocks * pass_of_block(model, tokens)
+    return total
+
+
+def evaluated_tokens(corpus: str, config: EvalConfig) -> int:
+    return config.windows * config.window if config.windows else TEST_TOKENS.get(corpus, OTHER_TASK[0] * OTHER_TASK[1])

@@ -1,0 +1,194 @@
+"""What a sweep needs of this machine, looked at once before the first point runs; `ptq-bench doctor` shows the same.
+
+Each thing is looked at once, however many points need it, and nothing is downloaded. One line for each, with the knob to turn.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+
+from harness import assets, corpora
+from harness.config import RunConfig
+from harness.errors import UserError
+from harness.estimates.architecture import architecture_of
+from harness.estimates.disk import disk_needed
+from harness.estimates.memory import Memory, peak_memory
+from harness.estimates.sweep import device_of
+from harness.model_files import check_tokenizer, locate
+from harness.models import TINY
+from harness.progress import label
+from harness.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
+from harness.zero_shot import STOCK
+
+OK, NOTE, BAD = "ok", "note", "bad"
+MARGIN = 1.2  # of disk
+TOLERANCE = 0.25  # of the estimate of memory: beyond it a run is refused, within it there is a note
+GIB = 2**30
+
+
+class Finding(NamedTuple):
+    level: str  # note: may go wrong; bad: will
+    text: str
+
+
+def findings(configs: Iterable[RunConfig]) -> list[Finding]:
+    """What stands in the way of running these configurations, the bad ones first."""
+    configs = list(configs)
+    found = [*libraries(), *_places(configs)]
+    for model in {config.model: config for config in configs}.values():
+        found += _model(model)
+    ready = [config for config in configs if is_here(config)]
+    found += [*_texts(configs), *_calibration(ready), *_memory(ready), *_disk(ready)]
+    return sorted(dict.fromkeys(found), key=lambda finding: finding.level != BAD)
+
+
+def libraries() -> Iterator[Finding]:
+    """Versions against the bounds of the installed package."""
+    try:
+        required = metadata.requires("ptq-bench") or []
+    except metadata.PackageNotFoundError:
+        return  # run from a checkout
+    for requirement in map(Requirement, required):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        remedy = f"pip install '{requirement}'"
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield Finding(BAD, f"{requirement.name} is not installed: {remedy}")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield Finding(NOTE, f"{requirement.name} {version} is outside of {requirement.specifier}, for which this is tested: {remedy}")
+
+
+def _places(configs: list[RunConfig]) -> Iterator[Finding]:
+    places = {f"paths.results={config.paths.results}": config.paths.results for config in configs}
+    for knob, path in {**places, f"the cache {assets.cache_dir()} (PTQ_BENCH_CACHE=DIR moves it)": assets.cache_dir()}.items():
+        if reason := refuses_files(path):
+            yield Finding(BAD, f"{knob}: cannot be written ({reason})")
+
+
+def is_here(config: RunConfig) -> bool:
+    """Can the shapes of the model be had without downloading?"""
+    kind, _, name = config.model.id.partition(":")
+    if kind == "asset" and name:
+        return assets.is_cached(name)
+    return config.model.id.startswith(TINY) or Path(config.model.id).expanduser().is_dir() or _hub_config(config) is not None
+
+
+def _hub_config(config: RunConfig) -> Path | None:
+    """The config.json of a hub model in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(config.model.id, "config.json", revision=config.model.revision)
+    except HFValidationError:
+        return None  # a path, or nonsense
+    return Path(found) if isinstance(found, str) else None
+
+
+def _model(config: RunConfig) -> Iterator[Finding]:
+    model = config.model
+    if not is_here(config):
+        if model.id.startswith("asset:"):
+            name = model.id.removeprefix("asset:")
+            yield Finding(NOTE, f"model.id={model.id}: not here yet, fetched at the first run; ptq-bench assets --fetch {name}")
+        elif offline():
+            yield Finding(BAD, f"model.id={model.id}: not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; unset it once")
+        else:
+            yield Finding(NOTE, f"model.id={model.id}: not here yet, downloaded at the first run")
+    elif not model.id.startswith(TINY):
+        cached = _hub_config(config)
+        try:
+            check_tokenizer(cached.parent if cached else locate(model, weights=False))
+        except UserError as error:
+            yield Finding(BAD, str(error))
+
+
+def offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _texts(configs: list[RunConfig]) -> Iterator[Finding]:
+    """Corpora and the data of tasks: in the cache, on the mirror, or to be had from the hub."""
+    wanted = {("eval", name, config.eval.mirror) for config in configs for name in (*config.eval.corpora, *config.eval.tasks)}
+    wanted |= {("data", config.data.name, config.data.mirror) for config in configs if config.method.solver is not None}
+    for group, name, mirror in sorted(wanted, key=str):
+        if name in ("wiki", "news", "analogies", "news_cloze"):
+            asset = "news" if name == "news_cloze" else name
+            if not assets.is_cached(asset):
+                yield Finding(NOTE, f"{name}: not here yet, fetched at the first run; ptq-bench assets --fetch {asset}")
+            continue
+        path = STOCK[name][1] if name in STOCK else corpora.HUB[name].path if name in corpora.HUB else None
+        if path is None:
+            continue
+        if mirror and not Path(mirror, path).is_dir():
+            yield Finding(BAD, f"{group}.mirror={mirror}: has no directory {path}, which {name} needs; add it, or set {group}.mirror=null")
+        elif not mirror and offline() and not _is_in_hub_cache(path):
+            remedy = f"unset it once, or set {group}.mirror to a directory that holds {path}/"
+            yield Finding(BAD, f"{name}: {path} is not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; {remedy}")
+
+
+def _is_in_hub_cache(dataset: str) -> bool:
+    """Data sets leave their files in the hub's cache, or what became of them in that of `datasets`."""
+    from datasets import config as datasets_config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    places = (
+        Path(HF_HUB_CACHE, f"datasets--{dataset.replace('/', '--')}"),
+        Path(datasets_config.HF_DATASETS_CACHE, dataset.replace("/", "___")),
+    )
+    return any(place.is_dir() for place in places)
+
+
+def _calibration(configs: list[RunConfig]) -> Iterator[Finding]:
+    for config in configs:
+        if config.method.solver is None:
+            continue
+        tokens = config.data.samples * config.data.window
+        widest = max(columns for _, columns in architecture_of(config.model).linears)
+        if tokens < widest:
+            yield Finding(
+                NOTE,
+                f"data.samples={config.data.samples} of data.window={config.data.window} are {tokens} tokens, and {config.model.name} has "
+                f"inputs of {widest} columns: Hessians will be singular, methods lean on their damping; raise data.samples",
+            )
+
+
+def _memory(configs: list[RunConfig]) -> Iterator[Finding]:
+    """The hungriest run on each kind of device."""
+    hungriest: dict[str, tuple[Memory, RunConfig]] = {}
+    for config in configs:
+        device = device_of(config)
+        memory = peak_memory(config, architecture_of(config.model), device)
+        if device not in hungriest or memory.largest > hungriest[device][0].largest:
+            hungriest[device] = memory, config
+    for memory, config in hungriest.values():
+        left = {"memory": (memory.cpu, free_memory())}
+        if memory.gpu:
+            left["GPU memory"] = memory.gpu, max(free for _, free, _ in free_gpu_memory())
+        for kind, (need, free) in left.items():
+            if need > free:
+                knobs = "lower data.batch_size or eval.batch_size, set model.dtype=bfloat16, or take a method that trains nothing"
+                said = f"{label(config)}: needs about {need / GIB:.1f} GiB of {kind}, {free / GIB:.1f} are free; {knobs}"
+                yield Finding(BAD if (1 - TOLERANCE) * need > free else NOTE, said)
+
+
+def _disk(configs: list[RunConfig]) -> Iterator[Finding]:
+    """Room for all runs together, file system by file system."""
+    need: dict[int, list] = {}  # by device number: bytes, free bytes, knobs
+    disk = disk_needed([(config, architecture_of(config.model)) for config in configs])
+    results = configs[0].paths.results if configs else "."
+    for place, count, knob in ((results, disk.results, f"paths.results={results}"), (assets.cache_dir(), disk.cache, "PTQ_BENCH_CACHE")):
+        entry = need.setdefault(os.stat(nearest(place)).st_dev, [0, free_disk(place), []])
+        entry[0] += count
+        entry[2].append(knob)
+    for count, free, knobs in need.values():
+        if count * MARGIN > free:
+            said = f"{' and '.join(knobs)}: {free / GIB:.1f} GiB are free, {MARGIN * count / GIB:.1f} are needed"
+            yield Finding(BAD, f"{said}; free some, choose another disk, set save=false or a smaller paths.cache_gib")

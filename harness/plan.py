@@ -1,0 +1,155 @@
+"""`ptq-bench plan`: the points of a sweep as a table, with what is there, what the rest will take, and where these numbers come from."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from harness.claims import holder
+from harness.config import RunConfig
+from harness.estimates.architecture import architecture_of
+from harness.estimates.disk import disk_needed
+from harness.estimates.sweep import Estimate, Estimator
+from harness.models import inspect
+from harness.preflight import skip_reason
+from harness.progress import label
+from harness.records import Store
+from harness.schema import FAILED
+from harness.seals import unseal
+
+GIB = 2**30
+TO_RUN = ("missing", "interrupted")  # what a sweep would compute; with retry=true failed points too
+UNITS = (90, 1, "s"), (5400, 60, "min"), (48 * 3600, 3600, "h"), (math.inf, 86400, "days")  # (seconds below which, size, name)
+COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "illegal": "red"} | dict.fromkeys(FAILED, "red")
+
+
+class Point(Protocol):
+    """One combination of overrides: with its configuration and key, or with what is wrong with it."""
+
+    overrides: tuple[str, ...]
+    config: RunConfig | None
+    key: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class State:
+    """How a point stands before anything runs."""
+
+    name: str  # illegal, to be skipped, missing, interrupted, running, or the status of its record
+    reason: str = ""  # why it did not or will not run
+    detail: str = ""
+    kept: float = 0.0  # share of its blocks that a killed attempt has left done
+    record: dict | None = None
+
+
+def state_of(point: Point) -> State:
+    """What the store says about a point."""
+    if point.error:
+        return State("illegal", point.error)
+    store = Store(point.config.paths.results)
+    directory, record = store.directory(point.key), store.record(point.key)
+    if record:
+        return State(record["status"], record["reason"] or "", record=record)
+    if holder(directory) is not None:
+        return State("running")
+    if reason := skip_reason(point.config):
+        return State("to be skipped", reason)
+    if not ((directory / "attempts").exists() or (directory / "resume").exists()):
+        return State("missing")
+    kept, blocks = len(kept_blocks(directory)), inspect(point.config.model).blocks
+    return State("interrupted", detail=f", {kept} of {blocks} blocks kept" if kept else "", kept=kept / blocks)
+
+
+def kept_blocks(directory: Path) -> list:
+    """The blocks that a killed attempt has left done."""
+    try:
+        return list(unseal((directory / "resume" / "manifest.json").read_bytes())["blocks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # none, or not readable: then the run starts anew
+
+
+def show(points: Sequence[Point], console: Console) -> None:
+    """Print the table, the reasons it refers to, and the totals of what would be run."""
+    states, estimator = [state_of(point) for point in points], Estimator()
+    reasons = list(dict.fromkeys(state.reason for state in states if state.reason))
+    shared = set.intersection(*(set(point.overrides) for point in points)) if len(points) > 1 else set()
+    table = Table(title=f"{len(points)} points", title_justify="left")
+    table.add_column("run key", no_wrap=True)
+    for column in ("point", "state"):
+        table.add_column(column, overflow="fold")
+    for column in ("time", "memory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("overrides", overflow="fold")
+    todo = []
+    for point, state in zip(points, states, strict=True):
+        time, memory = measured(state.record) if state.name == "done" else ("", "")
+        if state.name in TO_RUN or (state.name in FAILED and point.config.retry):
+            todo.append((point, estimator.estimate(point, state.kept)))
+            time, memory = told_seconds(todo[-1][1].seconds), f"~{told_bytes(todo[-1][1].memory.largest)}"
+        told = f"{state.name} [{reasons.index(state.reason) + 1}]" if state.reason else f"{state.name}{state.detail}"
+        own = " ".join(override for override in point.overrides if override not in shared)
+        name = label(point.config) if point.config else "–"
+        table.add_row(point.key or "–", escape(name), Text(told, COLOURS.get(state.name, "")), time, memory, escape(own))
+    console.print(table)
+    for line in [*(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)), *summary(points, states, shared), *totals(todo)]:
+        console.print(escape(line))
+
+
+def summary(points: Sequence[Point], states: Sequence[State], shared: set[str]) -> list[str]:
+    """What all points have in common, and how many there are of each kind."""
+    common = [override for override in points[0].overrides if override in shared] if points else []
+    tally = ", ".join(f"{count} {name}" for name, count in Counter(state.name for state in states).items())
+    return [*([f"all points: {' '.join(common)}"] if common else []), tally]
+
+
+def totals(todo: Sequence[tuple[Point, Estimate]]) -> list[str]:
+    """Time, memory and disk of what would be run, and where the estimates come from."""
+    if not todo:
+        return ["nothing to run"]
+    known = [estimate.seconds for _, estimate in todo if estimate.seconds is not None]
+    others = f" and {len(todo) - len(known)} whose methods do not count their work" if len(known) < len(todo) else ""
+    disk = disk_needed([(point.config, architecture_of(point.config.model)) for point, _ in todo])
+    largest = max((estimate.memory for _, estimate in todo), key=lambda memory: memory.largest)
+    kind = "GPU memory" if largest.gpu else "memory"
+    sources = sorted(set().union(*(estimate.sources for _, estimate in todo)))
+    return [
+        f"to run: {len(known)} points, {told_seconds(sum(known))} one after another{others}; "
+        f"up to ~{told_bytes(largest.largest)} of {kind}; "
+        f"disk ~{told_bytes(disk.results)} for results, ~{told_bytes(disk.cache)} for the cache",
+        f"times from {', '.join(sources)}; memory and disk from shapes" if sources else "memory and disk from shapes",
+    ]
+
+
+def measured(record: dict) -> tuple[str, str]:
+    """Time and memory of a finished run."""
+    memory = record.get("peak_memory_bytes", {})
+    try:
+        return told_seconds(record["seconds"]["total"], exact=True), told_bytes(memory.get("gpu") or memory["cpu"])
+    except KeyError:
+        return "", ""
+
+
+def told_seconds(seconds: float | None, exact: bool = False) -> str:
+    """`~4 min`, `~25 s`, `~2 days`: as precise as an estimate is; `exact` is for what was measured."""
+    if seconds is None:
+        return "?"
+    size, unit = next(unit for until, *unit in UNITS if seconds < until)
+    value = seconds / size
+    if exact:
+        return f"{value:.{1 if value < 10 else 0}f} {unit}"
+    return f"~{max(1, round(value)) if value < 10 else 5 * round(value / 5)} {unit}"
+
+
+def told_bytes(count: int) -> str:
+    """In GiB, or in MiB below one."""
+    if count < GIB:
+        return f"{count / 2**20:.0f} MiB"
+    return f"{count / GIB:.{1 if count < 10 * GIB else 0}f} GiB"

@@ -1,0 +1,84 @@
+"""What this machine has left: memory, disk, GPUs."""
+
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Group(NamedTuple):
+    """Files of a control group, and how the line of its statistics begins that counts cached file content."""
+
+    limit: str
+    used: str
+    statistics: str
+    cached: str
+
+
+GROUPS = (
+    Group("memory.max", "memory.current", "memory.stat", "file "),
+    Group("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_cache "),
+)
+
+
+def free_memory() -> float:
+    """Bytes that a new process can still have: what is available, or what the container's limit leaves."""
+    return min(_available(), _left_of_limit())
+
+
+def free_gpu_memory() -> list[tuple[str, int, int]]:
+    """(name, free bytes, bytes in all) of every visible GPU."""
+    if not torch.cuda.is_available():
+        return []
+    return [(torch.cuda.get_device_name(index), *torch.cuda.mem_get_info(index)) for index in range(torch.cuda.device_count())]
+
+
+def free_disk(path: str | Path) -> int:
+    """Bytes left on the file system that holds `path`, or will."""
+    return shutil.disk_usage(nearest(path)).free
+
+
+def refuses_files(path: str | Path) -> str | None:
+    """Why no file can be written below `path`, or None. Asks the file system itself, and leaves nothing behind."""
+    if "\0" in str(path):
+        return "no path holds a NUL"
+    try:
+        with tempfile.TemporaryFile(dir=nearest(path)):
+            return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
+def nearest(path: str | Path) -> Path:
+    """The deepest part of a path that exists."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    return place
+
+
+def _available() -> int:
+    """What Linux would drop from its caches is available too. Elsewhere: all there is."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _left_of_limit() -> float:
+    """Of the memory of a control group; what is cached file content counts as left."""
+    for group in GROUPS:
+        try:
+            cached = next(line for line in (CGROUP / group.statistics).read_text().splitlines() if line.startswith(group.cached))
+            limit, used = (int((CGROUP / name).read_text()) for name in (group.limit, group.used))
+            return limit - used + int(cached.split()[1])
+        except (OSError, StopIteration, ValueError):
+            continue  # no such group, or no limit: "max"
+    return math.inf

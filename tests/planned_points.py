@@ -1,0 +1,45 @@
+"""Points of a sweep for tests of what is known before it runs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+
+from harness.config import RunConfig, to_run_config
+from harness.estimates.architecture import Architecture
+from harness.seals import seal
+
+TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke", "device=cpu"]
+LLAMA_7B = Architecture(  # of LLaMA-7B
+    groups=(((4096, 4096),) * 3, ((4096, 4096),), ((11008, 4096),) * 2, ((4096, 11008),)),
+    seams=(),
+    blocks=32,
+    width=4096,
+    heads=32,
+    vocabulary=32000,
+    parameters=6_738_415_616,
+    context=2048,
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    overrides: tuple[str, ...]
+    config: RunConfig | None = None
+    key: str | None = None
+    error: str | None = None
+
+
+def config(*overrides: str, results: str = "results") -> RunConfig:
+    with initialize_config_module("conf", version_base="1.3"):
+        return to_run_config(compose("config", [*TINY, f"paths.results={results}", *overrides]))
+
+
+def of_model(config: RunConfig, identifier: str) -> RunConfig:
+    return replace(config, model=replace(config.model, id=identifier, name="m"))
+
+
+def leave_record(results: Path, key: str, **fields) -> None:
+    directory = results / "runs" / key
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "record.json").write_bytes(seal({"run_key": key, "status": "done", "reason": None} | fields))
