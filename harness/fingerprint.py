@@ -7,16 +7,30 @@ from pathlib import Path
 from harness.assets import cache_dir
 from harness.errors import UserError
 from harness.files import sha256_file, write_atomic
-from harness.model_files import TOKENIZER_FILES, weight_files
+from harness.model_files import TOKENIZER_FILES
+from harness.shards import weight_files
 
 
-def fingerprint(directory: Path) -> str:
-    """`sha256:<hex>` over the names and bytes of a model's weight, config and tokenizer files."""
-    files = weight_files(directory)
+def fingerprint(directory: Path, allow_pickle: bool) -> str:
+    """`sha256:<hex>` over the names and bytes of a model's weight, config and tokenizer files.
+
+    Args:
+        allow_pickle: may the weights be pickled? It moves nothing where there are safetensors.
+    """
+    files = weight_files(directory, allow_pickle)
     files += [path for name in ("config.json", *TOKENIZER_FILES) if (path := directory / name).is_file()]
-    hashes = file_hashes(files)
-    listing = "".join(f"{path.name} {hashes[path]}\n" for path in sorted(files, key=lambda path: path.name))
-    return f"sha256:{hashlib.sha256(listing.encode()).hexdigest()}"
+    return f"sha256:{_listing_sha256({path.name: path for path in files})}"
+
+
+def directory_sha256(directory: Path) -> str:
+    """Hexadecimal SHA-256 over the relative names and the bytes of all files below a directory; hidden ones do not count."""
+    found = {path.relative_to(directory): path for path in directory.rglob("*") if path.is_file()}
+    return _listing_sha256({name.as_posix(): path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)})
+
+
+def _listing_sha256(files: dict[str, Path]) -> str:
+    hashes = file_hashes(list(files.values()))
+    return hashlib.sha256("".join(f"{name} {hashes[files[name]]}\n" for name in sorted(files)).encode()).hexdigest()
 
 
 def file_hashes(files: list[Path]) -> dict[Path, str]:

@@ -8,12 +8,15 @@ import json
 from dataclasses import asdict, replace
 from enum import Enum
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from harness import corpora
 from harness.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+from harness.fingerprint import directory_sha256
 from harness.models import model_fingerprint
 from harness.schema import NUMBERS
+from harness.zero_shot import STOCK
 from methods.core.method import Method
 from methods.core.scheme import Scheme
 
@@ -85,8 +88,10 @@ def _scheme(scheme: Scheme) -> dict:
 
 
 def _eval(config: EvalConfig) -> dict:
-    texts = {name: text_sha256(name, "test", config.mirror) for name in config.corpora}
-    return _without(config, "name", "mirror") | {"texts": texts}
+    """With the hashes of the texts, and of the tasks' data on a mirror; of what the hub serves for a task, only the protocol tells."""
+    fields = _without(config, "name", "mirror") | {"texts": {name: text_sha256(name, "test", config.mirror) for name in config.corpora}}
+    mirrored = [name for name in config.tasks if config.mirror and name in STOCK]
+    return fields | ({"task_data": {name: directory_sha256(Path(config.mirror, STOCK[name][1])) for name in mirrored}} if mirrored else {})
 
 
 def _model(config: ModelConfig) -> dict:

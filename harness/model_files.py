@@ -1,10 +1,9 @@
-"""The files of a model: where they are, and whether they are whole and harmless.
+"""The files of a model: where they are, and whether what its configs ask for is harmless. `harness.shards` looks at the weights.
 
-Only configs and headers are read here, never a tensor, so every refusal comes before any weight is loaded.
-Pickle files and code in a checkpoint are never touched.
+No tensor is read here, so every refusal comes before any weight is loaded. Code in a checkpoint is never run.
 """
 
-import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -13,8 +12,8 @@ from typing import Any
 
 from harness.config import ModelConfig
 from harness.errors import UserError
+from harness.shards import PICKLE, SAFETENSORS, read_json, shard_names
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,7 +26,8 @@ TOKENIZER_FILES = (
 )
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 CODE_KEYS = ("auto_map", "custom_pipelines", "model_file")
-MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+ELSEWHERE = {"transformers_weights": "weights", "fast_tokenizer_files": "a tokenizer"}  # keys that replace the files we check and hash
+MAX_LAYERS = 10_000  # of anything; a config with more would keep us building empty blocks for hours
 
 
 def locate(config: ModelConfig, weights: bool) -> Path:
@@ -40,18 +40,25 @@ def locate(config: ModelConfig, weights: bool) -> Path:
         UserError: there is no such model, or it cannot be had.
     """
     kind, _, name = config.id.partition(":")
-    directory = Path(config.id).expanduser()
+    directory = Path(os.path.expanduser(config.id))
     if kind == "asset" and name:
         _no_revision(config)
         from harness.assets import model_directory
 
         return Path(model_directory(name))
-    if directory.is_dir():
+    if _is_directory(directory):
         _no_revision(config)
         return directory
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.id):
-        raise UserError(f"model.id={config.id}: no such directory; use asset:<name>, tiny:<family>, a directory or a hub id")
-    return _download(config.id, config.revision, weights)
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.id, re.ASCII):
+        raise UserError(f"model.id={config.id!r}: no such directory; use asset:<name>, tiny:<family>, a directory or a hub id")
+    return _download(config.id, config.revision, weights, config.allow_pickle)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def _no_revision(config: ModelConfig) -> None:
@@ -60,7 +67,7 @@ def _no_revision(config: ModelConfig) -> None:
 
 
 @cache  # all points of a sweep see one snapshot, also when the hub moves on
-def _download(repository: str, revision: str | None, weights: bool) -> Path:
+def _download(repository: str, revision: str | None, weights: bool, allow_pickle: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     def fetch(*patterns: str) -> Path:
@@ -69,14 +76,17 @@ def _download(repository: str, revision: str | None, weights: bool) -> Path:
         except Exception as error:  # the hub's errors have no common base: network, rights, names, disk
             raise UserError(f"model.id={repository}: {_hub_reason(error)}") from error
 
-    directory = fetch("config.json", INDEX, *TOKENIZER_FILES)
+    directory = fetch("config.json", SAFETENSORS.index, *TOKENIZER_FILES)
+    for kind in ((SAFETENSORS, PICKLE) if allow_pickle else (SAFETENSORS,)) if weights else ():
+        fetch(kind.index)
+        fetch(*(shard_names(directory, kind) if (directory / kind.index).exists() else [kind.single]))
+        if any(directory.glob(f"*{kind.suffix}")):
+            return directory
     if weights:
-        fetch(*(sorted(set(_weight_map(directory).values())) if (directory / INDEX).exists() else [SINGLE]))
-        if not any(directory.glob("*.safetensors")):
-            raise UserError(
-                f"model.id={repository}: no safetensors weights at this revision (pickle weights are never read) or not in the "
-                "offline cache; many repositories keep a conversion under model.revision=refs/pr/<number>"
-            )
+        raise UserError(
+            f"model.id={repository}: no safetensors weights at this revision or not in the offline cache; many repositories keep a "
+            "conversion under model.revision=refs/pr/<number>, and model.allow_pickle=true reads pickled weights"
+        )
     return directory
 
 
@@ -100,7 +110,7 @@ def check_config(directory: Path, superseded_code: dict[str, frozenset[str]]) ->
         superseded_code: by model_type, the code modules that a config may name because transformers ships their content.
 
     Raises:
-        UserError: no or unreadable config.json, code in the checkpoint, an already quantized model.
+        UserError: no or unreadable config.json, code in the checkpoint, files elsewhere, an adapter, an already quantized model.
     """
     config = read_json(directory / "config.json")
     if "model_type" not in config:
@@ -114,6 +124,12 @@ def check_config(directory: Path, superseded_code: dict[str, frozenset[str]]) ->
                 raise UserError(f"{path}: {key} asks for the checkpoint's own code, which is never run; use a model that transformers has")
             if "_implementation" in key and "/" in str(value):
                 raise UserError(f"{path}: {key}={value} asks for a downloaded kernel, which is never run; remove the key")
+            if key in ELSEWHERE and value:
+                raise UserError(f"{path}: {key} names {ELSEWHERE[key]} under another name, which is never read; remove the key")
+            if "layer" in key and isinstance(value, int) and value > MAX_LAYERS:
+                raise UserError(f"{path}: {key}={value} is no model's; fetch the file again")
+    if (directory / "adapter_config.json").exists():
+        raise UserError(f"{directory}: has an adapter (adapter_config.json), which would change the weights; merge it and save the model")
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "?") if isinstance(config["quantization_config"], dict) else "?"
         raise UserError(f"{directory}: the model is already quantized ({method}); give the float model")
@@ -130,116 +146,13 @@ def check_tokenizer(directory: Path) -> None:
         raise UserError(f"{directory}: no tokenizer ({', '.join(VOCABULARIES)}); fetch the tokenizer files too")
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file.
-
-    Raises:
-        UserError: missing, unreadable or not an object.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path.parent}: no {path.name}; not the directory of a transformers model") from None
-    except (OSError, ValueError) as error:
-        kind = _impostor(path.read_bytes()[:200]) if path.is_file() else None
-        raise UserError(f"{path}: {kind or f'not readable as JSON ({error})'}; fetch the file again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no JSON object; fetch the file again")
-    return content
-
-
-def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key, inner
-            yield from _entries(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _entries(inner)
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model, each checked to be whole and all together to be what the index promises.
-
-    Raises:
-        UserError: no safetensors, a missing or surplus shard, a file that is empty, truncated, a git-lfs pointer or a web page,
-            a tensor stored twice or not at all.
-    """
-    if (directory / SINGLE).exists():  # transformers prefers it to an index, too
-        check_shard(directory / SINGLE)
-        return [directory / SINGLE]
-    if not (directory / INDEX).exists():
-        if (directory / "quantized.safetensors").exists():
-            raise UserError(f"{directory}: a quantized checkpoint; model.id needs the float model it was made from")
-        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
-        found = f"only {pickles[0]}, and pickle weights are never read: convert them to safetensors" if pickles else f"no {SINGLE}"
-        raise UserError(f"{directory}: {found}")
-    weight_map = _weight_map(directory)
-    names = sorted(set(weight_map.values()))
-    surplus = {path.name for path in directory.glob("model-*-of-*.safetensors")} - set(names)
-    if surplus:
-        raise UserError(f"{directory / min(surplus)}: not in {INDEX}; the directory mixes two checkpoints, fetch it again")
-    owner: dict[str, str] = {}
-    for name in names:
-        for tensor in check_shard(directory / name):
-            if tensor in owner:
-                raise UserError(f"{directory / name}: {tensor} is also in {owner[tensor]}; fetch the model again")
-            owner[tensor] = name
-    for tensor, name in weight_map.items():
-        if owner.get(tensor) != name:
-            raise UserError(f"{directory / name}: lacks {tensor}, which {INDEX} promises; fetch the model again")
-    return [directory / name for name in names]
-
-
-def _weight_map(directory: Path) -> dict[str, str]:
-    weight_map = read_json(directory / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{directory / INDEX}: has no weight_map; fetch the file again")
-    for name in weight_map.values():
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise UserError(f"{directory / INDEX}: {name!r} is no name of a safetensors file beside it; do not trust this checkpoint")
-    return weight_map
-
-
-def check_shard(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file (tensor name -> entry), once the file is known to be whole.
-
-    Raises:
-        UserError: says which of missing, empty, git-lfs pointer, web page, truncated, not safetensors the file is.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: missing; fetch the model again")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(200)
-        length = int.from_bytes(head[:8], "little")
-        kind = _impostor(head) or (f"truncated: {size} bytes" if size < 8 else None)
-        if not kind and not 2 <= length <= MAX_HEADER:
-            kind = "not a safetensors file"
-        if not kind and 8 + length > size:
-            kind = f"truncated: has {size} of at least {8 + length} bytes"
-        if kind:
-            raise UserError(f"{path}: {kind}; fetch the file again")
-        file.seek(8)
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        needed = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise UserError(f"{path}: its header is damaged; fetch the file again") from error
-    if needed != size:
-        state = "truncated" if size < needed else "too long"
-        raise UserError(f"{path}: {state}: has {size} of {needed} bytes; fetch the file again")
-    return tensors
-
-
-def _impostor(head: bytes) -> str | None:
-    """What a file really is, when its first bytes are not those of weights or JSON."""
-    if not head:
-        return "an empty file"
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the content (run `git lfs pull`)"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page, not the content"
-    return None
+def _entries(content: dict) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth."""
+    unseen: list[Any] = [content]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+            unseen += value.values()
+        elif isinstance(value, list):
+            unseen += value

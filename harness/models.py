@@ -1,7 +1,7 @@
 """From `model.id` to a model ready to be quantized, to its shapes alone, or to its fingerprint."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,10 +17,12 @@ from harness.config import ModelConfig
 from harness.errors import UserError
 from harness.families import FAMILIES, Family, check_coverage, family_of, skeleton
 from harness.fingerprint import fingerprint
-from harness.model_files import check_config, check_tokenizer, locate, weight_files
+from harness.model_files import check_config, check_tokenizer, locate
+from harness.shards import PICKLE, SAFETENSORS, check_shard, weight_files
 from methods.core.seams import Seam
 
-__all__ = ["BatchInput", "BlockSource", "LoadedModel", "ModelBlocks", "ModelShape", "inspect", "load_model", "model_fingerprint"]
+__all__ = ["BatchInput", "BlockSource", "LoadedModel", "ModelBlocks", "ModelShape"]
+__all__ += ["check_files", "inspect", "load_model", "model_fingerprint"]
 
 TINY = "tiny:"
 SUPERSEDED_CODE = {family.name: family.superseded_code for family in FAMILIES.values()}
@@ -66,11 +68,11 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     directory = locate(config, weights=True)
     architecture = _architecture(directory)
     family = family_of(architecture)
-    weight_files(directory)
+    files = weight_files(directory, config.allow_pickle)
     check_tokenizer(directory)
     _shape_of(architecture)  # refuses on shapes before any weight is read
-    model = _read_weights(directory, dtype)
-    return _ready(model.to(device), read_tokenizer(directory), family, fingerprint(directory))
+    model = _read_weights(directory, dtype, pickled=files[0].suffix == PICKLE.suffix)
+    return _ready(model.to(device), read_tokenizer(directory), family, fingerprint(directory, config.allow_pickle))
 
 
 def model_fingerprint(config: ModelConfig) -> str:
@@ -81,7 +83,27 @@ def model_fingerprint(config: ModelConfig) -> str:
     """
     if config.id.startswith(TINY):
         return tiny.tiny_fingerprint(_tiny_name(config))
-    return fingerprint(locate(config, weights=True))
+    return fingerprint(locate(config, weights=True), config.allow_pickle)
+
+
+@lru_cache(maxsize=16)  # a sweep asks again for every point
+def check_files(config: ModelConfig) -> None:
+    """See, before a run starts, whether the model can be loaded: whole files, a working tokenizer, linears of the shapes in config.json.
+
+    Raises:
+        UserError: as `load_model`, but for what only the weights themselves can show.
+    """
+    if config.id.startswith(TINY):
+        return
+    linears = inspect(config).linears
+    directory = locate(config, weights=True)
+    for path in weight_files(directory, config.allow_pickle):
+        for name, entry in check_shard(path).items() if path.suffix == SAFETENSORS.suffix else ():
+            wanted = linears.get(name.removesuffix(".weight"))
+            if wanted and name.endswith(".weight") and tuple(entry["shape"]) != wanted:
+                raise _misfit(path, name, entry["shape"], wanted)
+    check_tokenizer(directory)
+    read_tokenizer(directory)
 
 
 def inspect(config: ModelConfig) -> ModelShape:
@@ -107,6 +129,8 @@ def _shape(kind: type[PreTrainedConfig], content: str) -> ModelShape:
     check_coverage(model, family, architecture)
     paths = [path for group in family.groups(architecture) for path in group]
     blocks = family.block_list(model)
+    if not len(blocks):
+        raise UserError(f"model_type {architecture.model_type!r}: config.json asks for no blocks; fetch the file again")
     weights = {f"{family.blocks}.{i}.{path}": block.get_submodule(path).weight for i, block in enumerate(blocks) for path in paths}
     text = architecture.get_text_config()
     return ModelShape(
@@ -143,7 +167,8 @@ def read_architecture(directory: Path) -> PreTrainedConfig:
         UserError: transformers does not know the model_type, or a value is ill-typed.
     """
     try:
-        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        with quiet():
+            return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers validates with exceptions of several packages
         raise UserError(f"{directory / 'config.json'}: {_line(error)}") from error
 
@@ -161,13 +186,14 @@ def read_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         raise UserError(f"{directory}: no usable tokenizer: {_line(error)}; fetch the tokenizer files again") from error
 
 
-def _read_weights(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _read_weights(directory: Path, dtype: torch.dtype, pickled: bool) -> PreTrainedModel:
     try:
         with quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=dtype,
-                use_safetensors=True,
+                use_safetensors=not pickled,
+                weights_only=True,  # of pickles: tensors and plain containers, no other class and no call
                 local_files_only=True,
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,  # reported below, by name, instead of as a table
@@ -176,12 +202,18 @@ def _read_weights(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
+        if type(error).__name__ == "UnpicklingError":  # its text advises to run whatever the file asks for
+            raise UserError(f"{directory}: the pickle is damaged or asks for more than tensors; do not trust this checkpoint") from error
         raise UserError(f"{directory}: the weights cannot be loaded: {_line(error)}") from error
     for name, *shapes in sorted(report["mismatched_keys"]):
-        raise UserError(f"{directory}: {name} has shape {tuple(shapes[0])}, but config.json wants {tuple(shapes[1])}")
+        raise _misfit(directory, name, *shapes)
     for name in sorted(report["missing_keys"]):
         raise UserError(f"{directory}: the weights lack {name}; they do not belong to this config.json, or the download is incomplete")
     return model
+
+
+def _misfit(place: Path, name: str, found: Sequence[int], wanted: Sequence[int]) -> UserError:
+    return UserError(f"{place}: {name} has shape {tuple(found)}, but config.json wants {tuple(wanted)}")
 
 
 def _ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, family: Family, mark: str) -> LoadedModel:

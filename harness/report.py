@@ -53,8 +53,8 @@ def write_report(results_dir: str | Path, reports_dir: str | Path, name: str = "
 
 
 def _write(records: Records, tables: Sequence[Table], reports_dir: Path, name: str) -> Path:
-    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise UserError(f"name={name!r}: letters, digits, '.', '_' and '-' only; it becomes the name of a file")
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise UserError(f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; it becomes the name of a file")
     try:
         reports_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

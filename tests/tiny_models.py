@@ -8,8 +8,8 @@ from harness.config import Bos, Dtype, ModelConfig
 VARIANTS = sorted(tiny.CONFIGS)
 
 
-def config(identifier, dtype: Dtype = Dtype.float32, revision: str | None = None) -> ModelConfig:
-    return ModelConfig(name="m", id=str(identifier), revision=revision, dtype=dtype, bos=Bos.stream, source_bits=None)
+def config(identifier, dtype: Dtype = Dtype.float32, revision: str | None = None, allow_pickle: bool = False) -> ModelConfig:
+    return ModelConfig("m", str(identifier), revision, dtype, Bos.stream, source_bits=None, allow_pickle=allow_pickle)
 
 
 def tokens(samples: int, window: int = 96) -> torch.Tensor:
