@@ -1,5 +1,6 @@
 """`ptq-bench bench solvers`: error, true bits, seconds and memory of every solver on the same real layers.
 `ptq-bench bench scaling`: seconds of QuantEase's sweeps against the width of a layer, and what they mean for very large models.
+`ptq-bench bench sweep`: a sweep in one command against a cold command for every point.
 `ptq-bench bench transforms`: seconds and memory of the transforms on one random block of a known shape, and what they mean for the model.
 
 Times are those of this machine at this moment; compare numbers of one run with each other, not with those of another.
@@ -7,6 +8,7 @@ Times are those of this machine at this moment; compare numbers of one run with 
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from harness.benchmarks import scaling, solvers, textbook, transforms, whole_model
+from harness.benchmarks import scaling, solvers, sweep, textbook, transforms, whole_model
 from harness.benchmarks.layers import Layer, method_names, read_layers, real_layers, scheme_named, scheme_names
 from harness.benchmarks.measure import csv_text, machine, write
 from harness.errors import UserError
@@ -25,6 +27,7 @@ from harness.reporting.bench_figures import scaling_figure, solvers_figure
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 TRANSFORMS = "smoothquant,awq,omniquant,affinequant"
+SHARED = ["data.propagate=float", "eval=quick", "eval.corpora=[]", "eval.tasks=[analogies]"]
 SCHEMES, WIDTHS = "w4,w3,w2,w3g16s3,w2g16s3", "512,1024,2048,4096,8192,16384"
 
 
@@ -57,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--max-seconds", type=float, default=600, help="begin no width that would end later (default: %(default)s)")
     two.add_argument("--sweeps", type=int, help="fewer than the configured sweeps, for a quick look")
     two.add_argument("--matmul", help="precision of the products: float32 or tf32 (default: as configured)")
+    four = commands.add_parser("sweep", help="what the points of a sweep share, on SmolLM2")
+    four.set_defaults(run=bench_sweep, device="cpu")
+    four.add_argument("--methods", default="rtn,gptq,quantease", help="comma separated (default: %(default)s)")
+    four.add_argument("--schemes", default="w4,w3,w2,w3g64", help="comma separated (default: %(default)s)")
+    four.add_argument("overrides", nargs="*", default=SHARED, help=f"of every run (default: {' '.join(SHARED)})")
     three = commands.add_parser("transforms", parents=[shared], help="transforms on one random block of a known shape")
     three.set_defaults(run=bench_transforms)
     three.add_argument("--transforms", default=TRANSFORMS, help="names of conf/method/transform, comma separated (default: %(default)s)")
@@ -191,6 +199,22 @@ def bench_transforms(arguments: argparse.Namespace) -> int:
     view, notes = transforms.table(results, work, machine(arguments.device))
     console.print(view, *notes, arguments.out / "bench_transforms.csv", sep="\n")
     return 1 if any(result.reason.startswith("failed") for result in results) else 0
+
+
+def bench_sweep(arguments: argparse.Namespace) -> int:
+    """Cold runs of each method, and the sweep; all schemes of a method count as the one that was run cold."""
+    methods, schemes = arguments.methods.split(","), arguments.schemes.split(",")
+    cold = 0.0
+    with tempfile.TemporaryDirectory() as place:
+        for timed in sweep.sweep_times(methods, schemes, arguments.overrides, Path(place)):
+            console.print(f"{timed.name}: {timed.seconds:.1f} s for {timed.points} points")
+            if timed.name == "sweep":
+                whole = len(schemes) * cold
+                console.print(
+                    f"{timed.points} cold runs at those times: {whole:.1f} s; the sweep costs {timed.seconds / whole:.0%} of them"
+                )
+            cold += timed.seconds
+    return 0
 
 
 def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:
