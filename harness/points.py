@@ -42,9 +42,7 @@ class Point:
         return self._store.record(self.key)
 
     def status(self) -> str:
-        """illegal, missing, or the status of the record."""
-        if self.error:
-            return "illegal"
+        """missing, or the status of the record."""
         record = self.record()
         return record["status"] if record else "missing"
 
