@@ -89,6 +89,13 @@ def same_but_for_time(record: dict) -> dict:
     return {key: value for key, value in record.items() if key not in ("seconds", "peak_memory_bytes", "attempt", "reused", "digest")}
 
 
+def undisturbed(overrides: list[str], place: Path) -> dict[str, dict]:
+    """What the records of a sweep on this machine must agree on with one that loses processes, by point."""
+    code, told = sweep(*overrides, f"paths.results={place}")
+    assert code == 0, told
+    return {name: same_but_for_time(record) for name, record in records(place).items()}
+
+
 def lives(pid: int) -> bool:
     """Is there such a process, and not only its remains?"""
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dying_sweeps import eventually, layers_told, lives, points, records, runs, same_but_for_time, start, sweep, with_startup
+from tests.dying_sweeps import eventually, layers_told, lives, points, records, runs, same_but_for_time, start, undisturbed, with_startup
 
 pytest.importorskip("ray", reason="pip install 'ptq-bench[ray]'")
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'ptq-bench[ray]'")
@@ -17,11 +17,7 @@ POINTS = points("never", after="50,51,52,53", seconds=0.5)
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """The records of the sweep on this machine, by point."""
-    place = tmp_path_factory.mktemp("local")
-    code, told = sweep(*POINTS, f"paths.results={place}")
-    assert code == 0, told
-    return {name: same_but_for_time(record) for name, record in records(place).items()}
+    return undisturbed(POINTS, tmp_path_factory.mktemp("local"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dying_sweeps import eventually, layers_told, lives, points, records, runs, same_but_for_time, start, sweep
+from tests.dying_sweeps import eventually, layers_told, lives, points, records, runs, same_but_for_time, start, undisturbed
 
 pytest.importorskip("submitit", reason="pip install 'ptq-bench[slurm]'")
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'ptq-bench[slurm]'")
@@ -23,11 +23,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """The records of the sweep without submitit, by point."""
-    place = tmp_path_factory.mktemp("local")
-    code, told = sweep(*POINTS, f"paths.results={place}")
-    assert code == 0, told
-    return {name: same_but_for_time(record) for name, record in records(place).items()}
+    return undisturbed(POINTS, tmp_path_factory.mktemp("local"))
 
 
 def in_its_last_block() -> tuple[Path, int]:
