@@ -41,11 +41,14 @@ class BlockReport:
     multiply_adds: int  # per token, beyond those of its linears
     stats: Mapping[str, float]  # what the transform tells, e.g. loss_before, loss_after, margin, condition, cost
     fallback: str | None  # anything done instead of what was asked
+    losses: Sequence[float] = ()  # mean training loss of each epoch: a curve, kept out of the summary and of what trackers are told
 
     def row(self) -> dict:
-        """One flat row of a table, the transform's stats beside the rest."""
+        """One flat row of a table: the transform's stats as `stats.<name>`, the loss of every epoch as `loss_epoch_<n>`, n from 1."""
         fields = asdict(self)
-        return fields | {f"stats.{name}": value for name, value in sorted(fields.pop("stats").items())}
+        stats, losses = fields.pop("stats"), fields.pop("losses")
+        fields |= {f"stats.{name}": value for name, value in sorted(stats.items())}
+        return fields | {f"loss_epoch_{epoch}": loss for epoch, loss in enumerate(losses, 1)}
 
 
 @dataclass

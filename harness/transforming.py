@@ -11,6 +11,7 @@ from harness.reports import BlockReport, Diverged, SolveError
 from harness.statistics import Batch, outputs_of
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
+from methods.blocks.learned_transform import EPOCH_LOSS
 from methods.core.block import Block
 from methods.core.method import Method
 from methods.core.scheme import ActRange, Scheme
@@ -79,6 +80,8 @@ def block_report(block: Block, index: int, outputs: Sequence[Tensor], targets: S
     Args:
         outputs, targets: what the finished block and the float model make of the batches.
     """
+    stats = dict(done.found.stats) if done else {}
+    epochs = {int(name.removeprefix(EPOCH_LOSS)): stats.pop(name) for name in list(stats) if name.startswith(EPOCH_LOSS)}
     maps = [module for module in block.module.modules() if isinstance(module, AffineNorm)]
     return BlockReport(
         name=block.name,
@@ -87,8 +90,9 @@ def block_report(block: Block, index: int, outputs: Sequence[Tensor], targets: S
         seconds=done.seconds if done else 0.0,
         extra_bytes=sum(part.nbytes for module in maps for part in module.stored().values()) + (done.biases if done else 0),
         multiply_adds=sum(module.multiply_adds() for module in maps),
-        stats=dict(done.found.stats) if done else {},
+        stats=stats,
         fallback=("; ".join(done.found.fallbacks) or None) if done else None,
+        losses=[epochs[epoch] for epoch in sorted(epochs)],
     )
 
 

@@ -1,7 +1,8 @@
 """Transforms and quantized activations inside the walk over the blocks, in records, on disk, and under the sweep's rules."""
 
 import json
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from harness.families import FAMILIES, family_of
 from harness.load import check, load_run
 from harness.methods import FOLDER, build_method, method_config
 from harness.pipeline import quantize
-from harness.reports import BlockReport, Diverged, LayerReport, SolveError
+from harness.reports import BlockReport, Diverged, LayerReport, SolveError, Walked, summary
 from harness.statistics import Batch, StatisticsCache, gather_only, home_of
 from methods.core.linalg import layer_error
 from methods.core.method import Method
@@ -112,6 +113,44 @@ def test_reports_of_blocks_tell_what_the_transform_told(tmp_path):
     assert not none and [layer.error for layer in layers] == [layer.error for layer in plain]
 
 
+def test_the_losses_of_epochs_are_columns_of_their_own(tmp_path):
+    """Neither in the summary nor among the stats, in the order of the epochs, and the same after a stop and a restart."""
+    told = Transformed(stats={"loss_after": 0.5} | {f"loss_epoch_{epoch}": 1 / epoch for epoch in (10, 9, 8, 7, 6, 5, 4, 3, 2, 1)})
+
+    class Training(Watching):
+        def apply_(self, block, samples, scheme, watch):
+            return told
+
+    _, layers, blocks = walk(tmp_path, Method("m", RTN(), transform=Training()), scheme(bits=2))
+    row = blocks[0].row()
+    assert [name for name in row if "loss" in name] == ["stats.loss_after", *(f"loss_epoch_{epoch}" for epoch in range(1, 11))]
+    assert row["loss_epoch_10"] == 0.1 and BlockReport(**json.loads(json.dumps(asdict(blocks[0])))).row() == row
+    assert summary(Walked(layers, blocks))["transform"].keys() == {"loss_after"}
+
+
+def test_the_first_step_of_training_meets_the_start():
+    """One epoch of one batch: its loss is the loss before; more of them bring it down, and a mean is over all batches."""
+    model, _ = tiny.tiny_model("llama")
+    source = ModelBlocks(model, family_of(model.config))
+    block, entries = next(iter(source)), source.capture(tokens(6, 32), 4)
+    with torch.no_grad():
+        samples = [Sample(entry.hidden, entry.calls[0], block.run(entry.hidden, entry.calls[0])) for entry in entries]
+    assert [len(sample.hidden) for sample in samples] == [4, 2]
+    small = build_method(method_config("rtn", "method/transform=omniquant_small")).transform
+
+    def stats(samples, **changes):
+        fresh = replace(block, module=deepcopy(block.module))
+        return replace(small, **changes).apply_(fresh, samples, scheme(bits=2), lambda done, total, text: None).stats
+
+    once = stats(samples[:1], epochs=1)
+    assert once["loss_epoch_1"] == pytest.approx(once["loss_before"], rel=1e-6) and "loss_epoch_2" not in once
+    still = stats(samples, epochs=2, matrix_rate=1e-12, clip_rate=1e-12)
+    assert still["loss_epoch_1"] == pytest.approx(still["loss_before"], rel=1e-5), "batches count by their size"
+    longer = stats(samples, epochs=4)
+    assert longer["loss_epoch_4"] < longer["loss_epoch_1"] < 1.5 * longer["loss_before"]
+    assert not any(name.startswith("loss_epoch") for name in stats(samples, epochs=0))
+
+
 def test_what_a_transform_breaks_is_reported(tmp_path):
     class Breaking(Watching):
         def apply_(self, block, samples, scheme, watch):
@@ -201,6 +240,8 @@ def test_a_run_and_its_saved_model(overrides, tmp_path):
     assert all(new == old for _, new, old, _ in check(load_run(key, tmp_path))), "the saved model has the run's numbers"
     blocks = pd.read_parquet(tmp_path / "runs" / key / "blocks.parquet")
     assert record["block_error"]["mean"] == pytest.approx(blocks["error"].mean())
+    assert [name for name in blocks if name.startswith("loss_epoch")] == ["loss_epoch_1", "loss_epoch_2"] * ("method=affinequant" in overrides)
+    assert not any("epoch" in name for name in record["transform"] or ())
     layers = pd.read_parquet(tmp_path / "runs" / key / "layers.parquet")
     numel = layers.out_features * layers.in_features
     bits = (layers.bits * numel).sum() + 8 * blocks.extra_bytes.sum()

@@ -62,6 +62,7 @@ class Learned:
     leaves: dict[str, Tensor]
     loss_before: float  # on all samples, relative to the mean square of the target
     loss_after: float
+    losses: tuple[float, ...]  # of each epoch, the mean over its steps, each sample met with the parameters of its step; auxiliary part too
     cost: float  # seconds over those of one plain forward-backward of the block per step
     fallbacks: tuple[str, ...]
 
@@ -144,10 +145,10 @@ def train(lesson: Lesson, start: Mapping[str, Tensor], course: Course, watch: Wa
     with quantized_activations(lesson.block, lesson.scheme), products_in(Matmul.tf32, lesson.device):
         before = lesson.mean_loss(start, 0.0)
     if course.epochs == 0:
-        return Learned(dict(start), before, before, 0.0, ())
+        return Learned(dict(start), before, before, (), 0.0, ())
     started, steps = time.perf_counter(), course.epochs * len(lesson.samples)
     with quantized_activations(lesson.block, lesson.scheme), products_in(Matmul.tf32, lesson.device):
-        leaves, fallbacks = _descend(lesson, start, course, before, watch)
+        leaves, losses, fallbacks = _descend(lesson, start, course, before, watch)
         seconds = time.perf_counter() - started
         after = _loss_or_nan(lesson, leaves)
     plain += [lesson.plain_seconds() for _ in plain]
@@ -155,21 +156,24 @@ def train(lesson: Lesson, start: Mapping[str, Tensor], course: Course, watch: Wa
     if not after < before:
         fallbacks.append(f"training brought the block's output no closer ({before:.3g} to {after:.3g}): undone")
         leaves, after = dict(start), before
-    return Learned(leaves, before, after, cost, tuple(fallbacks))
+    return Learned(leaves, before, after, tuple(losses), cost, tuple(fallbacks))
 
 
 def _descend(
     lesson: Lesson, start: Mapping[str, Tensor], course: Course, before: float, watch: Watch
-) -> tuple[dict[str, Tensor], list[str]]:
+) -> tuple[dict[str, Tensor], list[float], list[str]]:
+    """The leaves at the end, the loss of every epoch that counted, and what went wrong."""
     leaves = {name: leaf.clone().requires_grad_() for name, leaf in start.items()}
     of_clips = [leaf for name, leaf in leaves.items() if name.endswith((".low", ".high"))]
     others = [leaf for name, leaf in leaves.items() if not name.endswith((".low", ".high"))]
     groups = [{"params": others, "rate": course.matrix_rate}, {"params": of_clips, "rate": course.clip_rate}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
-    fallbacks, epoch, speed = [], 1, 1.0
+    losses, fallbacks, epoch, speed = [], [], 1, 1.0
     while epoch <= course.epochs:
         kept = {name: leaf.detach().clone() for name, leaf in leaves.items()}, _copied(optimizer.state_dict())
-        if _epoch(lesson, leaves, optimizer, course, epoch, speed, before, watch):
+        loss = _epoch(lesson, leaves, optimizer, course, epoch, speed, before, watch)
+        if loss is not None:
+            losses.append(loss)
             epoch += 1
             continue
         with torch.no_grad():
@@ -180,7 +184,7 @@ def _descend(
         fallbacks.append(f"the loss of epoch {epoch} was not finite: went back to its beginning with {speed:g} of the rates")
         if len(fallbacks) > ROLLBACKS:
             break
-    return {name: leaf.detach() for name, leaf in leaves.items()}, fallbacks
+    return {name: leaf.detach() for name, leaf in leaves.items()}, losses, fallbacks
 
 
 def _epoch(
@@ -192,8 +196,12 @@ def _epoch(
     speed: float,
     before: float,
     watch: Watch,
-) -> bool:
-    """One pass over the samples, under the mask of this epoch; False as soon as the loss is not finite or a matrix not invertible."""
+) -> float | None:
+    """One pass over the samples, under the mask of this epoch: its mean loss, per entry of the targets as in `Lesson.mean_loss`.
+
+    None as soon as the loss is not finite or a matrix not invertible.
+    """
+    total, entries = 0.0, 0
     steps = course.epochs * len(lesson.samples)
     for number, sample in enumerate(lesson.samples):
         step = (epoch - 1) * len(lesson.samples) + number
@@ -203,16 +211,17 @@ def _epoch(
         try:
             loss = lesson.loss(sample, lesson.values(leaves, epoch / course.epochs), course.auxiliary_loss)
         except torch.linalg.LinAlgError:
-            return False
+            return None
         value = loss.item()
         if not math.isfinite(value):
-            return False
+            return None
+        total, entries = total + value * sample.target.numel(), entries + sample.target.numel()
         loss.backward()
         optimizer.step()
         for place, site in enumerate(lesson.sites):
             site.keep_invertible_(lesson.site_leaves(leaves, place))
         watch(step + 1, steps, f"epoch {epoch}/{course.epochs} loss {value:.3g} (from {before:.3g})")
-    return all(bool(leaf.isfinite().all()) for leaf in leaves.values())
+    return total / entries if all(bool(leaf.isfinite().all()) for leaf in leaves.values()) else None
 
 
 def _loss_or_nan(lesson: Lesson, leaves: Mapping[str, Tensor]) -> float:

@@ -21,6 +21,7 @@ from methods.core.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
 from methods.core.transform import Transformed, Watch
 from methods.core.tuning import Sample
 
+EPOCH_LOSS = "loss_epoch_"  # what the stats call the mean loss of an epoch, before its number from 1
 LOGIT_OF_ALL = 4.0  # sigmoid(4) = 0.982 of the range: where clipping starts (OmniQuant's initial value)
 
 
@@ -134,7 +135,7 @@ def _stats(learned: Learned, matrices: Sequence[Tensor]) -> dict[str, float]:
     if matrices:
         stats["margin"] = min(dominance_margin(matrix) for matrix in matrices)
         stats["condition"] = max(condition(matrix) for matrix in matrices)
-    return stats
+    return stats | {f"{EPOCH_LOSS}{epoch}": loss for epoch, loss in enumerate(learned.losses, 1)}
 
 
 def _learned_anything(site: Site, leaves: Mapping[str, Tensor]) -> bool:
