@@ -25,6 +25,14 @@ def isolated(tmp_path, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
 
 
+@pytest.fixture
+def numbers_alone(monkeypatch):
+    """Reports without figures, verdicts and the papers' tables: they take seconds, and have tests of their own."""
+    monkeypatch.setattr("harness.reporting.assembly.pictures", lambda *_: [])
+    monkeypatch.setattr("harness.reporting.assembly.load_claims", lambda: ())
+    monkeypatch.setattr("harness.reporting.paper_tables.load_specs", dict)
+
+
 USER_CACHE = os.environ.get("PTQ_BENCH_CACHE")
 
 

@@ -1,6 +1,7 @@
 """Invented records for tests of the report, and an independent reader of the Markdown it writes."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,20 @@ def ended(key: str, status: str, reason: str | None, method: str = "rtn", bits: 
 
 
 def store(results: Path, *records: dict, prefix: str = "") -> Path:
+    """Each record in a directory of its own, which may hold other files already."""
     for entry in records:
         directory = results / "runs" / f"{prefix}{entry['run_key']}"
-        directory.mkdir(parents=True)
-        (directory / "record.json").write_text(json.dumps(entry), encoding="utf-8")
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / "record.json").open("x", encoding="utf-8") as file:
+            json.dump(entry, file)
     return results
+
+
+def keep_items(results: Path, place: str, items: Mapping[str, Iterable[float]]) -> None:
+    """What a run measured item by item, beside its record."""
+    directory = results / "runs" / place
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "items.json").write_text(json.dumps({name: list(map(float, values)) for name, values in items.items()}))
 
 
 @dataclass
@@ -87,14 +97,19 @@ def markdown_tokens(markdown: str) -> list:
     return MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown)
 
 
-def parse(markdown: str) -> list[Parsed]:
-    """The tables of a report."""
-    tables, tokens, model = [], markdown_tokens(markdown), ""
+def parse(markdown: str, chapter: str = "All numbers") -> list[Parsed]:
+    """The tables of one chapter of a report."""
+    tables, tokens, headings = [], markdown_tokens(markdown), {}
     for place, token in enumerate(tokens):
         if token.type == "heading_open":
-            model = tokens[place + 1].content if token.tag == "h2" else model
-            if token.tag == "h3":
-                tables.append(Parsed(model, text(tokens[place + 1]), text(tokens[place + 4]), [], {}, set(), []))
+            headings = {tag: said for tag, said in headings.items() if tag < token.tag} | {token.tag: text(tokens[place + 1])}
+            last = place
+        elif headings.get("h2") != chapter:
+            continue
+        elif token.type == "table_open":  # its title is the heading above it, its model the heading above that
+            above = list(headings.values())
+            caption = text(tokens[last + 4]) if tokens[last + 3].type == "paragraph_open" else ""
+            tables.append(Parsed(above[-2], above[-1], caption, [], {}, set(), []))
         elif token.type == "th_open":
             tables[-1].head.append(text(tokens[place + 1]))
         elif token.type == "tr_open" and tokens[place + 1].type == "td_open":
@@ -107,6 +122,12 @@ def parse(markdown: str) -> list[Parsed]:
         elif token.type == "list_item_open" and tables:
             tables[-1].notes.append(text(tokens[place + 2]))
     return tables
+
+
+def headings_of(markdown: str, level: int) -> list[str]:
+    """The headings of this level, as they read."""
+    tokens = markdown_tokens(markdown)
+    return [text(tokens[place + 1]) for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag == f"h{level}"]
 
 
 def text(inline) -> str:

@@ -11,7 +11,7 @@ SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is the number or the state; `detail` follows it (spread, difference to float, bits), then `marks`."""
+    """`text` is the number or the state; `detail` follows it (spread, difference to float, bits, published number), then `marks`."""
 
     text: str
     detail: str = ""
@@ -22,11 +22,18 @@ class Cell:
     best: bool = False
     doubtful: bool = False  # the weights had no more bits than this before anyone quantized them
     run_keys: tuple[str, ...] = ()
+    metric: str = ""  # what was measured, e.g. "perplexity/wiki"; with the protocol it names the items that the value is the mean of
+    protocol: str = ""
+    tied: bool = False  # a paired test cannot tell it from the best of its column
+    published: float | None = None  # what the paper printed for the same model, method and scheme, in the unit of the table
+    gap: float | None = None  # value - published, where the protocols agree too
+    why: str = ""  # why there is no number
+    tone: str = ""  # of a verdict: good | bad | open
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line; `method` is empty where the line is no method."""
+    """One line; `method` is empty where the line is no method. A line without cells is a heading over those below it."""
 
     label: str
     method: str
@@ -36,7 +43,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`head[0]` stands above the labels; `notes` are footnotes, each beginning with its mark."""
+    """`head[0]` stands above the labels; `notes` are footnotes, each beginning with its mark.
+
+    `groups` is a line above the head: (text, number of columns under it), from the second column on; the numbers add up to
+    `len(head) - 1`. In a `textual` table every column holds words: they stand to the left and may run over several lines.
+    """
 
     kind: str
     title: str
@@ -45,6 +56,8 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    groups: tuple[tuple[str, int], ...] = ()
+    textual: bool = False
 
 
 class Notes:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from harness.schema import RECORD
 from harness.seals import read_record
 
 STATUSES = ("done", "diverged", "oom", "failed", "skipped")
+HALF = re.compile(rb"\\u[dD]|\xed")  # what half a surrogate pair begins with, escaped or not
 WHOLE = ("metrics", "baseline", "fallbacks")  # kept as they are; everything else becomes dotted columns
 
 
@@ -23,8 +25,8 @@ class Records:
 
     `frame` has one row per record, sorted by run key, with dotted columns ("scheme.bits", "method.solver.damping").
     An entry that names a class becomes one column with its target ("method.solver" = "methods.gptq.GPTQ") beside those of
-    its fields; "method.name" is what tables call the method, see `harness.naming`. None is a null of the record, NaN a field that
-    the record lacks.
+    its fields; "method.name" is what tables call the method, see `harness.naming`; "place" is the directory below `runs`. None is a
+    null of the record, NaN a field that the record lacks.
     """
 
     frame: pd.DataFrame
@@ -44,10 +46,16 @@ def load_records(results_dir: str | Path) -> Records:
             left_out.append((f"runs/{path.name}/record.json", _one_line(error)))
         else:
             flat = dict(flatten({key: value for key, value in record.items() if key not in WHOLE}, ""))
-            rows.append(flat | {"method.name": method_name(record["method"])} | _whole(record))
+            rows.append(flat | {"method.name": method_name(record["method"]), "place": path.name} | _whole(record))
     rows.sort(key=lambda row: row["run_key"])
     columns = sorted({name for row in rows for name in row})
     return Records(pd.DataFrame(rows, columns=columns, dtype=object), tuple(left_out))
+
+
+def entries_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The records of a frame of objects, one mapping each; several times as fast as `to_dict`, which looks at every value."""
+    names = list(frame.columns)
+    return [dict(zip(names, row, strict=True)) for row in frame.to_numpy(dtype=object).tolist()]
 
 
 def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -85,8 +93,10 @@ def _read(path: Path) -> dict:
         ValueError: the file is no record of a known schema; the message says why.
     """
     try:
-        record = read_record(path.read_bytes())
-        record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))  # half characters: no file can hold them
+        raw = path.read_bytes()
+        record = read_record(raw)
+        if HALF.search(raw):  # half characters: no file can hold them
+            record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
     except ValueError as error:
         raise ValueError(f"not valid JSON, or changed since it was written ({error})") from error
     if not isinstance(record, dict):

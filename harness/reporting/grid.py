@@ -7,17 +7,19 @@ from typing import Any
 import pandas as pd
 
 from harness.reporting.cells import CONFLICT_MARK, FALLBACK_MARK, NOT_RUN, SOURCE_MARK, Cell, Notes, Row, Table
-from harness.reporting.frames import finite
+from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import FLOAT, column_label, column_of, column_rank, row_labels, row_rank, signed, visible
 from harness.reporting.measures import Measure, Measurement, mean, summary
 
 Record = Mapping[str, Any]  # one row of the frame, with its label and its measurement
 BITS_ROW = "bits per weight"
-SHOWN_FALLBACKS = 3
+FALLBACK_NOTE = f"{FALLBACK_MARK} a run behind it did not go entirely as asked: its record says where, reports list it under “Not as asked”"
+COSTS = ("bits", "share", "cost")  # kinds of numbers that nobody is ranked by
 SOURCE_NOTE = (
     f"{SOURCE_MARK} the weights of this model were already quantized to {{bits}} bits when we got them: "
     "rankings in these cells are not evidence, so none of them is set in bold"
 )
+LIMIT_NOTE = "Beyond {limit:,.0f} nothing is ranked: such a model is broken, and the number does not say how much"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Grid:
     model: str
     protocol: str
     reference: Measurement | None
+    metric: str = ""
     notes: Notes = field(default_factory=Notes)
 
 
@@ -43,14 +46,14 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
             raise ValueError(f"two protocols in one table: {spec.protocol!r} and {measurement.protocol!r}")
     names = row_labels(records)
     entries = records.assign(measurement=pd.Series(measurements, records.index, dtype=object), label=names.labels)
-    entries = entries.sort_values("run_key").to_dict("records")
+    entries = entries_of(entries.sort_values("run_key"))
     floats = [entry for entry in entries if entry["method.name"] == FLOAT]
     quantized = [entry for entry in entries if entry["method.name"] != FLOAT]
     reference = next((entry["measurement"] for entry in floats if entry["measurement"]), spec.reference)
     columns = sorted({column_of(entry) for entry in quantized}, key=lambda column: column_rank(*column))
-    rows = with_bits(with_best(_method_rows(quantized, columns, reference, spec), spec.measure))
+    rows = with_bits(with_best(_method_rows(quantized, columns, reference, spec), [spec.measure] * len(columns)))
     if reference is not None or floats:
-        rows = [Row(FLOAT, FLOAT, (_float_cell(reference, floats, spec),) * max(1, len(columns))), *rows]
+        rows = [Row(FLOAT, FLOAT, (float_cell(reference, floats, spec),) * max(1, len(columns))), *rows]
     head = [column_label(*column) for column in columns] or [spec.measure.title.lower()]
     usual = f"Where a row does not say: {names.usual}" if names.usual else ""
     caption = [spec.measure.hint, f"Protocol: {visible(spec.protocol)}", usual]
@@ -58,17 +61,19 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
     return Table(spec.measure.kind, spec.title, spec.model, caption, ("method", *head), tuple(rows), spec.notes.lines())
 
 
-def with_best(rows: list[Row], measure: Measure) -> list[Row]:
+def with_best(rows: list[Row], measures: Sequence[Measure]) -> list[Row]:
     """The rows with the best cells of every column marked, all that look the same as the best one included."""
 
-    def marked(column: Sequence[Cell]) -> list[Cell]:
-        values = [cell.value for cell in column if cell.value is not None and not cell.doubtful]
+    def marked(column: Sequence[Cell], measure: Measure) -> list[Cell]:
+        ranked = [cell.value is not None and cell.value <= measure.limit and not cell.doubtful for cell in column]
+        values = [cell.value for cell, counts in zip(column, ranked, strict=True) if counts]
         if not values or not measure.better:
             return list(column)
         best = measure.text(max(values, key=lambda value: measure.better * value))
-        return [replace(cell, best=cell.text == best and cell.value is not None and not cell.doubtful) for cell in column]
+        return [replace(cell, best=counts and measure.text(cell.value) == best) for cell, counts in zip(column, ranked, strict=True)]
 
-    columns = [marked(column) for column in zip(*(row.cells for row in rows), strict=True)]
+    cells = zip(*(row.cells for row in rows), strict=True)
+    columns = [marked(column, measure) for column, measure in zip(cells, measures, strict=True)]
     return [replace(row, cells=cells) for row, cells in zip(rows, zip(*columns, strict=True), strict=True)]
 
 
@@ -95,7 +100,7 @@ def _method_rows(entries: list[Record], columns: list[tuple], reference: Measure
     for method, label in sorted(cells, key=lambda key: row_rank(*key)):
         found = cells[method, label]
         row = [
-            _cell(found[column], reference, spec, f"{label} at {column_label(*column)}") if column in found else Cell(NOT_RUN)
+            method_cell(found[column], reference, spec, f"{label} at {column_label(*column)}") if column in found else Cell(NOT_RUN)
             for column in columns
         ]
         marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in row) else ""
@@ -103,14 +108,15 @@ def _method_rows(entries: list[Record], columns: list[tuple], reference: Measure
     return rows
 
 
-def _cell(entries: list[Record], reference: Measurement | None, spec: Grid, place: str) -> Cell:
+def method_cell(entries: list[Record], reference: Measurement | None, spec: Grid, place: str) -> Cell:
     """All runs of one configuration: their mean over the seeds, or why there is no number."""
     runs = _one_per_seed(entries)
-    good = [entry for entry in runs if _good(entry)]
-    lost = "".join(dict.fromkeys(_reason(entry, spec.notes) for entry in runs if not _good(entry)))
+    good = [entry for entry in runs if has_number(entry)]
+    lost = "".join(dict.fromkeys(_reason(entry, spec.notes) for entry in runs if not has_number(entry)))
     keys = tuple(entry["run_key"] for entry in entries)
     if not good:
-        return Cell(_state(runs[0], spec.measure), lost, run_keys=keys)
+        why = "; ".join(dict.fromkeys(ending(entry) for entry in runs))
+        return Cell(_state(runs[0], spec.measure), lost, run_keys=keys, metric=spec.metric, protocol=spec.protocol, why=why)
     scale, text = spec.measure.scale, spec.measure.text
     values = [entry["measurement"].value * scale for entry in good]
     value, spread = summary(values)
@@ -122,33 +128,38 @@ def _cell(entries: list[Record], reference: Measurement | None, spec: Grid, plac
     if reference is not None and finite(reference.value) is not None:
         detail.append(f"({signed(text(value - reference.value * scale, value))})")
     bits = [weighed for weighed in (finite(entry.get("bits_per_weight")) for entry in good) if weighed is not None]
-    doubtful = _doubtful(good[0])
+    if value > spec.measure.limit:
+        spec.notes.mark(LIMIT_NOTE.format(limit=spec.measure.limit))
+    doubtful = spec.measure.kind not in COSTS and _doubtful(good[0])
     if doubtful:
         spec.notes.mark(SOURCE_NOTE.format(bits=good[0]["model.source_bits"]))
-    marks = (SOURCE_MARK if doubtful else "") + _fallbacks(good, spec.notes, place) + _conflicts(entries, spec, place)
-    return Cell(text(value), " ".join(detail), marks, value, spread, mean(bits) if bits else None, False, doubtful, keys)
+    marks = (SOURCE_MARK if doubtful else "") + _fallbacks(good, spec.notes) + _conflicts(entries, spec, place)
+    stored = mean(bits) if bits else None
+    return Cell(text(value), " ".join(detail), marks, value, spread, stored, False, doubtful, keys, spec.metric, spec.protocol)
 
 
-def _float_cell(reference: Measurement | None, floats: list[Record], spec: Grid) -> Cell:
+def float_cell(reference: Measurement | None, floats: list[Record], spec: Grid) -> Cell:
     keys = tuple(entry["run_key"] for entry in floats)
     if reference is None:
-        return Cell(_state(floats[0], spec.measure), _reason(floats[0], spec.notes), run_keys=keys)
+        return Cell(_state(floats[0], spec.measure), _reason(floats[0], spec.notes), run_keys=keys, why=ending(floats[0]))
     scale, text = spec.measure.scale, spec.measure.text
     value, spread = reference.value * scale, None if reference.spread is None else reference.spread * scale
     known = finite(value) is not None
-    detail = f"± {text(spread, value)}" if known and spread is not None else ""
-    return Cell(text(value), detail, value=value if known else None, spread=spread, run_keys=keys)
+    shown, detail = text(value), f"± {text(spread, value)}" if known and spread is not None else ""
+    value = value if known else None
+    return Cell(shown, detail, value=value, spread=spread, run_keys=keys, metric=spec.metric, protocol=spec.protocol)
 
 
 def _one_per_seed(entries: list[Record]) -> list[Record]:
     """For every seed the first run that gave a number, or the first one."""
     chosen: dict[str, Record] = {}
-    for entry in sorted(entries, key=lambda entry: (not _good(entry), entry["run_key"])):
+    for entry in sorted(entries, key=lambda entry: (not has_number(entry), entry["run_key"])):
         chosen.setdefault(repr(entry.get("seed")), entry)
     return [chosen[seed] for seed in sorted(chosen)]
 
 
-def _good(entry: Record) -> bool:
+def has_number(entry: Record) -> bool:
+    """Whether a run ended well, with a finite number."""
     measurement = entry["measurement"]
     return entry["status"] == "done" and measurement is not None and finite(measurement.value) is not None
 
@@ -165,10 +176,17 @@ def _reason(entry: Record, notes: Notes) -> str:
     """The superscript of the footnote that says why a run gave no number."""
     if entry["status"] == "done":
         return ""
+    return notes.number(ending(entry))
+
+
+def ending(entry: Record) -> str:
+    """In words how a run ended, and how far it got."""
     reason = entry.get("reason")
     measurement = entry["measurement"]
+    if entry["status"] == "done":
+        return "not measured" if measurement is None else "the number is not finite"
     reached = f" (reached {measurement.value:.3g})" if measurement is not None else ""
-    return notes.number(f"{entry['status']}: {reason if isinstance(reason, str) and reason else 'no reason recorded'}{reached}")
+    return f"{entry['status']}: {reason if isinstance(reason, str) and reason else 'no reason recorded'}{reached}"
 
 
 def _doubtful(entry: Record) -> bool:
@@ -176,20 +194,17 @@ def _doubtful(entry: Record) -> bool:
     return bits is not None and source is not None and bits >= source
 
 
-def _fallbacks(entries: list[Record], notes: Notes, place: str) -> str:
-    found = list(dict.fromkeys(text for entry in entries for text in entry["fallbacks"]))
-    if not found:
+def _fallbacks(entries: list[Record], notes: Notes) -> str:
+    if not any(entry["fallbacks"] for entry in entries):
         return ""
-    more = len(found) - SHOWN_FALLBACKS
-    shown = "; ".join(found[:SHOWN_FALLBACKS]) + (f"; and {more} more" if more > 0 else "")
-    notes.mark(f"{FALLBACK_MARK} {place}: not everything went as asked: {shown}")
+    notes.mark(FALLBACK_NOTE)
     return FALLBACK_MARK
 
 
 def _conflicts(entries: list[Record], spec: Grid, place: str) -> str:
     """The mark of a cell whose runs disagree although configuration and seed are the same."""
     texts: dict[str, set[str]] = {}
-    for entry in filter(_good, entries):
+    for entry in filter(has_number, entries):
         texts.setdefault(repr(entry.get("seed")), set()).add(spec.measure.text(entry["measurement"].value * spec.measure.scale))
     different = sorted({text for found in texts.values() if len(found) > 1 for text in found})
     if not different:

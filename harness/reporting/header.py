@@ -18,7 +18,7 @@ def what_was_run(records: pd.DataFrame) -> list[tuple[str, list[str]]]:
         ("Model", _distinct(_model(record) for record in rows)),
         ("Calibration", _distinct(settings(record, "data") for record in rows if present(record.get("data.name")))),
         ("Evaluation", _distinct(settings(record, "eval") for record in rows)),
-        ("Seed", _distinct(str(seed) for seed in records.get("seed", []))),
+        ("Seed", [", ".join(_distinct(str(seed) for seed in records.get("seed", [])))]),
         ("Versions", [_versions(records)]),
     ]
 

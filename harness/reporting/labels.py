@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,7 +18,8 @@ from harness.reporting.frames import finite
 
 FLOAT = "float"
 SEPARATOR = " · "
-HEAD = ("scheme.bits", "scheme.group_size", "scheme.scale_bits", "scheme.act_bits", "scheme.kv_bits")  # what the head of a column says
+LETTERS = {"scheme.group_size": "g", "scheme.scale_bits": "s", "scheme.act_bits": "a", "scheme.kv_bits": "kv"}
+HEAD = ("scheme.bits", *LETTERS)  # what the head of a column says
 SWITCHES = {  # a field, and those without which (without all of which) it means nothing
     "scheme.scale_group_size": ("scheme.scale_bits",),
     "scheme.outlier_structure": ("scheme.outlier_ratio",),
@@ -37,26 +38,35 @@ class Rows(NamedTuple):
     usual: str  # "" or e.g. "zero_point=integer"
 
 
-def row_labels(records: pd.DataFrame) -> Rows:
+def row_labels(records: pd.DataFrame, told: Sequence[Collection[str]] | None = None) -> Rows:
     """Call every record after its method and every other field that varies, e.g. "gptq · range=minmax".
 
     Fields of a method vary when they differ among the records of that method; fields of the scheme and of the calibration
     when they differ among all of them. Of the latter, a value that at least `USUAL` of the records share is said once for
     the whole table. The model, the evaluation and the seed are not part of a row's name.
+
+    Args:
+        told: for each record the fields that its place in the table says already; None: those of `HEAD`.
     """
+    told = [HEAD] * len(records) if told is None else told
+    is_float = (records["method.name"] == FLOAT).to_list()
+    everywhere = frozenset.intersection(*map(frozenset, told)) if told else frozenset()
+    records = without_idle(records)
     quantized = records[records["method.name"] != FLOAT]
-    records, quantized = without_idle(records), without_idle(quantized)
-    shared = varying(quantized, [name for name in records if name.startswith(("scheme.", "data.")) and name not in HEAD])
-    own = [name for name in records if name.startswith("method.") and name != "method.name"]
+    shared = varying(quantized, [name for name in records if name.startswith(("scheme.", "data.")) and name not in everywhere])
+    own = [name for name in records if name.startswith("method.") and name != "method.name" and name not in everywhere]
     by_method = {method: shared + varying(group, own) for method, group in quantized.groupby("method.name")}
     names = short_names(sorted({name for fields in by_method.values() for name in fields}))
     texts = {name: value_texts(records[name]) for name in names}
-    is_float = (records["method.name"] == FLOAT).to_list()
-    usual = {name: _usual([text for text, skip in zip(texts[name], is_float, strict=True) if not skip]) for name in shared}
+    usual = {}
+    for name in shared:
+        untold = [text for text, said, skip in zip(texts[name], told, is_float, strict=True) if not skip and name not in said]
+        usual[name] = _usual(untold) if untold else None
     phrases = {name: [_phrase(name, names[name], text) for text in found] for name, found in texts.items()}
     labels = []
     for place, method in enumerate(records["method.name"]):
-        said = [phrases[name][place] for name in by_method.get(method, []) if texts[name][place] != usual.get(name)]
+        fields = [name for name in by_method.get(method, []) if name not in told[place]]
+        said = [phrases[name][place] for name in fields if texts[name][place] != usual.get(name)]
         labels.append(SEPARATOR.join([visible(method), *filter(None, said)]))
     return Rows(labels, SEPARATOR.join(filter(None, (_phrase(name, names[name], text) for name, text in usual.items()))))
 
@@ -76,6 +86,10 @@ def _phrase(column: str, name: str, text: str | None) -> str:
     """One field in a label, "" where it is absent; "1 % outliers · columns" and not "outlier_ratio=0.01 · outlier_structure=column"."""
     if text is None:
         return ""
+    if column in HEAD:  # said like the head of a column does
+        return f"{text} bits" if column == "scheme.bits" else "" if text == "none" else f"{LETTERS[column]}{text}"
+    if column == "method.setting":  # of a number that a paper printed: its own words
+        return text
     if column == "scheme.outlier_ratio":
         return f"{100 * float(text):g} % outliers"
     if column == "scheme.outlier_structure":
@@ -151,7 +165,7 @@ def column_label(bits: Any, *others: Any) -> str:
     Args:
         others: what `column_of` gives behind the bits.
     """
-    extras = [(letter, value) for letter, value in zip(("g", "s", "a", "kv"), others, strict=True) if value is not None]
+    extras = [(letter, value) for letter, value in zip(LETTERS.values(), others, strict=True) if value is not None]
     if bits is None:
         extras = [(letter, value) for letter, value in extras if letter in ("a", "kv")]
     return " ".join(["own format" if bits is None else value_text(bits), *(f"{letter}{value_text(value)}" for letter, value in extras)])
@@ -176,7 +190,7 @@ def row_rank(method: str, label: str) -> tuple:
 
 def visible(text: str) -> str:
     """The text with nothing hidden in it: control, formatting and separator characters, line breaks too, get a visible form."""
-    return "".join(_visible(character) for character in text)
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def signed(text: str) -> str:

@@ -23,7 +23,8 @@ class Measure:
     """A kind of number.
 
     `better` is +1 where more is better, -1 where less is, 0 where nothing is known. Values are multiplied by `scale` for
-    display; `digits` are significant ones, `decimals` fixed ones (None: as many as `digits` ask for).
+    display; `digits` are significant ones, `decimals` fixed ones (None: as many as `digits` ask for). Beyond `limit` a number
+    says that a model is broken, not how much: nothing is ranked there.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Measure:
     digits: int = 4
     decimals: int | None = None
     order: int = 9
+    limit: float = math.inf
 
     def text(self, value: float, like: float | None = None) -> str:
         """`value`, already scaled, with the digits that a number of the size of `like` (default: itself) gets."""
@@ -59,7 +61,7 @@ BLOCK_ERROR = Measure(
 )
 
 KINDS = {
-    "perplexity": Measure("perplexity", "Perplexity", "Lower is better", -1, decimals=2, order=0),
+    "perplexity": Measure("perplexity", "Perplexity", "Lower is better", -1, decimals=2, order=0, limit=1e5),
     "acc": Measure("acc", "Accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=1),
     "acc_norm": Measure("acc_norm", "Length-normalised accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=2),
 }

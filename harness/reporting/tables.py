@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.reporting.cells import Cell, Row, Table
-from harness.reporting.frames import finite, number
+from harness.reporting.cells import NOT_RUN, Cell, Row, Table
+from harness.reporting.frames import entries_of, finite, number
 from harness.reporting.grid import Grid, grid
 from harness.reporting.labels import (
     FLOAT,
@@ -84,7 +84,7 @@ def metric_tables(model: str, records: pd.DataFrame) -> list[Table]:
         reference = next((found for found in references.dropna()), None)
         measure, subject = measure_of(metric)
         title = f"{measure.title} on {subject}" if subject else measure.title
-        tables.append(grid(records[members], own[members].to_list(), Grid(measure, title, model, protocol, reference)))
+        tables.append(grid(records[members], own[members].to_list(), Grid(measure, title, model, protocol, reference, metric)))
     return tables
 
 
@@ -92,7 +92,7 @@ def error_tables(model: str, records: pd.DataFrame, measure: Measure, column: st
     """One table for every calibration under which this was measured: errors are comparable on the same activations."""
     if column != "layer_error.mean":
         records = records[[finite(value) is not None for value in _column(records, column)]]
-    calibrations = pd.Series([settings(record, "data") for record in records.to_dict("records")], dtype=object)
+    calibrations = pd.Series([settings(record, "data") for record in entries_of(records)], dtype=object)
     tables = []
     for calibration, group in records.groupby(calibrations):
         protocol = f"calibrated on {calibration}"
@@ -102,7 +102,7 @@ def error_tables(model: str, records: pd.DataFrame, measure: Measure, column: st
             None if error is None or (error != error and gone) else Measurement(error, None, protocol)
             for error, gone in zip(errors, missing, strict=True)
         ]
-        tables.append(grid(group, measurements, Grid(measure, measure.title, model, protocol, None)))
+        tables.append(grid(group, measurements, Grid(measure, measure.title, model, protocol, None, column)))
     return tables
 
 
@@ -115,7 +115,7 @@ def cost_tables(model: str, records: pd.DataFrame) -> list[Table]:
     if not costs:
         return []
     groups: dict[tuple, list[dict]] = {}
-    for entry in entries.to_dict("records"):
+    for entry in entries_of(entries):
         key = (entry["label"], entry["method.name"], *column_of(entry))
         groups.setdefault((row_rank(key[1], key[0]), column_rank(*key[2:]), key), []).append(entry)
     rows = []
@@ -131,7 +131,7 @@ def cost_tables(model: str, records: pd.DataFrame) -> list[Table]:
 def _cost(values: list, unit: float, decimals: int, run_keys: tuple[str, ...]) -> Cell:
     known = sorted(value for value in map(finite, values) if value is not None)
     if not known:
-        return Cell("–", run_keys=run_keys)
+        return Cell(NOT_RUN, run_keys=run_keys, why="the records do not hold it")
     value = mean(known) / unit
     return Cell(f"{value:.{decimals}f}", value=value, run_keys=run_keys)
 
