@@ -10,6 +10,7 @@ COMMANDS = {
     "status": "how far a sweep is, while it runs or after",
     "sync": "mirror finished runs into W&B or trackio",
     "report": "write tables and figures from the records",
+    "compare": "two runs side by side: configuration, metrics with intervals, layers",
     "load": "rebuild a quantized model that a run saved, and see that it works",
     "assets": "list and fetch the embedded models and texts",
     "doctor": "check this machine: versions, memory, disk, assets",
@@ -55,6 +56,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from harness.tracking.sync import main as command
     elif name == "report":
         from harness.report import main as command
+    elif name == "compare":
+        from harness.compare import main as command
     elif name == "load":
         from harness.load import main as command
     elif name == "assets":
