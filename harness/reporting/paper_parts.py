@@ -1,0 +1,111 @@
+"""Which records of a model may share a table, and which models: those that were measured under the same protocols."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.reporting.frames import entries_of
+from harness.reporting.labels import FLOAT, present
+from harness.reporting.measures import measure_of
+from harness.reporting.paper_rows import Column, Part, Source
+from harness.reporting.table_specs import Columns, Spec, Value, head_of
+from harness.reporting.values import COSTS, parts
+
+COUNTS = re.compile(r"\d+ (?=windows of |tokens scored)")
+
+
+def parts_of(model: str, records: pd.DataFrame, spec: Spec, source: Source) -> list[Part]:
+    """One part for every set of protocols that this model was measured under."""
+    if records["method.name"].eq(FLOAT).all():
+        return []
+    columns = tuple(_expanded(records, spec.columns))
+    metrics = list(dict.fromkeys(column.value.metric for column in columns))
+    entries = entries_of(records)
+    signatures = [_signature(entry, metrics, source) for entry in entries]
+    sets = _protocol_sets(signatures)
+    homes = [next((place for place, known in enumerate(sets) if one and compatible(known, one)), None) for one in signatures]
+    evaluations = [repr([(name, entry[name]) for name in sorted(entry) if name.startswith("eval.")]) for entry in entries]
+    known = set(zip(evaluations, homes, strict=True))
+    measured = {evaluation for evaluation, home in known if home is not None}
+    found = []
+    for place, protocols in enumerate(sets):
+        chosen = [  # what has no number stands where its evaluation was measured, else in the first table
+            home == place or (home is None and ((evaluation, place) in known or (place == 0 and evaluation not in measured)))
+            for evaluation, home in zip(evaluations, homes, strict=True)
+        ]
+        mine = records[chosen].reset_index(drop=True)
+        if len(sets) == 1 or not mine["method.name"].eq(FLOAT).all():
+            whole = not any(map(present, mine.get("eval.windows", ())))
+            found.append(Part(model, mine, records, columns, protocols, whole))
+    return found
+
+
+def _protocol_sets(signatures: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The fewest, greedily, sets of protocols with one for each metric that all signatures fit into; {} where there is none."""
+    sets: list[dict[str, str]] = []
+    for signature in sorted({tuple(sorted(one.items())) for one in signatures if one}, key=lambda one: (-len(one), one)):
+        home = next((known for known in sets if compatible(known, dict(signature))), None)
+        if home is None:
+            sets.append(dict(signature))
+        else:
+            home.update(signature)
+    return sets or [{}]
+
+
+def _signature(entry: Mapping[str, Any], metrics: Sequence[str], source: Source) -> dict[str, str]:
+    """Metric -> protocol of what a record has of these metrics."""
+    found = {metric: measurement.protocol for metric in metrics if (measurement := source.measured(entry, metric)) is not None}
+    return {metric: protocol for metric, protocol in found.items() if protocol}
+
+
+def compatible(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether no metric has another protocol in one than in the other."""
+    return all(other.get(metric, protocol) == protocol for metric, protocol in one.items())
+
+
+def comparable(protocol: str, whole: bool) -> str:
+    """A protocol without what the tokenizer decides: where whole texts are read, how many windows and tokens they are."""
+    return COUNTS.sub("", protocol) if whole else protocol
+
+
+def _expanded(records: pd.DataFrame, columns: Sequence[Columns]) -> list[Column]:
+    """The columns with every "perplexity/*" replaced by what these records have."""
+    names = sorted({name for column in ("metrics", "baseline") for found in records[column] for name in found})
+    names = sorted(names, key=lambda name: (measure_of(name)[0].order, name))
+    expanded = []
+    for group in columns:
+        needed = {part for value in group.values for part in parts(value.metric)}
+        other = [] if needed & {*names, *COSTS} else _matching(group.instead, names)
+        expanded += [Column(group, value) for value in other or _matching(group.values, names)]
+    return expanded
+
+
+def _matching(values: Sequence[Value], names: Sequence[str]) -> list[Value]:
+    found = []
+    for value in values:
+        kind, _, subject = value.metric.partition("/")
+        if subject == "*":
+            found += [Value(name, head_of(name)) for name in names if name.startswith(f"{kind}/")]
+        else:
+            found.append(value)
+    return found
+
+
+def together(found: Sequence[Part]) -> list[list[Part]]:
+    """Parts that may share a table: other models, the same columns, the same protocols."""
+    groups: list[list[Part]] = []
+    for part in found:
+        home = next((group for group in groups if all(_may_share(part, other) for other in group)), None)
+        if home is None:
+            groups.append([part])
+        else:
+            home.append(part)
+    return groups
+
+
+def _may_share(one: Part, other: Part) -> bool:
+    if one.model == other.model or one.columns != other.columns:
+        return False
+    return compatible(*({metric: comparable(text, part.whole) for metric, text in part.protocols.items()} for part in (one, other)))

@@ -1,0 +1,220 @@
+"""What a table in a paper's shape is, written down in a small yaml file: which records, which lines, which columns.
+
+A file of `conf/report` is one table:
+
+    title: words above it
+    caption: more words (optional)
+    paper: whose rows of reports/reference/published.csv belong beside it (optional)
+    published_tables: [T1, …]; published_models: [OPT-1.3B, …]    which of them; all tables and no models where nothing is said
+    where: {scheme.act_bits: null, …}       which records are meant
+    rows:                                   groups of lines inside each model's part
+      - {methods: [float, rtn]}
+      - {head: words above the lines, where: …, methods: [gptq], label: what to call a single method}
+    columns:                                groups of columns
+      - {head: words above the columns, where: …, values: [perplexity/ptb, …], instead: [perplexity/*]}
+
+`where` names fields as reports do (scheme.bits, method.transform.stability); a list means any of these, null and 0 also mean a field that
+the record lacks; the float model has no scheme, no calibration and no settings, so that conditions on them do not concern it.
+`methods: ["*"]` are all there are. A value is a metric of records ("perplexity/*": all perplexities that were measured; `instead` is for
+models on which none of the values was), one of `COSTS`, or {value: …, label: head of the column} or {mean: [acc/…, …]}.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError
+from harness.reporting.published import Shape
+from harness.reporting.reference import NAMES
+from harness.reporting.values import COSTS, MEAN
+
+Where = Mapping[str, Any]
+PARTS = ("model.", "data.", "scheme.", "method.", "eval.")
+METRICS = ("perplexity", "acc", "acc_norm")
+NEITHER = "neither a metric such as perplexity/wikitext2 or acc/piqa nor one of"
+
+
+@dataclass(frozen=True)
+class Value:
+    metric: str  # of a record, one of COSTS, "mean:acc/a,acc/b", or "perplexity/*"
+    label: str
+
+
+@dataclass(frozen=True)
+class Columns:
+    values: tuple[Value, ...]
+    head: str = ""
+    where: Where = field(default_factory=dict)
+    instead: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lines:
+    methods: tuple[str, ...]
+    head: str = ""
+    label: str = ""
+    where: Where = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spec:
+    name: str
+    title: str
+    rows: tuple[Lines, ...]
+    columns: tuple[Columns, ...]
+    caption: str = ""
+    paper: str = ""
+    published_tables: tuple[str, ...] = ()
+    published_models: tuple[str, ...] = ()
+    where: Where = field(default_factory=dict)
+
+    @property
+    def shape(self) -> Shape:
+        """What of the paper belongs beside it."""
+        return Shape(self.paper, self.published_tables, self.published_models)
+
+
+@cache
+def load_specs() -> dict[str, Spec]:
+    """The tables of `conf/report`, by name."""
+    found = sorted((file for file in files("conf.report").iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {(name := file.name.removesuffix(".yaml")): _spec(file.read_text(encoding="utf-8"), name, file.name) for file in found}
+
+
+def load_spec(path: str | Path) -> Spec:
+    """A table of the user's own.
+
+    Raises:
+        UserError: the file cannot be read, or is no such table.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"table={path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    return _spec(text, path.stem, path.name)
+
+
+def _spec(text: str, name: str, file: str) -> Spec:
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: no valid yaml: {' '.join(str(error).split())}") from error
+    place = f"{file}: "
+    _keys(found, place, Spec, required=("title", "rows", "columns"), without=("name",))
+    return Spec(
+        name=name,
+        title=_word(found["title"], f"{place}title"),
+        rows=tuple(_lines(entry, f"{place}rows[{number}]: ") for number, entry in enumerate(_list(found["rows"], f"{place}rows"))),
+        columns=tuple(
+            _columns(entry, f"{place}columns[{number}]: ") for number, entry in enumerate(_list(found["columns"], f"{place}columns"))
+        ),
+        caption=_word(found.get("caption", ""), f"{place}caption"),
+        paper=_word(found.get("paper", ""), f"{place}paper"),
+        published_tables=_words(found.get("published_tables", []), f"{place}published_tables"),
+        published_models=_words(found.get("published_models", []), f"{place}published_models"),
+        where=_where(found, place),
+    )
+
+
+def _lines(entry: Any, place: str) -> Lines:
+    _keys(entry, place, Lines, required=("methods",))
+    methods = _words(entry["methods"], f"{place}methods")
+    label = _word(entry.get("label", ""), f"{place}label")
+    if label and len(methods) != 1:
+        raise UserError(f"{place}label: goes with one method, not with {len(methods)}")
+    return Lines(methods, _word(entry.get("head", ""), f"{place}head"), label, _where(entry, place))
+
+
+def _columns(entry: Any, place: str) -> Columns:
+    _keys(entry, place, Columns, required=("values",))
+    values, instead = (tuple(_value(one, place) for one in _list(entry.get(key, []), f"{place}{key}")) for key in ("values", "instead"))
+    if not values:
+        raise UserError(f"{place}values: name at least one, e.g. perplexity/wikitext2")
+    return Columns(values, _word(entry.get("head", ""), f"{place}head"), _where(entry, place), instead)
+
+
+def _value(entry: Any, place: str) -> Value:
+    if isinstance(entry, str):
+        return Value(_metric(entry, place), head_of(entry))
+    _known(entry, place, ("value", "mean", "label"), "value")
+    if ("value" in entry) == ("mean" in entry):
+        raise UserError(f"{place}values: {entry!r}: give either value or mean")
+    if "value" in entry:
+        metric = _metric(_word(entry["value"], f"{place}value"), place)
+    else:
+        parts = [_metric(part, place) for part in _words(entry["mean"], f"{place}mean")]
+        odd = [part for part in parts if part in COSTS or "*" in part]
+        if len(parts) < 2 or odd:
+            hint = f"not {odd[0]}" if odd else f"not {len(parts)}"
+            raise UserError(f"{place}mean: takes two or more metrics, e.g. [acc/piqa, acc/arc_easy], {hint}")
+        metric = MEAN + ",".join(parts)
+    return Value(metric, _word(entry.get("label", head_of(metric)), f"{place}label"))
+
+
+def head_of(metric: str) -> str:
+    """What the head of a column says of a value where nobody chose a name."""
+    if metric in COSTS:
+        return COSTS[metric].label
+    return "mean" if metric.startswith(MEAN) else NAMES.get(metric.partition("/")[2], metric.partition("/")[2])
+
+
+def _metric(name: str, place: str) -> str:
+    kind, _, subject = name.partition("/")
+    if name in COSTS or (kind in METRICS and subject and (subject == "*" or "*" not in subject)):
+        return name
+    close = difflib.get_close_matches(name, [*COSTS, *(f"{known}/{subject or 'wikitext2'}" for known in METRICS)], n=1)
+    hint = f"unknown: did you mean {close[0]}?" if close else f"{NEITHER} {', '.join(COSTS)}"
+    raise UserError(f"{place}values: {name!r} is {hint}")
+
+
+def _where(entry: Mapping, place: str) -> Where:
+    where = entry.get("where", {})
+    if not isinstance(where, dict):
+        raise UserError(f"{place}where: give a mapping, e.g. {{scheme.bits: 3}}")
+    for name, wanted in where.items():
+        values = wanted if isinstance(wanted, list) else [wanted]
+        if not isinstance(name, str) or (not name.startswith(PARTS) and name != "seed"):
+            raise UserError(f"{place}where: {name!r} is no field of a record; they begin with {', '.join(PARTS)} or are seed")
+        if not values or not all(value is None or isinstance(value, str | int | float) for value in values):
+            raise UserError(f"{place}where: {name}: give a value or a list of values")
+    return where
+
+
+def _keys(entry: Any, place: str, kind: type, required: Sequence[str], without: Sequence[str] = ()) -> None:
+    _known(entry, place, [one.name for one in fields(kind) if one.name not in without], "mapping")
+    for name in required:
+        if name not in entry:
+            raise UserError(f"{place}{name} is missing")
+
+
+def _known(entry: Any, place: str, names: Iterable[str], what: str) -> None:
+    if not isinstance(entry, dict):
+        raise UserError(f"{place}{entry!r} is no {what}; known keys: {', '.join(names)}")
+    for key in entry:
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+            raise UserError(f"{place}unknown key {key!r}: {hint}")
+
+
+def _word(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{place}: {value!r} is no text; quote it")
+    return " ".join(value.split())
+
+
+def _words(value: Any, place: str) -> tuple[str, ...]:
+    return tuple(_word(one, place) for one in _list(value, place))
+
+
+def _list(value: Any, place: str) -> list:
+    if not isinstance(value, list):
+        raise UserError(f"{place}: give a list")
+    return value

@@ -1,0 +1,1 @@
+"""Published numbers and claims, as package data."""
