@@ -11,18 +11,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLo
 
 from harness.reporting.figures import house_style, scale
 from harness.reporting.placement import Label, place_labels
+from harness.reporting.plots.canvas import front
 from harness.reporting.styles import colour_and_marker
 
 Point = tuple[float, float]
-
-
-def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one beats in both, from few bits to many."""
-    chosen: list[Point] = []
-    for point in sorted(set(points)):
-        if not chosen or point[1] < chosen[-1][1]:
-            chosen.append(point)
-    return chosen
 
 
 def solvers_figure(panels: Sequence[tuple[str, dict[str, list[Point]]]], subtitle: str) -> bytes:

@@ -94,9 +94,20 @@ def _costs(boxes: np.ndarray, frame, taken, obstacles: np.ndarray, unit: float) 
     outside = np.maximum(frame.min - lower, 0).sum(axis=1) + np.maximum(upper - frame.max, 0).sum(axis=1)
     shared = [np.minimum(upper, other[2:]) - np.maximum(lower, other[:2]) for other in taken]
     overlap = sum((np.maximum(sides.min(axis=1), 0) for sides in shared), np.zeros(len(boxes)))
-    points, margin = obstacles[:, None], 3 * unit
-    crossed = ((points > lower - margin) & (points < upper + margin)).all(axis=2).sum(axis=0)
+    crossed = _crossed(boxes, obstacles, 3 * unit)
     return 4 * outside + 10 * overlap + 3 * crossed
+
+
+def _crossed(boxes: np.ndarray, obstacles: np.ndarray, margin: float) -> np.ndarray:
+    """How many obstacles lie in each box or nearer to it than the margin; boxes above one another share the work."""
+    counts = np.zeros(len(boxes))
+    for start in np.unique(boxes[:, 0]):
+        column = boxes[:, 0] == start
+        near = (obstacles[:, 0] > start - margin) & (obstacles[:, 0] < boxes[column][0, 2] + margin)
+        heights = np.sort(obstacles[near, 1])
+        above = np.searchsorted(heights, boxes[column, 1] - margin, "right")
+        counts[column] = np.searchsorted(heights, boxes[column, 3] + margin, "left") - above
+    return counts
 
 
 def _write(axes: Axes, label: Label, box: np.ndarray, side: str, end: tuple[float, float]) -> None:
@@ -142,9 +153,11 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
 
 def _make_room(axes: Axes, pixels: float) -> None:
     """Widen the horizontal limits by this much on the left, at most to half of the panel."""
-    low, high = axes.get_xlim()
+    scale = axes.xaxis.get_transform()  # the axis may be logarithmic
+    low, high = scale.transform(axes.get_xlim())
     share = min(0.5, pixels / axes.get_window_extent().width)
-    axes.set_xlim(low - (high - low) * share / (1 - share), high)
+    low -= (high - low) * share / (1 - share)
+    axes.set_xlim(*scale.inverted().transform([low, high]))
 
 
 def _sampled(axes: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import hashlib
 
-# Colours that people with colour blindness can tell apart (after Okabe and Ito), each with its own marker.
+from harness.naming import PLUS
+
+# Colours that people with colour blindness can tell apart (after Okabe and Ito); no marker twice, for greyscale.
 METHODS = {
     "float": ("#222222", ""),
     "rtn": ("#7A7A7A", "s"),
@@ -13,11 +15,11 @@ METHODS = {
     "quantease_further_spqr": ("#E69F00", "d"),
     "spqr": ("#009E73", "D"),
     "gptvq": ("#56B4E9", "H"),
-    "gptvq_tuned": ("#56B4E9", "h"),
+    "gptvq_tuned": ("#56B4E9", "+"),
     "vptq": ("#CC79A7", "P"),
     "vptq_tuned": ("#CC79A7", "X"),
     "vptq_further": ("#A0307A", ">"),
-    "smoothquant": ("#3FA7D6", "X"),
+    "smoothquant": ("#3FA7D6", "x"),
     "awq": ("#C99700", "p"),
     "omniquant": ("#6A51A3", "h"),
     "affinequant": ("#A6611A", "<"),
@@ -49,11 +51,23 @@ FIGURE = {
 
 
 def colour_and_marker(method: str) -> tuple[str, str]:
-    """Fixed for the methods we know; for any other one derived from its name alone."""
+    """Fixed for the methods we know; for any other one derived from its name alone.
+
+    A pair ("awq+gptq") has the colour of its transform and the marker of its solver, and figures fill it by half.
+    """
     if method in METHODS:
         return METHODS[method]
+    if is_pair(method):
+        first, _, second = method.partition(PLUS)
+        return colour_and_marker(first)[0], colour_and_marker(second)[1]
     digest = hashlib.sha256(method.encode("utf-8", "replace")).digest()
     return OTHERS[digest[0] % len(OTHERS)], OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
+
+
+def is_pair(method: str) -> bool:
+    """A transform with a solver, both of them known."""
+    halves = method.split(PLUS)
+    return len(halves) == 2 and all(half in METHODS for half in halves)
 
 
 def line_style(variant: int) -> str | tuple:

@@ -1,0 +1,199 @@
+"""Errors along the depth of a model: of every kind of linear, of QuantEase relative to GPTQ, of whole blocks; what training took off."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from harness.reporting.document import Picture
+from harness.reporting.labels import SEPARATOR
+from harness.reporting.plots.canvas import GREY, panels, picture, plain_texts, scale_along, shortened, shown, titled
+from harness.reporting.plots.points import bits_in_words
+from harness.reporting.profiles_data import Group, Models, Profiles, Run, chosen, fullest, groups_of, positive
+from harness.reporting.styles import colour_and_marker, line_style
+
+PICTURES = 4  # of linears
+ROWS = 4  # of blocks, two panels each
+LINES = 8  # in one panel
+KINDS = 7  # of linears in one picture
+LONGEST_LABEL = 40
+
+
+def layer_pictures(models: Models, profiles: Profiles) -> list[Picture]:
+    """One picture for each bit width, one panel for each kind of linear."""
+    groups = [group for group in groups_of(models, "layer_error.mean") if len(group.runs) > 1]
+    with plain_texts():
+        drawn = [_layers(group, profiles) for group in fullest(groups, PICTURES)]
+    left_out = len(groups) - PICTURES
+    more = f" Shown are the {PICTURES} of {len(groups)} bit widths, models and calibrations with the most runs." if left_out > 0 else ""
+    return [picture(slug, title, caption + more, alt, figure) for slug, title, caption, alt, figure in filter(None, drawn)]
+
+
+def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figure] | None:
+    runs = chosen(group.runs, LINES)
+    errors = [(run, found) for run in runs if (found := profiles.layer_errors(run.place))]
+    kinds = list(dict.fromkeys(kind for _, found in errors for kind in found))[:KINDS]
+    if not kinds:
+        return None
+    ratio, looks = _ratio(errors), _looks([run for run, _ in errors])
+    count = len(kinds) + (ratio is not None)
+    bottom = 0.75 + 0.24 * -(-len(errors) // 4)
+    figure, axes = panels(count, 4, (2.9, 2.5 + bottom / max(1, -(-count // 4))), bottom=bottom, left=0.62, wide=0.62, high=0.85, top=0.5)
+    for place, kind in enumerate(kinds):
+        lines = [(run, *found[kind]) for run, found in errors if kind in found]
+        _depth(axes[place], kind, lines, looks)
+    if ratio is not None:
+        _ratios(axes[-1], *ratio)
+    _legend(figure, looks)
+    title = f"Layer errors at {bits_in_words(group.head)}: {group.model}"
+    caption = (
+        "Relative error tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ) of every linear on the calibration text, block by block, log "
+        "scale; lower is better. "
+        f"Calibrated on {group.calibration}. Behind a transform W and H are those of the rewritten block."
+    )
+    if ratio is not None:
+        caption += (
+            " Last panel: the error of QuantEase over that of GPTQ in the same linear, a grey line per kind of linear and their geometric "
+            "mean in colour; below 1 QuantEase is better."
+        )
+    if len(group.runs) > len(errors):
+        caption += f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice."
+    alt = f"{title}; medians over the linears: " + ", ".join(f"{run.label} {_median(found):.3g}" for run, found in errors)
+    return f"layer-errors-{group.model}-{group.head}", title, caption, alt, figure
+
+
+def _ratio(errors: Sequence[tuple[Run, dict]]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]] | None:
+    """What the two labels share, and by kind the blocks with the ratio there; of the first setting under which both methods ran."""
+    named = {run.label: (run.method, found) for run, found in errors}
+    for label, (method, ours) in named.items():
+        rest = label.partition(SEPARATOR)[2]
+        theirs = named.get(SEPARATOR.join(filter(None, ("gptq", rest))))
+        if method != "quantease" or theirs is None or theirs[0] != "gptq":
+            continue
+        ratios = {}
+        for kind in ours:
+            if kind in theirs[1] and np.array_equal(ours[kind][0], theirs[1][kind][0]):
+                ratios[kind] = ours[kind][0], positive(ours[kind][1]) / positive(theirs[1][kind][1])
+        if any(np.isfinite(ratio).any() for _, ratio in ratios.values()):
+            return rest, ratios
+    return None
+
+
+def _ratios(axes: Axes, rest: str, ratios: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    every = np.concatenate([ratio for _, ratio in ratios.values()])
+    scale_along(axes, "y", [*every[np.isfinite(every)], 1.0])
+    for blocks, ratio in ratios.values():
+        axes.plot(blocks, ratio, color="#B9B9B9", linewidth=0.9, zorder=2)
+    table = pd.DataFrame({kind: pd.Series(np.log(ratio), index=blocks) for kind, (blocks, ratio) in ratios.items()}).mean(axis=1)
+    colour, marker = colour_and_marker("quantease")
+    every_nth = max(1, len(table) // 8)
+    axes.plot(table.index, np.exp(table), color=colour, marker=marker, markersize=4.5, linewidth=1.8, markevery=every_nth, zorder=3)
+    axes.axhline(1.0, color="#222222", linewidth=1, linestyle=(0, (6, 3)), zorder=1.5)
+    titled(axes, f"QuantEase over GPTQ{SEPARATOR if rest else ''}{rest}", length=40)
+    axes.set_xlabel("block", labelpad=2)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _depth(axes: Axes, title: str, lines: Sequence[tuple[Run, np.ndarray, np.ndarray]], looks: dict[str, dict]) -> None:
+    """Positive values against the index of the block, log scale, one line per run."""
+    values = np.concatenate([positive(values) for _, _, values in lines])
+    titled(axes, title, length=34)
+    axes.set_xlabel("block", labelpad=2)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if not np.isfinite(values).any():
+        return
+    scale_along(axes, "y", values[np.isfinite(values)].tolist(), log=True)
+    for place, (run, blocks, errors) in enumerate(lines):
+        every = max(1, len(blocks) // 6)
+        axes.plot(blocks, positive(errors), **looks[run.label], markevery=(place * every // len(lines), every), zorder=3)
+
+
+def _looks(runs: Iterable[Run]) -> dict[str, dict]:
+    """How the line of each label looks in a picture: those of one colour are dashed in different ways."""
+    looks, seen = {}, {}
+    for run in runs:
+        colour = colour_and_marker(run.method)[0]
+        line = {"markersize": 4.5, "markeredgewidth": 1, "linestyle": line_style(seen.get(colour, 0)), "linewidth": 1.2}
+        looks[run.label] = shown(run.method) | line
+        seen[colour] = seen.get(colour, 0) + 1
+    return looks
+
+
+def _legend(figure: Figure, looks: dict[str, dict]) -> None:
+    """One for all panels, below them: direct labels have no room in so many."""
+    handles = [Line2D([], [], **look) for look in looks.values()]
+    labels = [shortened(label, LONGEST_LABEL) for label in looks]
+    around = {"loc": "lower center", "ncols": min(4, len(looks)), "frameon": False, "fontsize": 8.5, "handlelength": 3}
+    legend = figure.legend(handles, ["x"] * len(labels), **around)
+    for text, label in zip(legend.get_texts(), labels, strict=True):  # a label that begins with _ would be left out
+        text.set_text(label)
+
+
+def _median(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> float:
+    return float(np.nanmedian(np.concatenate([errors for _, errors in found.values()])))
+
+
+def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
+    """Output errors of blocks on the left; on the right the loss before and after training, where a transform trained."""
+    groups = groups_of(models, "block_error.mean")
+    rows = []
+    for group in fullest(groups, ROWS):
+        found = [(run, table) for run in chosen(group.runs, LINES) if (table := profiles.blocks(run.place)) is not None]
+        rows += [(group, found)] if found else []
+    if not rows:
+        return None
+    with plain_texts():
+        trained = [any("stats.loss_after" in table for _, table in found) for _, found in rows]
+        looks = _looks({run.label: run for _, found in rows for run, _ in found}.values())
+        bottom = 0.75 + 0.24 * -(-len(looks) // 4)
+        across = 2 if any(trained) else 1
+        size = (5.6, 3.4 + bottom / len(rows))
+        figure, axes = panels(across * len(rows), across, size, bottom=bottom, high=1.1, top=0.6)
+        for place, (group, found) in enumerate(rows):
+            name = SEPARATOR.join((bits_in_words(group.head), group.model))
+            lines = [(run, table["block"].to_numpy(dtype=float), table["error"].to_numpy(dtype=float)) for run, table in found]
+            _depth(axes[across * place], "", lines, looks)
+            titled(axes[across * place], f"Output error{SEPARATOR}{name}")
+            if across == 2:
+                _training(axes[2 * place + 1], f"Training loss{SEPARATOR}{name}", found, looks)
+        _legend(figure, looks)
+        caption = (
+            "Left: squared error of each block's output on the calibration text over the squared size of the float model's "
+            "output; errors of "
+            "earlier blocks are in it where calibration follows the quantized model. Right: what a transform minimises in "
+            "each block, before "
+            "(thin, without marks) and after its search or training. Log scales; lower is better."
+        )
+        caption += f" Shown are {len(rows)} of {len(groups)} bit widths, models and calibrations." if len(groups) > len(rows) else ""
+        if sum(len(group.runs) for group, _ in rows) > sum(len(found) for _, found in rows):
+            caption += f" A panel has at most {LINES} lines."
+        alt = "; ".join(
+            f"{group.model} at {group.head}, mean output error: "
+            + ", ".join(f"{run.label} {table['error'].mean():.3g}" for run, table in found)
+            for group, found in rows
+        )
+        return picture("block-errors", "Errors of blocks along the depth", caption, alt, figure)
+
+
+def _training(axes: Axes, title: str, found: Sequence[tuple[Run, pd.DataFrame]], looks: dict[str, dict]) -> None:
+    names = ("stats.loss_before", "stats.loss_after")
+    lines = [(run, table) for run, table in found if set(names) <= set(table.columns)]
+    titled(axes, title)
+    axes.set_xlabel("block", labelpad=2)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    values = np.concatenate([positive(table[name].to_numpy(dtype=float)) for _, table in lines for name in names] or [np.array([])])
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, "nothing was trained", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    scale_along(axes, "y", values[np.isfinite(values)].tolist(), log=True)
+    for place, (run, table) in enumerate(lines):
+        blocks, every = table["block"].to_numpy(dtype=float), max(1, len(table) // 6)
+        before, after = (positive(table[name].to_numpy(dtype=float)) for name in names)
+        axes.plot(blocks, before, color=colour_and_marker(run.method)[0], linewidth=0.9, alpha=0.7, zorder=2)
+        axes.plot(blocks, after, **looks[run.label], markevery=(place * every // len(lines), every), zorder=3)
