@@ -7,40 +7,56 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from harness.reporting.cells import Cell, Table
+from harness.reporting.cells import Cell, Row, Table
+from harness.reporting.labels import visible
+from harness.reporting.shown import TIE, groups_by_column, tied, title_of
 
 UNBOUNDED = 100_000
 PLAIN_WIDTH = 240  # where output goes to a file or a pipe, tables are not folded
+TONES = {"good": "bold green", "bad": "bold red", "open": "yellow"}
 
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Print the tables; on a terminal too narrow for one, its cells lose all but the number and its marks."""
+    """Print the tables; on a terminal too narrow for one, its cells lose all but the number and its marks, and words are wrapped."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
     for table in tables:
         view = terminal_table(table, plain=not console.is_terminal)
-        if console.measure(view, options=console.options.update(width=UNBOUNDED)).maximum > console.width:
+        if not table.textual and console.measure(view, options=console.options.update(width=UNBOUNDED)).maximum > console.width:
             view = terminal_table(table, brief=True)
-        title = Text.assemble((table.title, "bold"), f" · {table.model}")
-        notes = [Text(note, "dim") for note in table.notes]
-        console.print(title, Text(table.caption, "dim"), "", view, *notes, "", sep="\n")
+        title = Text(visible(title_of(table)))
+        title.stylize("bold", 0, len(visible(table.title)))
+        notes = [Text(visible(note), "dim") for note in table.notes]
+        console.print(title, Text(visible(table.caption), "dim"), "", view, *notes, "", sep="\n")
 
 
 def terminal_table(table: Table, brief: bool = False, plain: bool = False) -> RichTable:
     view = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    for place, head in enumerate(table.head):
-        view.add_column(Text(head), justify="right" if place else "left")
+    groups = ["", *groups_by_column(table)]
+    for place, (group, head) in enumerate(zip(groups, table.head, strict=True)):
+        shown = visible(head) if not any(groups) else f"{visible(group)}\n{visible(head)}"
+        to_left = table.textual or not place
+        fold = "fold" if table.textual else "ellipsis"
+        view.add_column(Text(shown), justify="left" if to_left else "right", overflow=fold)
     for row in table.rows:
-        style = "" if row.method else "dim"
-        cells = (terminal_cell(cell, style, brief, plain) for cell in row.cells)
-        view.add_row(Text(f"{row.label} {row.marks}".rstrip(), style), *cells)
+        view.add_row(*_line(row, table.textual, brief, plain))
     return view
+
+
+def _line(row: Row, textual: bool, brief: bool, plain: bool) -> list[Text]:
+    label = visible(f"{row.label} {row.marks}".rstrip(" "))
+    if not row.cells:
+        return [Text(label, "bold")]
+    style = "" if row.method or textual else "dim"
+    return [Text(label, style), *(terminal_cell(cell, style, brief, plain) for cell in row.cells)]
 
 
 def terminal_cell(cell: Cell, style: str = "", brief: bool = False, plain: bool = False) -> Text:
     """`brief`: without what follows the number; `plain`: nothing can be set in bold, so stars stand for it."""
-    text = f"**{cell.text}**" if cell.best and plain else cell.text
-    parts = [(text, "bold green" if cell.best else style)]
-    parts += [(f" {text}", "dim") for text in (() if brief and cell.value is not None else (cell.detail,)) if text]
-    return Text.assemble(*parts, (f" {cell.marks}" if cell.marks else "", "dim"))
+    text = visible(cell.text)
+    text = f"**{text}**" if cell.best and plain else text
+    detail = "" if brief and cell.value is not None else cell.detail
+    parts = [(text + (TIE if tied(cell) else ""), "bold green" if cell.best else TONES.get(cell.tone, style))]
+    parts += [(f" {visible(text)}", "dim") for text in (detail, cell.marks) if text]
+    return Text.assemble(*parts)
