@@ -9,7 +9,7 @@ HAS_TORCH := $(shell $(PYTHON) -c "import torch" 2>/dev/null && echo yes)
 VENV_FLAGS := $(if $(HAS_TORCH),--system-site-packages)
 DROP := $(if $(HAS_TORCH),^torch==|^triton==|^nvidia,^$$)
 
-.PHONY: demo test test-slow test-gpu test-cluster torture report bench lint clean help
+.PHONY: demo published test test-slow test-gpu test-cluster torture report bench lint clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on two cores: prints the table, writes reports/demo.md
+demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on two cores: prints the table, writes reports/demo/
 	$(BIN)/ptq-bench assets --fetch smollm2-135m wiki news analogies
 	$(BIN)/ptq-bench run experiment=demo
 	$(BIN)/ptq-bench report name=demo paths.results=results/demo
@@ -44,6 +44,10 @@ test-cluster: $(VENV)/clusters ## sweeps on Ray and submitit whose processes and
 
 torture: $(VENV)/installed ## hundreds of kills and disk faults, a few hours
 	$(BIN)/python -m pytest -s -m torture --timeout=14400
+
+published: $(VENV)/installed ## the published sweep and its report, some hours on two cores; data sets from the hub
+	$(BIN)/ptq-bench run experiment=published hydra.launcher.slots=$(JOBS)
+	$(BIN)/ptq-bench report name=published paths.results=results/published
 
 report: $(VENV)/installed ## tables and figures of everything in results/
 	$(BIN)/ptq-bench report

@@ -1,6 +1,7 @@
 """`ptq-bench bench solvers`: error, true bits, seconds and memory of every solver on the same real layers.
 `ptq-bench bench scaling`: seconds of QuantEase's sweeps against the width of a layer, and what they mean for very large models.
 `ptq-bench bench sweep`: a sweep in one command against a cold command for every point.
+`ptq-bench bench report`: seconds and memory of a report on thousands of invented runs.
 `ptq-bench bench transforms`: seconds and memory of the transforms on one random block of a known shape, and what they mean for the model.
 
 Times are those of this machine at this moment; compare numbers of one run with each other, not with those of another.
@@ -19,7 +20,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from harness.benchmarks import scaling, solvers, sweep, textbook, transforms, whole_model
+from harness.benchmarks import reporting, scaling, solvers, sweep, textbook, transforms, whole_model
 from harness.benchmarks.layers import Layer, method_names, read_layers, real_layers, scheme_named, scheme_names
 from harness.benchmarks.measure import csv_text, machine, write
 from harness.errors import UserError
@@ -65,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     four.add_argument("--methods", default="rtn,gptq,quantease", help="comma separated (default: %(default)s)")
     four.add_argument("--schemes", default="w4,w3,w2,w3g64", help="comma separated (default: %(default)s)")
     four.add_argument("overrides", nargs="*", default=SHARED, help=f"of every run (default: {' '.join(SHARED)})")
+    five = commands.add_parser("report", help="a report on thousands of invented runs")
+    five.set_defaults(run=bench_report, device="cpu")
+    five.add_argument("--records", type=int, default=10_000, help="how many runs (default: %(default)s)")
     three = commands.add_parser("transforms", parents=[shared], help="transforms on one random block of a known shape")
     three.set_defaults(run=bench_transforms)
     three.add_argument("--transforms", default=TRANSFORMS, help="names of conf/method/transform, comma separated (default: %(default)s)")
@@ -214,6 +218,14 @@ def bench_sweep(arguments: argparse.Namespace) -> int:
                     f"{timed.points} cold runs at those times: {whole:.1f} s; the sweep costs {timed.seconds / whole:.0%} of them"
                 )
             cold += timed.seconds
+    return 0
+
+
+def bench_report(arguments: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as place:
+        made = reporting.measure(arguments.records, Path(place))
+    sizes = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in made.files.items())
+    console.print(f"{made.records} records: {made.seconds:.1f} s, {made.peak_bytes / 2**30:.2f} GiB at the peak; {sizes}")
     return 0
 
 

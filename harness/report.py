@@ -1,69 +1,66 @@
-"""Reports, made from records alone: `ptq-bench report` writes reports/<name>.md with its figure, and prints the tables."""
+"""Reports, made from records alone: `ptq-bench report` writes tables, figures and verdicts in every format, and prints the tables."""
 
 import difflib
 import io
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.files import write_atomic
 from harness.reporting.cells import Table
-from harness.reporting.figures import PANELS, draw_figure
+from harness.reporting.document import Document, tables_of
 from harness.reporting.frames import Records, load_records
-from harness.reporting.header import what_was_run
-from harness.reporting.markdown import escape, markdown_table
-from harness.reporting.tables import build_tables
 from harness.reporting.terminal import print_tables
 
 __all__ = ["load_records", "main", "print_report", "write_report"]
 
-DEFAULTS = {"paths.results": "results", "paths.reports": "reports", "name": "report"}
+FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}  # and the module that renders it
+DEFAULTS = {"paths.results": "results", "paths.reports": "reports", "name": "report", "table": "", "format": ",".join(FORMATS)}
+ON_TERMINAL = 600  # lines of tables
 HELP = """\
-ptq-bench report: tables and a figure from the records of finished runs
+ptq-bench report: tables, figures and verdicts from the records of finished runs, while a sweep runs or after it
 
   paths.results=DIR   where runs left their records (default: results)
   paths.reports=DIR   where to write (default: reports)
-  name=NAME           the report is DIR/NAME.md with its figure DIR/NAME.png (default: report)
+  name=NAME           the report is DIR/NAME/report.md, .html, .pdf, tables.tex, tables.csv and figures/ (default: report)
+  table=NAME,...      only these tables of the papers, or FILE.yaml: one of your own (default: the whole report)
+  format=FORMAT,...   md, html, pdf, tex, csv (default: all; pdf needs the package typst)
 
-Example:
+Tables:
+{tables}
+
+Examples:
   ptq-bench report paths.results=results name=demo
+  ptq-bench report table=quantease-main format=pdf
 """
-GUIDE = (
-    "Every cell is a value, ± its standard error (with n=…: mean ± standard deviation over n seeds), and in brackets the "
-    "difference to the float model. **Bold** is the best of its column, with everything that rounds to the same number. "
-    "Columns are bits, after g the number of neighbouring weights that share a scale, after s the bits of the scales themselves; "
-    "@ and the last line are the bits that are really stored, scales, offsets and outliers included. – was not run."
-)
 
 
-def write_report(results_dir: str | Path, reports_dir: str | Path, name: str = "report", select: Collection[str] | None = None) -> Path:
-    """Write reports_dir/name.md and its figure from the records below results_dir; the same records give the same bytes.
+def write_report(
+    results_dir: str | Path,
+    reports_dir: str | Path,
+    name: str = "report",
+    select: Collection[str] | None = None,
+    formats: Sequence[str] = tuple(FORMATS),
+) -> Path:
+    """Write the report reports_dir/name/ from the records below results_dir; the same records give the same bytes.
 
     Args:
         select: the run keys to report on; None: all.
+        formats: of `FORMATS`.
+
+    Returns:
+        The Markdown file, or the first one written where Markdown was not asked for.
 
     Raises:
         UserError: there is no usable record, or the report cannot be written.
     """
-    records = _selected(results_dir, select)
-    return _write(records, build_tables(records.frame), Path(reports_dir), name)
-
-
-def _write(records: Records, tables: Sequence[Table], reports_dir: Path, name: str) -> Path:
-    if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
-        raise UserError(f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; it becomes the name of a file")
-    try:
-        reports_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{reports_dir}: {error.strerror}; choose another place with paths.reports=DIR") from error
-    figure = draw_figure(tables)
-    if figure:
-        write_atomic(reports_dir / f"{name}.png", figure)
-    write_atomic(reports_dir / f"{name}.md", compose(name, records, tables, bool(figure)))
-    return reports_dir / f"{name}.md"
+    target = _target(reports_dir, name)
+    return _write(_document(_selected(results_dir, select), name, "", results_dir, target), target, formats)
 
 
 def print_report(results_dir: str | Path, select: Collection[str] | None = None) -> None:
@@ -72,48 +69,37 @@ def print_report(results_dir: str | Path, select: Collection[str] | None = None)
     Raises:
         UserError: there is no usable record.
     """
+    from harness.reporting.tables import build_tables
+
     print_tables(build_tables(_selected(results_dir, select).frame))
 
 
-def compose(name: str, records: Records, tables: Sequence[Table], with_figure: bool) -> str:
-    """The Markdown of a report."""
-    facts = [f"- **{subject}:** {'; '.join(map(escape, texts))}" for subject, texts in what_was_run(records.frame) if any(texts)]
-    parts = [f"# Report: {escape(name)}\n", "\n".join(facts) + "\n"]
-    if with_figure:
-        parts.append(f"![Perplexity against stored bits per weight, one line per method]({name}.png)\n")
-        panels = sum(table.kind == "perplexity" for table in tables)
-        parts += [f"The figure shows {PANELS} of {panels} perplexity tables.\n"] if panels > PANELS else []
-    parts.append(GUIDE + "\n")
-    model = None
-    for table in tables:
-        if table.model != model:
-            model = table.model
-            parts.append(f"## {escape(model)}\n")
-        parts.append(markdown_table(table))
-    if records.left_out:
-        lines = [f"- {escape(place)}: {escape(reason)}" for place, reason in records.left_out]
-        parts.append("\n".join(["## Left out", "", *lines, ""]))
-    return "\n".join(parts)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """`ptq-bench report [paths.results=DIR] [paths.reports=DIR] [name=NAME]`: write the report and print its tables.
+    """`ptq-bench report [table=…] [format=…] [name=…] [paths.results=…] [paths.reports=…]`: write the report and print its tables.
 
     Raises:
         UserError: an unknown option, nothing to report on, or no place to write; the command line makes one line of it.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help"} & set(arguments):
-        print(HELP, end="")
+        print(HELP.format(tables=_known_tables()), end="")
         return 0
     options = parse(arguments)
-    records = _selected(options["paths.results"], None)
-    tables = build_tables(records.frame)
-    path = _write(records, tables, Path(options["paths.reports"]), options["name"])
+    table, name = options["table"], options["name"]
+    if table and name == DEFAULTS["name"]:
+        name = "-".join(Path(one).stem for one in table.split(","))
+    formats = _formats(options["format"], asked="format" in {argument.partition("=")[0] for argument in arguments})
+    target = _target(options["paths.reports"], name)
+    document = _document(_selected(options["paths.results"], None), name, table, options["paths.results"], target)
+    path = _write(document, target, formats)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show † must not cost the report
-    print_tables(tables)
-    print(path)
+    tables = _for_terminal(document, bool(table))
+    shown = _first(tables)
+    print_tables(shown)
+    if len(shown) < len(tables):
+        print(f"… and {len(tables) - len(shown)} more tables")
+    print(path.parent if len(formats) > 1 else path)
     return 0
 
 
@@ -131,9 +117,104 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
             hint = f"did you mean {close[0]}=…?" if close else f"known: {', '.join(options)}"
             raise UserError(f"unknown option {key!r}: {hint}")
         if not equals or not value:
-            raise UserError(f"{key}: give it a value, e.g. {key}={DEFAULTS[key]}")
+            raise UserError(f"{key}: give it a value, e.g. {key}={DEFAULTS[key] or 'quantease-main'}")
         options[key] = value
     return options
+
+
+def _document(records: Records, name: str, table: str, results_dir: str | Path, target: Path) -> Document:
+    from harness.reporting.assembly import full_document, table_document
+
+    if table:
+        return table_document(name, records, _specs(table), Path(results_dir), target)
+    from harness.reporting.paper_tables import load_specs
+
+    return full_document(name, records, load_specs(), Path(results_dir), target)
+
+
+def _write(document: Document, target: Path, formats: Sequence[str]) -> Path:
+    """Render and write one format after the other; the path of the first file of the first format."""
+    first: Path | None = None
+    for form in formats:
+        render: Callable[[Document], Mapping[str, bytes]] = import_module(f"harness.reporting.{FORMATS[form]}").render
+        for file, content in render(document).items():
+            path = target / file
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, content)
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}; choose another place with paths.reports=DIR") from error
+            first = first or path
+    assert first is not None
+    return first
+
+
+def _target(reports_dir: str | Path, name: str) -> Path:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise UserError(f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; it becomes the name of a directory")
+    return Path(reports_dir) / name
+
+
+def _formats(text: str, asked: bool) -> tuple[str, ...]:
+    """The formats to write, each once, in our order; a pdf that nobody asked for is left out where nothing can typeset it.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    wanted = [form.strip() for form in text.split(",") if form.strip()]
+    for form in wanted:
+        if form not in FORMATS:
+            raise UserError(f"format={form!r}: choose among {', '.join(FORMATS)}")
+    if not asked and "pdf" in wanted and not _can_typeset():
+        wanted.remove("pdf")
+        print("ptq-bench: no PDF: pip install 'ptq-bench[pdf]' for that", file=sys.stderr)
+    return tuple(form for form in FORMATS if form in wanted)
+
+
+def _can_typeset() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("typst") is not None
+
+
+def _specs(table: str) -> dict:
+    """The tables called NAME,… or FILE.yaml,….
+
+    Raises:
+        UserError: there is no such table.
+    """
+    from harness.reporting.paper_tables import load_spec, load_specs
+
+    known, chosen = load_specs(), {}
+    for name in filter(None, (one.strip() for one in table.split(","))):
+        if name in known:
+            chosen[name] = known[name]
+        elif name.endswith((".yaml", ".yml")):
+            chosen[name] = load_spec(Path(name))
+        else:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise UserError(f"table={name}: no such table in conf/report; {hint} A table of your own: table=FILE.yaml")
+    return chosen
+
+
+def _known_tables() -> str:
+    from harness.reporting.paper_tables import load_specs
+
+    specs = load_specs()
+    width = max(map(len, specs), default=0)
+    return "\n".join(f"  {name:<{width}}  {spec.title}" for name, spec in specs.items())
+
+
+def _for_terminal(document: Document, asked: bool) -> list[Table]:
+    """The tables that were asked for; of a whole report the numbers of each model: papers' tables and verdicts read better on a page."""
+    return [table for table in tables_of(document) if asked or table.kind not in ("claims", "paper", "published")]
+
+
+def _first(tables: Sequence[Table]) -> Sequence[Table]:
+    """As many of the first tables as anybody scrolls back for, at least one."""
+    lines = accumulate(len(table.rows) for table in tables)
+    return tables[: max(1, sum(count <= ON_TERMINAL for count in lines))]
 
 
 def _selected(results_dir: str | Path, select: Collection[str] | None) -> Records:

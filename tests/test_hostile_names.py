@@ -4,6 +4,7 @@ import dataclasses
 import random
 from functools import cache
 
+import matplotlib.font_manager  # noqa: F401 (keeps a list of fonts below the HOME that it is imported with)
 import pytest
 from hydra import compose, initialize_config_module
 
@@ -169,12 +170,13 @@ def test_reports_stay_where_they_belong(place, capsys):
     before = outside(place)
     capsys.readouterr()
     for name in SEEDS[:24]:
-        code = main(["report", f"name={name}"])
+        code = main(["report", f"name={name}", "format=md,csv"])
         told = capsys.readouterr().err
         if code:
             assert told.startswith("ptq-bench: ") and told.count("\n") == 1 and "unexpected" not in told, (name, told)
-    made = list((place / "cwd" / "reports").iterdir())
-    assert {path.suffix for path in made} <= {".md", ".png"}
+    made = place / "cwd" / "reports"
+    assert {path.name for path in made.iterdir()} == {"CON", "nul.txt", "a__b"}
+    assert {path.suffix for path in made.rglob("*") if path.is_file()} == {".md", ".csv", ".png"}
     assert [entry for entry in outside(place) if not entry[0].startswith("cwd/reports")] == before
-    text = write_report("results", "reports", "hostile").read_text()
+    text = write_report("results", "reports", "hostile", formats=("md",)).read_text()
     assert "<script>" not in text and "a|b\n" not in text

@@ -4,6 +4,7 @@ In `make test` 20 kills on 12 points, in `make torture` 200 on 40.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -49,6 +50,7 @@ def without_time(results: Path, copy: Path) -> Path:
         record |= same | {"versions": record["versions"] | {"git": "0"}}
         (copy / "runs" / key).mkdir(parents=True)
         (copy / "runs" / key / "record.json").write_bytes(seal(record))
+        shutil.copy(results / "runs" / key / "items.json", copy / "runs" / key)
     return copy
 
 
@@ -82,8 +84,9 @@ def test_killed_again_and_again(points, kills, slots, tmp_path, monkeypatch):
             pd.testing.assert_frame_equal(*tables, check_exact=True)
         assert not (directory / "resume").exists()
     fixed = [without_time(place, tmp_path / f"{place.name}-fixed") for place in (results, whole)]
-    reports = [write_report(place, tmp_path / f"{place.name}-report", "r") for place in fixed]
-    assert reports[0].read_bytes() == reports[1].read_bytes()
+    reports = [write_report(place, tmp_path / f"{place.name}-report", formats=("md", "tex", "csv")).parent for place in fixed]
+    made, expected = ({path.relative_to(report): path.read_bytes() for path in report.rglob("*.*")} for report in reports)
+    assert made == expected and len(made) > 3, "texts and figures"
 
 
 SERVER = """

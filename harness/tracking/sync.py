@@ -98,7 +98,7 @@ def _block_report(row: dict[str, Any]) -> BlockReport:
 
 def _fields(row: dict[str, Any], schema: type) -> dict[str, Any]:
     """The values of those fields of a dataclass that a table has; a run of an older version may lack some."""
-    return {field.name: row.get(field.name) for field in fields(schema) if field.name != "stats"}
+    return {field.name: row.get(field.name) for field in fields(schema) if field.name not in ("stats", "losses")}
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

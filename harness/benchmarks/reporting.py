@@ -1,0 +1,103 @@
+"""Seconds and peak memory of a report on thousands of invented runs, in a process of its own."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+METHODS = ("rtn", "gptq", "quantease", "spqr", "awq", "omniquant", "affinequant", "vptq", "gptvq", "smoothquant")
+BITS, GROUPS, RATIOS, CORPORA = (4, 3, 2), (None, 128, 64), (0.0, 0.005, 0.01, 0.02), ("wikitext2", "c4")
+WINDOWS, ITEMS, LAYERS = 16, 100, 28
+CHILD = """
+import resource, sys
+from harness.cli import main
+code = main(["report", *sys.argv[1:]])
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@dataclass(frozen=True)
+class Made:
+    records: int
+    seconds: float
+    peak_bytes: int
+    files: dict[str, int]  # name → bytes
+
+
+def measure(records: int, place: Path) -> Made:
+    """Invent so many runs below `place`, report on them in every format, and say what it took."""
+    for entry in _records(records):
+        _write(place / "results" / "runs", entry)
+    start = time.perf_counter()
+    where = [f"paths.results={place / 'results'}", f"paths.reports={place / 'reports'}"]
+    done = subprocess.run([sys.executable, "-c", CHILD, *where], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    peak = int(done.stderr.rpartition("peak ")[2]) * 1024
+    report = place / "reports" / "report"
+    return Made(records, seconds, peak, {path.name: path.stat().st_size for path in sorted(report.iterdir()) if path.is_file()})
+
+
+def _records(count: int) -> Iterator[dict]:
+    """Full factorial designs, one model and seed after the other, until there are enough."""
+    made = 0
+    for model, seed in product(range(count), range(3)):
+        for method, bits, group, ratio in product(METHODS, BITS, GROUPS, RATIOS):
+            if made == count:
+                return
+            yield _record(made, model, seed, method, bits, group, ratio)
+            made += 1
+
+
+def _record(number: int, model: int, seed: int, method: str, bits: int, group: int | None, ratio: float) -> dict:
+    luck = random.Random(number)
+    losses = {f"perplexity/{corpus}": [luck.gauss(3 + 3 / bits**2, 0.2) for _ in range(WINDOWS)] for corpus in CORPORA}
+    outcomes = {f"acc/{task}": [float(luck.random() < 0.4 + bits / 12) for _ in range(ITEMS)] for task in ("piqa", "arc_easy")}
+    metrics = {name: _metric(values, name, 2.718281828 ** (sum(values) / len(values))) for name, values in losses.items()}
+    metrics |= {name: _metric(values, name, sum(values) / len(values)) for name, values in outcomes.items()}
+    return {
+        "items": losses | outcomes,
+        "schema": 1,
+        "run_key": f"{number:016x}",
+        "status": "done",
+        "reason": None,
+        "model": {"name": f"model-{model}", "id": f"some/model-{model}", "fingerprint": f"sha256:{model:064x}", "dtype": "float16"},
+        "data": {"name": "c4", "samples": 128, "window": 2048, "propagate": "quantized"},
+        "scheme": {"bits": bits, "group_size": group, "range": "minmax", "outlier_ratio": ratio, "outlier_structure": "unstructured"},
+        "method": {"name": method, "transform": None, "solver": {"_target_": f"methods.{method}.{method.upper()}"}},
+        "eval": {"name": "quick", "corpora": list(CORPORA), "window": 512, "windows": WINDOWS, "tasks": ["piqa", "arc_easy"]},
+        "seed": seed,
+        "metrics": metrics,
+        "baseline": None,
+        "bits_per_weight": bits + 16 / (group or 4096) + 32 * ratio,
+        "outlier_share": ratio,
+        "layer_error": {"mean": luck.random() / 4**bits, "max": 0.2},
+        "seconds": {"load": 1.0, "quantize": luck.uniform(1, 900), "evaluate": 40.0, "total": 1000.0},
+        "peak_memory_bytes": {"cpu": luck.randrange(2**33), "gpu": 0},
+        "versions": {"ptq_bench": "0.1.0"},
+        "fallbacks": [],
+    }
+
+
+def _metric(values: list[float], name: str, value: float) -> dict:
+    return {"value": value, "stderr": 0.02 * value, "protocol": f"{name}, 16 windows or 100 items, seed 0", "n": len(values)}
+
+
+def _write(runs: Path, entry: dict) -> None:
+    directory = runs / entry["run_key"]
+    directory.mkdir(parents=True)
+    (directory / "items.json").write_text(json.dumps(entry.pop("items")))
+    layers = [
+        {"layer": f"layers.{block}.q_proj", "block": block, "linear": "q_proj", "error": 0.01 * (block + 1)} for block in range(LAYERS)
+    ]
+    pd.DataFrame(layers).to_parquet(directory / "layers.parquet", index=False)
+    (directory / "record.json").write_text(json.dumps(entry))
