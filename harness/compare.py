@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.reporting.comparison import Run, compare
-from harness.reporting.frames import load_records
+from harness.reporting.frames import entries_of, load_records
 from harness.reporting.labels import visible
 from harness.reporting.terminal import print_tables
 
@@ -86,7 +86,7 @@ def find_run(name: str, results: Path) -> Run:
 
 def _choose(name: str, results: Path, exact: bool) -> Run:
     records = load_records(results)
-    runs = records.frame.to_dict("records")
+    runs = entries_of(records.frame)
     known = sorted({one["place"] for one in runs} | {one["run_key"] for one in runs})
     found = [one for one in runs if name in (one["place"], *(() if exact else (one["run_key"],)))]
     found = found or [one for one in runs if not exact and name and (one["place"].startswith(name) or one["run_key"].startswith(name))]

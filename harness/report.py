@@ -4,8 +4,9 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
@@ -133,11 +134,16 @@ def _document(records: Records, name: str, table: str, results_dir: str | Path, 
 
 
 def _write(document: Document, target: Path, formats: Sequence[str]) -> Path:
-    """Render and write one format after the other; the path of the first file of the first format."""
+    """Render the formats, and write one after the other; the path of the first file of the first format."""
+    from harness.reporting.beside import at_once
+
+    page = [form for form in formats if form == "html"]  # takes as long as all others together
+    others = [form for form in formats if form != "html"]  # in this process: typst has threads, which a fork would lose
+    made = at_once([partial(_rendered, document, part) for part in (page, others)])
+    rendered = {form: files for part in made for form, files in part.items()}
     first: Path | None = None
     for form in formats:
-        render: Callable[[Document], Mapping[str, bytes]] = import_module(f"harness.reporting.{FORMATS[form]}").render
-        for file, content in render(document).items():
+        for file, content in rendered[form].items():
             path = target / file
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +153,10 @@ def _write(document: Document, target: Path, formats: Sequence[str]) -> Path:
             first = first or path
     assert first is not None
     return first
+
+
+def _rendered(document: Document, formats: Sequence[str]) -> dict[str, Mapping[str, bytes]]:
+    return {form: import_module(f"harness.reporting.{FORMATS[form]}").render(document) for form in formats}
 
 
 def _target(reports_dir: str | Path, name: str) -> Path:

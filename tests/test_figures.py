@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from harness.naming import METHODS
-from harness.reporting.figures import build_figure, pictures
+from harness.reporting.figures import PANELS, build_figure, pictures
 from harness.reporting.frames import Records, load_records
 from harness.reporting.plots.bits import Line, lines_of
 from harness.reporting.plots.canvas import draw_front, front, panels, shown, tick
@@ -204,13 +204,13 @@ def test_the_pictures_are_the_same_in_any_place_at_any_time(tmp_path):
     assert said[0] == said[1] and "perplexity-against-bits" in said[0]
 
 
-def test_panels_have_no_more_than_twelve(tmp_path, undrawn):
+def test_a_figure_has_no_more_panels_than_a_page(tmp_path, undrawn):
     runs = [
         record(f"{n}{m}", m, 3, 40.0 + n, model__name=f"m{n:02d}", model__fingerprint=f"{n}") for n in range(14) for m in ("rtn", "gptq")
     ]
     found = load_records(store(tmp_path, *runs))
     tables = build_tables(found.frame)
-    assert len(build_figure(tables).axes) == 12
+    assert len(build_figure(tables).axes) == PANELS
     made = {picture.slug: picture for picture in pictures(found, tables, tmp_path)}
     assert all("Shown are" in made[name].caption for name in ("perplexity-against-bits", "pareto-front", "perplexity-against-cost"))
     assert len(lines_of(tables[0])) == 2

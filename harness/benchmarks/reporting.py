@@ -1,9 +1,12 @@
-"""Seconds and peak memory of a report on thousands of invented runs, in a process of its own."""
+"""Seconds and peak memory of a report on thousands of invented runs, in processes of its own."""
 
 import json
+import os
 import random
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.seals import seal
+
 METHODS = ("rtn", "gptq", "quantease", "spqr", "awq", "omniquant", "affinequant", "vptq", "gptvq", "smoothquant")
 BITS, GROUPS, RATIOS, CORPORA = (4, 3, 2), (None, 128, 64), (0.0, 0.005, 0.01, 0.02), ("wikitext2", "c4")
 WINDOWS, ITEMS, LAYERS = 16, 100, 28
-CHILD = """
-import resource, sys
-from harness.cli import main
-code = main(["report", *sys.argv[1:]])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
-sys.exit(code)
-"""
+PAUSE = 1.0  # seconds between two looks at the memory
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,31 @@ def measure(records: int, place: Path) -> Made:
         _write(place / "results" / "runs", entry)
     start = time.perf_counter()
     where = [f"paths.results={place / 'results'}", f"paths.reports={place / 'reports'}"]
-    done = subprocess.run([sys.executable, "-c", CHILD, *where], capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    peak = int(done.stderr.rpartition("peak ")[2]) * 1024
+    command = [sys.executable, "-m", "harness.report", *where]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _memory(process.pid))
+            time.sleep(PAUSE)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(errors.read())
     report = place / "reports" / "report"
     return Made(records, seconds, peak, {path.name: path.stat().st_size for path in sorted(report.iterdir()) if path.is_file()})
+
+
+def _memory(session: int) -> int:
+    """Bytes of main memory that all processes of a session hold, each shared page counted once (Linux; elsewhere 0)."""
+    total = 0
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(directory.name)) == session:
+                total += int(re.search(r"^Pss: +(\d+) kB", (directory / "smaps_rollup").read_text(), re.MULTILINE)[1]) * 1024
+        except (OSError, TypeError):  # it has ended meanwhile
+            continue
+    return total
 
 
 def _records(count: int) -> Iterator[dict]:
@@ -100,4 +117,4 @@ def _write(runs: Path, entry: dict) -> None:
         {"layer": f"layers.{block}.q_proj", "block": block, "linear": "q_proj", "error": 0.01 * (block + 1)} for block in range(LAYERS)
     ]
     pd.DataFrame(layers).to_parquet(directory / "layers.parquet", index=False)
-    (directory / "record.json").write_text(json.dumps(entry))
+    (directory / "record.json").write_bytes(seal(entry))

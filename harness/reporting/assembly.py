@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from harness.reporting.beside import at_once
 from harness.reporting.cells import Table
 from harness.reporting.claims_ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
 from harness.reporting.figures import pictures
-from harness.reporting.frames import Records, finite
+from harness.reporting.frames import Records, entries_of, finite
 from harness.reporting.header import what_was_run
 from harness.reporting.items import Items
 from harness.reporting.labels import SEPARATOR, column_label, column_of, column_rank, present, row_rank, value_text
@@ -35,21 +36,34 @@ CONFIGURATION = ("model.", "data.", "scheme.", "method.", "eval.")
 def full_document(name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path) -> Document:
     """Everything that these records say: verdicts on the papers' claims first, then the papers' tables, figures, and all numbers."""
     items, places = Items(results_dir), _places(records)
-    verdicts = judge(records.frame, items, load_claims(), Layers(results_dir))
+
+    def numbers() -> tuple:
+        plain = build_tables(records.frame)
+        return at_once(
+            [
+                lambda: pictures(records, plain, results_dir),
+                lambda: (mark_ties(plain, items, places), run_entries(records, results_dir, report_dir)),
+            ]
+        )
+
+    verdicts, papers, (drawn, (tables, runs)) = at_once(
+        [
+            lambda: judge(records.frame, items, load_claims(), Layers(results_dir)),
+            lambda: {key: mark_ties(paper_tables(records.frame, spec), items, places) for key, spec in specs.items()},
+            numbers,
+        ]
+    )
     claims = ledger_tables(verdicts)
     tested, untested = [table for table in claims if table.title != UNTESTED], [table for table in claims if table.title == UNTESTED]
-    papers = {key: mark_ties(paper_tables(records.frame, spec), items, places) for key, spec in specs.items()}
-    tables = mark_ties(build_tables(records.frame), items, places)
     sections = [_what_was_run(records)]
     if tested:
         sections.append(Section("What holds of the papers' claims", (Paragraph(headline(verdicts)), *tested)))
     sections += _paper_chapter(papers, specs)
-    drawn = pictures(records, tables, results_dir)
     sections += [Section("Figures", tuple(drawn))] if drawn else []
     sections += _all_numbers(tables)
     sections += [Section(UNTESTED, tuple(untested))] if untested else []
     sections += _not_as_asked(records) + _left_out(records)
-    return Document(name, f"Report: {name}", tuple(sections), run_entries(records, results_dir, report_dir))
+    return Document(name, f"Report: {name}", tuple(sections), runs)
 
 
 def table_document(name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path) -> Document:
@@ -69,7 +83,7 @@ def table_document(name: str, records: Records, specs: Mapping[str, Spec], resul
 def run_entries(records: Records, results_dir: Path, report_dir: Path) -> tuple[RunEntry, ...]:
     """What the numbers of a report link to, in the order of its tables."""
     base = Path(os.path.relpath(results_dir, report_dir)).as_posix()
-    entries = [(_rank(record), _entry(record, base)) for record in records.frame.to_dict("records")]
+    entries = [(_rank(record), _entry(record, base)) for record in entries_of(records.frame)]
     return tuple(entry for _, entry in sorted(entries, key=lambda pair: pair[0]))
 
 
@@ -147,7 +161,7 @@ def _all_numbers(tables: Sequence[Table]) -> list[Section]:
 def _not_as_asked(records: Records) -> list[Section]:
     """What runs had to do otherwise than configured, each kind of run once: all tables refer to it."""
     found: dict[tuple, dict[str, None]] = {}
-    for record in records.frame.to_dict("records"):
+    for record in entries_of(records.frame):
         if record["fallbacks"]:
             found.setdefault((_rank(record)[:3], _title(record)), {}).update(dict.fromkeys(record["fallbacks"]))
     lines = []

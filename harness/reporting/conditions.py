@@ -55,7 +55,9 @@ class Masks:
         if key not in self._known:
             values = wanted if isinstance(wanted, list) else [wanted]
             found = self._frame[name].to_numpy(dtype=object) if name in self._frame else [None] * len(self._frame)
-            self._known[key] = np.array([any(_is(value, one) for one in values) for value in found], dtype=bool)
+            kinds = {(type(value), value) for value in found}  # many records, few different values
+            met = {kind for kind in kinds if any(_is(kind[1], one) for one in values)}
+            self._known[key] = np.array([(type(value), value) in met for value in found], dtype=bool)
         return self._known[key]
 
 

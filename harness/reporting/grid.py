@@ -152,6 +152,8 @@ def float_cell(reference: Measurement | None, floats: list[Record], spec: Grid) 
 
 def _one_per_seed(entries: list[Record]) -> list[Record]:
     """For every seed the first run that gave a number, or the first one."""
+    if len(entries) == 1:
+        return entries
     chosen: dict[str, Record] = {}
     for entry in sorted(entries, key=lambda entry: (not has_number(entry), entry["run_key"])):
         chosen.setdefault(repr(entry.get("seed")), entry)
@@ -203,6 +205,8 @@ def _fallbacks(entries: list[Record], notes: Notes) -> str:
 
 def _conflicts(entries: list[Record], spec: Grid, place: str) -> str:
     """The mark of a cell whose runs disagree although configuration and seed are the same."""
+    if len(entries) == 1:
+        return ""
     texts: dict[str, set[str]] = {}
     for entry in filter(has_number, entries):
         texts.setdefault(repr(entry.get("seed")), set()).add(spec.measure.text(entry["measurement"].value * spec.measure.scale))

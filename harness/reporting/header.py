@@ -4,7 +4,7 @@ from collections import Counter
 
 import pandas as pd
 
-from harness.reporting.frames import STATUSES
+from harness.reporting.frames import STATUSES, entries_of
 from harness.reporting.labels import SEPARATOR, present, settings, visible
 
 MANY = 8  # of anything that is listed
@@ -12,7 +12,7 @@ MANY = 8  # of anything that is listed
 
 def what_was_run(records: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """(subject, its entries) in the order of a report."""
-    rows = records.to_dict("records")
+    rows = entries_of(records)
     return [
         ("Runs", [_runs(records)]),
         ("Model", _distinct(_model(record) for record in rows)),

@@ -202,11 +202,12 @@ def signed(text: str) -> str:
 
 def present(value: Any) -> bool:
     """Whether a field is there and not null."""
-    return value is not None and _identity(value) is not ABSENT
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
-def _identity(value: Any) -> str:
-    return ABSENT if isinstance(value, float) and math.isnan(value) else f"{type(value).__name__} {value!r}"
+def _identity(value: Any) -> Any:
+    """What tells values apart: 1, 1.0 and true are three."""
+    return ABSENT if isinstance(value, float) and math.isnan(value) else (type(value), value)
 
 
 def _magnitude(value: Any, default: float) -> float:

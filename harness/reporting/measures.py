@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from harness.reporting.labels import visible
 
 
@@ -74,12 +72,16 @@ def measure_of(metric: str) -> tuple[Measure, str]:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; infinite where the sum leaves float64."""
-    with np.errstate(all="ignore"):
-        return float(np.mean(values))
+    """Arithmetic mean of finite values, the same in whatever order; infinite where the sum leaves float64."""
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:
+        return math.copysign(math.inf, values[0])
 
 
 def summary(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation; the latter is None for a single value."""
-    with np.errstate(all="ignore"):
-        return mean(values), float(np.std(values, ddof=1)) if len(values) > 1 else None
+    middle = mean(values)
+    if len(values) == 1:
+        return middle, None
+    return middle, math.sqrt(math.fsum((value - middle) * (value - middle) for value in values) / (len(values) - 1))

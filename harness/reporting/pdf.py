@@ -15,7 +15,7 @@ from harness.reporting.shown import below, groups_by_column, tied, title_parts
 
 SHOWN_RUNS = 300
 SHOWN_ROWS = 120  # of one table: nobody reads more on paper
-SHOWN_LINES = 2500  # of all tables together, some sixty pages; those that begin later are named only
+SHOWN_LINES = 1200  # of all tables together, some forty pages; those that begin later are named only
 LONG_ROW = 600  # characters from which a row may be divided between two pages
 UNBROKEN = 22  # characters after which a line may end inside a word
 TALL = 1.2  # height over width from which a picture is fitted to the height of the page

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 GAP = 9  # pixels at 100 dpi between a line's end and its label
 STEPS = sorted(range(-16, 17), key=lambda step: (abs(step), -step))  # candidate heights, in half label heights
 FONT_SIZE = 8.5
+HAIR_GAPS = 2, 4  # points between a hair line and its label, and the end of the line
 SAMPLES = 60  # obstacles along each stretch of a line
 
 
@@ -115,8 +116,6 @@ def _write(axes: Axes, label: Label, box: np.ndarray, side: str, end: tuple[floa
     x, y = axes.transData.transform(end)
     middle, near = (box[1] + box[3]) / 2, box[2] if side == "left" else box[0]
     points = 72 / axes.figure.dpi  # the same place at any resolution
-    line = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 2, "shrinkB": 4}
-    line["relpos"] = (1 if side == "left" else 0, 0.5)
     axes.annotate(
         label.text,
         end,
@@ -124,13 +123,21 @@ def _write(axes: Axes, label: Label, box: np.ndarray, side: str, end: tuple[floa
         textcoords="offset points",
         ha="right" if side == "left" else "left",
         va="center",
-        arrowprops=line if abs(middle - y) > (box[3] - box[1]) / 2 else None,
         annotation_clip=False,
         color=label.colour,
         fontsize=FONT_SIZE,
         parse_math=False,
         zorder=5,
     )
+    if abs(middle - y) > (box[3] - box[1]) / 2:
+        _hair_line(axes, np.array([near, middle]), np.array([x, y]), label.colour)
+
+
+def _hair_line(axes: Axes, start: np.ndarray, stop: np.ndarray, colour: str) -> None:
+    """From one place in pixels almost to another; an arrow of matplotlib's would take longer than all else in its panel."""
+    direction = (stop - start) / np.hypot(*(stop - start)) * axes.figure.dpi / 72
+    ends = axes.transData.inverted().transform([start + HAIR_GAPS[0] * direction, stop - HAIR_GAPS[1] * direction])
+    axes.plot(*ends.T, color=colour, linewidth=0.6, alpha=0.7, scalex=False, scaley=False, clip_on=False, zorder=4.9)
 
 
 def _level_label(axes: Axes, level: float, unit: float) -> np.ndarray:

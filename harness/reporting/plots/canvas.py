@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from harness.reporting.document import Picture
 from harness.reporting.styles import FIGURE, colour_and_marker, is_pair
 
-PANELS = 12  # more would be a poster
+PANELS = 6  # more would be a poster
 TITLE, FACTS = 0.098, 0.056  # inches per letter
 LOG_FROM = 4.0  # largest over smallest value from which the scale is logarithmic
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

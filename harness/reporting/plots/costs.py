@@ -25,7 +25,7 @@ from harness.reporting.plots.canvas import (
 from harness.reporting.plots.points import Point, bits_in_words, by_run, joined, mean_over, points_of
 from harness.reporting.styles import colour_and_marker
 
-ROWS = 6  # two panels each
+ROWS = 4  # two panels each
 NAMED = 14  # points that get a name in one panel: the front first, then by perplexity
 LONGEST_LABEL = 34
 

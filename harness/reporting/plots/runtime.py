@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.reporting.document import Picture
-from harness.reporting.frames import finite
+from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import row_rank
 from harness.reporting.plots.canvas import panels, picture, plain_texts, scale_along, shortened, titled
 from harness.reporting.profiles_data import Models
@@ -17,7 +17,7 @@ STAGES = (  # column, name, marker, colour, filled: from light to dark in the or
     ("seconds.evaluate", "evaluate", "|", "#555555", True),
 )
 ROWS = 26  # in one panel
-MODELS = 6
+MODELS = 4
 LONGEST_LABEL = 40
 
 Stages = dict[str, tuple[float, float, float]]  # least, median, most seconds by column
@@ -55,7 +55,7 @@ def _rows(records: pd.DataFrame) -> list[tuple[str, str, Stages]]:
     """(label, method, stages) in the order of a table."""
     grouped: dict[tuple[str, str], list[dict]] = {}
     used = ["label", "method.name", *(column for column, *_ in STAGES if column in records)]
-    for record in records[used].to_dict("records"):
+    for record in entries_of(records[used]):
         grouped.setdefault((record["method.name"], record["label"]), []).append(record)
     rows = []
     for method, label in sorted(grouped, key=lambda key: row_rank(*key)):
