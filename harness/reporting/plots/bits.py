@@ -19,6 +19,7 @@ from harness.reporting.plots.canvas import (
     draw_front,
     front,
     panels,
+    part_of,
     picture,
     plain_texts,
     scale,
@@ -109,16 +110,14 @@ def lines_picture(tables: Sequence[Table]) -> Picture | None:
             return None
         wanted = [panel for found in perplexity_tables(tables) for panel in _split(*found)]
         caption = (
-            "Perplexity (lower is better) against the bits stored per weight: codes, scales, offsets, codebooks, outliers "
-            "with their places, "
-            "and matrices that stay at run time, all weighed. One line per method; vertical strokes are ± one standard error (or the "
-            "deviation over seeds), the dashed level is the float model, the grey stair the front: what is above and to the right of it is "
-            "beaten in both. Hollow marks: the weights had no more bits before anyone quantized them."
+            "Perplexity (lower is better) against the bits stored per weight: codes, scales, offsets, codebooks, outliers with their "
+            "places, and matrices that stay at run time, all weighed. One line per method; vertical strokes are ± one standard error (or "
+            "the deviation over seeds), the dashed level is the float model, the grey stair the front: what is above and to the right of "
+            "it is beaten in both. Hollow marks: the weights had no more bits before anyone quantized them."
         )
         if any(panel.family for panel in wanted):
             caption += f" Tables with more than {CROWD} lines are split into families of methods; the other families stand behind in grey."
-        if len(wanted) > PANELS:
-            caption += f" Shown are {PANELS} of {len(wanted)} panels."
+        caption += part_of(PANELS, len(wanted), "panels")
         alt = f"Perplexity against stored bits per weight, {_models(tables)}; {_winners(tables)}"
         return picture("perplexity-against-bits", "Perplexity against stored bits", caption, alt, figure)
 
@@ -133,12 +132,11 @@ def front_picture(tables: Sequence[Table]) -> Picture | None:
         for axes, (table, lines) in zip(drawn, found, strict=False):
             _front_panel(axes, table, lines)
         caption = (
-            "Perplexity against weighed bits per weight from 2 to 5 bits. The stair joins the points on the front, for which "
-            "no other one has "
-            "both fewer bits and a lower perplexity; they are named and coloured, all others are grey. Runs with quantized activations are "
-            "left out, for they pay for something else; so are hollow points of weights that were already quantized."
+            "Perplexity against weighed bits per weight from 2 to 5 bits. The stair joins the points on the front, for which no other one "
+            "has both fewer bits and a lower perplexity; they are named and coloured, all others are grey. Runs with quantized activations "
+            "are left out, for they pay for something else; so are hollow points of weights that were already quantized."
         )
-        caption += f" Shown are {PANELS} of {len(found)} tables." if len(found) > PANELS else ""
+        caption += part_of(PANELS, len(found), "tables")
         alt = f"Fronts of perplexity against bits; {_winners(tables)}"
         return picture("pareto-front", "The front of perplexity and size", caption, alt, figure)
 

@@ -46,6 +46,11 @@ def picture(slug: str, title: str, caption: str, alt: str, figure: Figure) -> Pi
     return Picture(slug, title, caption, alt, png_of(figure), svg_of(figure))
 
 
+def part_of(shown: int, count: int, what: str) -> str:
+    """What a caption says where only the first ones are drawn, with a space before it."""
+    return f" Shown are {shown} of {count} {what}." if count > shown else ""
+
+
 def png_of(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})

@@ -15,6 +15,7 @@ from harness.reporting.plots.canvas import (
     draw_front,
     front,
     panels,
+    part_of,
     picture,
     plain_texts,
     scale_along,
@@ -25,7 +26,7 @@ from harness.reporting.plots.canvas import (
 from harness.reporting.plots.points import Point, bits_in_words, by_run, joined, mean_over, points_of
 from harness.reporting.styles import colour_and_marker
 
-ROWS = 4  # two panels each
+ROWS = 6  # two panels each
 NAMED = 14  # points that get a name in one panel: the front first, then by perplexity
 LONGEST_LABEL = 34
 
@@ -52,18 +53,15 @@ def costs_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | Non
             _panel(drawn[2 * place], table, title, "seconds of the method's own work", _with(points, seconds))
             _panel(drawn[2 * place + 1], table, title, "peak memory, GiB", _with(points, memory))
         caption = (
-            "Perplexity (lower is better) against the cost of quantization, one row for each bit width. Left: seconds in the "
-            "solver and in the "
-            "transform. The forward passes of calibration are not in it, because a sweep shares them and only the first run pays; the last "
-            "picture has them. Right: the peak memory of the whole run, of the GPU where one was used. The stair is the "
-            "front: what is above "
-            "and to the right of it is beaten in both. Seconds are those of the machine that ran it. Hollow: the weights had "
-            "no more bits before."
+            "Perplexity (lower is better) against the cost of quantization, one row for each bit width. Left: seconds in the solver and in "
+            "the transform. The forward passes of calibration are not in it, because a sweep shares them and only the first run pays; the "
+            "last picture has them. Right: the peak memory of the whole run, of the GPU where one was used. The stair is the front: what "
+            "is above and to the right of it is beaten in both. Seconds are those of the machine that ran it. Hollow: the weights had no "
+            "more bits before."
         )
-        caption += (
-            f" At most {NAMED} points of a panel are named, the others grey." if any(len(row[2]) > NAMED for row in rows[:ROWS]) else ""
-        )
-        caption += f" Shown are {ROWS} of {len(rows)} bit widths and tables." if len(rows) > ROWS else ""
+        if any(len(points) > NAMED for *_, points in rows[:ROWS]):
+            caption += f" At most {NAMED} points of a panel are named, the others grey."
+        caption += part_of(ROWS, len(rows), "bit widths and tables")
         alt = "; ".join(_in_words(table, head, _with(points, seconds)) for table, head, points in rows[:ROWS])
         return picture("perplexity-against-cost", "Perplexity against time and memory", caption, alt, figure)
 

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.reporting.document import Picture
 from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.canvas import PANELS, panels, picture, plain_texts, scale_along, titled
+from harness.reporting.plots.canvas import PANELS, panels, part_of, picture, plain_texts, scale_along, titled
 from harness.reporting.plots.points import bits_in_words, joined
 from harness.reporting.profiles_data import Group, Models, Profiles, Run, first, groups_of, positive
 
@@ -30,13 +30,12 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
         for place, (group, run, losses) in zip(axes, found, strict=False):
             _panel(place, group, run, losses)
         caption = (
-            "Mean training loss of each epoch, relative to the mean square of the block's target, log scale; a line per "
-            "block, from light (the "
-            "first) to dark (the last). Each sample counts with the parameters of its own step, so that an epoch's loss lies between those "
-            "before and after it; it includes the auxiliary part where the transform has one."
+            "Mean training loss of each epoch, relative to the mean square of the block's target, log scale; a line per block, from light "
+            "(the first) to dark (the last). Each sample counts with the parameters of its own step, so that an epoch's loss lies between "
+            "those before and after it; it includes the auxiliary part where the transform has one."
         )
         runs = sum(len(group.runs) for group in groups)
-        caption += f" Shown are {min(len(found), PANELS)} of {runs} runs that trained." if runs > min(len(found), PANELS) else ""
+        caption += part_of(min(len(found), PANELS), runs, "runs that trained")
         alt = "; ".join(f"{joined(run.label, group.head)}: mean over blocks {_ends(losses)}" for group, run, losses in found[:PANELS])
         return picture("loss-curves", "Loss of learned transforms by epoch", caption, alt, figure)
 

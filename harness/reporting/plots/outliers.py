@@ -10,7 +10,7 @@ from harness.reporting.document import Picture
 from harness.reporting.labels import SEPARATOR
 from harness.reporting.placement import Label, place_labels
 from harness.reporting.plots.bits import float_level, protocol_of
-from harness.reporting.plots.canvas import PANELS, panels, picture, plain_texts, scale_along, shortened, shown, titled
+from harness.reporting.plots.canvas import PANELS, panels, part_of, picture, plain_texts, scale_along, shortened, shown, titled
 from harness.reporting.plots.points import Point, bits_in_words, by_run, joined, mean_over, points_of
 from harness.reporting.styles import colour_and_marker, line_style
 
@@ -33,12 +33,11 @@ def outliers_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | 
         for axes, (table, lines) in zip(drawn, found, strict=False):
             _panel(axes, table, lines)
         caption = (
-            "Perplexity (lower is better) against the share of weights that are kept in float16, where a share varies. Small "
-            "numbers at the "
-            "points are the stored bits per weight, outliers and their places included: read along a line, what the bits buy. "
-            "A line starts at 0 where the same setting was run without outliers."
+            "Perplexity (lower is better) against the share of weights that are kept in float16, where a share varies. Small numbers at "
+            "the points are the stored bits per weight, outliers and their places included: read along a line, what the bits buy. A line "
+            "starts at 0 where the same setting was run without outliers."
         )
-        caption += f" Shown are {PANELS} of {len(found)} tables." if len(found) > PANELS else ""
+        caption += part_of(PANELS, len(found), "tables")
         caption += f" A panel has at most {LINES} lines." if any(len(lines) > LINES for _, lines in found) else ""
         alt = "; ".join(_in_words(*entry) for entry in found[:3])
         return picture("perplexity-against-outliers", "What outliers buy", caption, alt, figure)

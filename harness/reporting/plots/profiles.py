@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.reporting.document import Picture
 from harness.reporting.labels import SEPARATOR
-from harness.reporting.plots.canvas import GREY, panels, picture, plain_texts, scale_along, shortened, shown, titled
+from harness.reporting.plots.canvas import GREY, panels, part_of, picture, plain_texts, scale_along, shortened, shown, titled
 from harness.reporting.plots.points import bits_in_words
 from harness.reporting.profiles_data import Group, Models, Profiles, Run, chosen, fullest, groups_of, positive
 from harness.reporting.styles import colour_and_marker, line_style
@@ -28,8 +28,7 @@ def layer_pictures(models: Models, profiles: Profiles) -> list[Picture]:
     groups = [group for group in groups_of(models, "layer_error.mean") if len(group.runs) > 1]
     with plain_texts():
         drawn = [_layers(group, profiles) for group in fullest(groups, PICTURES)]
-    left_out = len(groups) - PICTURES
-    more = f" Shown are the {PICTURES} of {len(groups)} bit widths, models and calibrations with the most runs." if left_out > 0 else ""
+    more = part_of(PICTURES, len(groups), "bit widths, models and calibrations, those with the most runs")
     return [picture(slug, title, caption + more, alt, figure) for slug, title, caption, alt, figure in filter(None, drawn)]
 
 
@@ -162,13 +161,11 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
                 _training(axes[2 * place + 1], f"Training loss{SEPARATOR}{name}", found, looks)
         _legend(figure, looks)
         caption = (
-            "Left: squared error of each block's output on the calibration text over the squared size of the float model's "
-            "output; errors of "
-            "earlier blocks are in it where calibration follows the quantized model. Right: what a transform minimises in "
-            "each block, before "
-            "(thin, without marks) and after its search or training. Log scales; lower is better."
+            "Left: squared error of each block's output on the calibration text over the squared size of the float model's output; errors "
+            "of earlier blocks are in it where calibration follows the quantized model. Right: what a transform minimises in each block, "
+            "before (thin, without marks) and after its search or training. Log scales; lower is better."
         )
-        caption += f" Shown are {len(rows)} of {len(groups)} bit widths, models and calibrations." if len(groups) > len(rows) else ""
+        caption += part_of(len(rows), len(groups), "bit widths, models and calibrations")
         if sum(len(group.runs) for group, _ in rows) > sum(len(found) for _, found in rows):
             caption += f" A panel has at most {LINES} lines."
         alt = "; ".join(

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from harness.reporting.document import Picture
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import row_rank
-from harness.reporting.plots.canvas import panels, picture, plain_texts, scale_along, shortened, titled
+from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, scale_along, shortened, titled
 from harness.reporting.profiles_data import Models
 
 STAGES = (  # column, name, marker, colour, filled: from light to dark in the order of a run
@@ -39,15 +39,13 @@ def runtime_picture(models: Models) -> Picture | None:
         handles = [_handle(marker, colour, filled) for *_, marker, colour, filled in STAGES]
         figure.legend(handles, [name for _, name, *_ in STAGES], loc="lower center", ncols=len(STAGES), frameon=False, fontsize=8.5)
         caption = (
-            "Seconds by stage on a log scale, a line per row of the tables: the mark is the median over its runs (bit widths "
-            "and seeds), the stroke "
-            "runs from the least to the most. Calibrate: forward passes, Hessians, scoring; statistics that a sweep shares "
-            "count only where "
-            "they were computed. Transform and quantize: inside the method. Seconds are those of the machine that ran it."
+            "Seconds by stage on a log scale, a line per row of the tables: the mark is the median over its runs (bit widths and seeds), "
+            "the stroke runs from the least to the most. Calibrate: forward passes, Hessians, scoring; statistics that a sweep shares "
+            "count only where they were computed. Transform and quantize: inside the method. Seconds are those of the machine that ran it."
         )
         if any(len(rows) > ROWS for _, rows in found[:MODELS]):
             caption += f" Of each model the {ROWS} rows that take longest are shown."
-        caption += f" Shown are {MODELS} of {len(found)} models." if len(found) > MODELS else ""
+        caption += part_of(MODELS, len(found), "models")
         return picture("seconds-by-stage", "Where the time goes", caption, "; ".join(_in_words(*entry) for entry in drawn), figure)
 
 
