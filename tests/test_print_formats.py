@@ -223,6 +223,13 @@ def test_the_terminal_shows_groups_headings_ties_and_verdicts():
     assert re.search(r"It is lower +supported 0\.755 \[0\.70, 0\.81\]", shown)
 
 
+def test_the_terminal_says_once_what_holds_for_all_tables():
+    one, other = (replace(PAPER, title=title, notes=("† as we got it", "¹ of this one")) for title in ("A", "B"))
+    shown = printed(one, other)
+    assert shown.count("† as we got it") == 1 and shown.count("¹ of this one") == 2
+    assert shown.index("† as we got it") < shown.index("B")
+
+
 def test_words_are_wrapped_on_a_narrow_terminal_and_nothing_is_lost():
     long = replace(LEDGER, rows=(Row("It is much lower " * 5, "", (Cell("supported", "because " * 20 + "end"),)),))
     shown = printed(long, width=60)

@@ -98,7 +98,7 @@ def test_pictures_of_layers_say_what_they_left_out(tmp_path, monkeypatch):
     for entry in runs:
         leave(tmp_path, entry["run_key"])
     made = layer_pictures(models, Profiles(tmp_path))
-    assert len(made) == 1 and "the 1 of 2 bit widths" in made[0].caption
+    assert len(made) == 1 and "Shown are 1 of 2 bit widths" in made[0].caption
     assert "3 of 5 runs are drawn" in made[0].caption
 
 

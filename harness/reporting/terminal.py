@@ -13,21 +13,27 @@ from harness.reporting.shown import TIE, groups_by_column, tied, title_of
 
 UNBOUNDED = 100_000
 PLAIN_WIDTH = 240  # where output goes to a file or a pipe, tables are not folded
+NUMBERS = tuple("¹²³⁴⁵⁶⁷⁸⁹")
 TONES = {"good": "bold green", "bad": "bold red", "open": "yellow"}
 
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Print the tables; on a terminal too narrow for one, its cells lose all but the number and its marks, and words are wrapped."""
+    """Print the tables; on a terminal too narrow for one, its cells lose all but the number and its marks, and words are wrapped.
+
+    A note that holds for several tables stands below the first of them; numbered ones belong to theirs.
+    """
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
+    said: set[str] = set()
     for table in tables:
         view = terminal_table(table, plain=not console.is_terminal)
         if not table.textual and console.measure(view, options=console.options.update(width=UNBOUNDED)).maximum > console.width:
             view = terminal_table(table, brief=True)
         title = Text(visible(title_of(table)))
         title.stylize("bold", 0, len(visible(table.title)))
-        notes = [Text(visible(note), "dim") for note in table.notes]
+        notes = [Text(visible(note), "dim") for note in table.notes if note not in said or note.startswith(NUMBERS)]
+        said.update(table.notes)
         console.print(title, Text(visible(table.caption), "dim"), "", view, *notes, "", sep="\n")
 
 
