@@ -71,7 +71,7 @@ def test_numbers_of_the_file(paper, model, method, bits, group, metric, value):
 
 def test_where_everything_agrees_the_difference_is_shown(table):
     found = table("quantease-main", run("f", "float", None, 14.62), run("a", "quantease", 3, 21.34), run("b", "quantease", 4, 15.20))
-    three, four, plain = cell_of(found, "quantease", 2), cell_of(found, "quantease", 0), cell_of(found, "float", 0)
+    three, four, plain = cell_of(found, "quantease", 1), cell_of(found, "quantease", 0), cell_of(found, "float", 0)
     assert (three.published, round(three.gap, 6)) == (21.30, 0.04) and three.detail == "[published 21.30, +0.04]"
     assert four.detail == "[published 15.28, −0.08]" and plain.detail == "[published 14.62, 0.00]"
 
@@ -88,7 +88,7 @@ def test_where_everything_agrees_the_difference_is_shown(table):
 )
 def test_where_only_the_protocol_differs_there_is_no_difference(table, protocol, changes, words):
     found = table("quantease-main", run("a", "quantease", 3, 21.34, protocol=protocol, **changes))
-    cell = cell_of(found, "quantease", 2)
+    cell = cell_of(found, "quantease", 1)
     assert cell.published == 21.30 and cell.gap is None and cell.detail.startswith("[published 21.30")
     (note,) = [note for note in found.notes if "another protocol" in note]
     assert words in note and note[0] in cell.detail
@@ -124,7 +124,7 @@ def measured_cells(results):
 
 def test_another_calibration_is_told_and_does_not_block(table):
     found = table("quantease-main", run("a", "quantease", 3, 21.30, data={"name": "wiki", "samples": 32, "window": 512}))
-    cell = cell_of(found, "quantease", 2)
+    cell = cell_of(found, "quantease", 1)
     (note,) = [note for note in found.notes if "calibrates on C4, 128 samples of 2048 tokens; this run did not" in note]
     assert cell.gap == pytest.approx(0) and cell.detail.startswith("[published 21.30, 0.00") and note[0] in cell.detail
 
@@ -189,7 +189,7 @@ def test_without_the_file_there_are_no_published_numbers(tmp_path, monkeypatch):
     clear()
     try:
         (table,) = paper_tables(frame, load_specs()["quantease-main"])
-        assert cell_of(table, "quantease", 2).detail == "" and cell_of(table, "quantease", 2).published is None
+        assert cell_of(table, "quantease", 1).detail == "" and cell_of(table, "quantease", 1).published is None
     finally:
         monkeypatch.undo()
         clear()

@@ -88,8 +88,8 @@ def table_labels(parts: Sequence[Part], spec: Spec) -> tuple[list[list[str]], st
     return labels, names.usual
 
 
-def part_rows(part: Part, labels: Sequence[str], spec: Spec, source: Source, notes: Notes) -> list[Row]:
-    """Heading rows and lines of one model."""
+def part_rows(part: Part, labels: Sequence[str], spec: Spec, source: Source, notes: Notes, alone: bool) -> list[Row]:
+    """Heading rows and lines of one model; headings say which where it is not `alone` in its table."""
     block = _Block(part, labels, spec, source, notes)
     measures = [source.measure(column.value.metric) for column in part.columns]
     rows: list[Row] = []
@@ -97,7 +97,8 @@ def part_rows(part: Part, labels: Sequence[str], spec: Spec, source: Source, not
     empty = [one for one in found if len(found) > 1 and not block.any(one[1])]
     for heading, section in found:
         if (heading, section) not in empty:
-            rows += _closed(heading, [row for lines in section for row in block.rows(lines)], measures, part)
+            title = SEPARATOR.join(filter(None, ("" if alone else part.model, visible(heading))))
+            rows += _closed(title, [row for lines in section for row in block.rows(lines)], measures)
     if empty:
         source.left_out(block.absence(empty), notes)
     return rows
@@ -113,14 +114,14 @@ def sections(rows: Sequence[Lines]) -> list[tuple[str, list[Lines]]]:
     return found
 
 
-def _closed(heading: str, lines: list[Row], measures: Sequence, part: Part) -> list[Row]:
-    """A heading and its lines, the best ones marked; nothing where there are no lines."""
+def _closed(heading: str, lines: list[Row], measures: Sequence) -> list[Row]:
+    """A heading, where there is one, and its lines, the best ones marked; nothing where there are no lines."""
     if not lines:
         return []
     methods = [row for row in lines if row.method != FLOAT]
     quantized = iter(with_best(methods, measures) if methods else [])
     marked = [row if row.method == FLOAT else next(quantized) for row in lines]
-    return [Row(SEPARATOR.join(filter(None, (part.model, visible(heading)))), "", ()), *marked]
+    return [Row(heading, "", ()), *marked] if heading else marked
 
 
 class _Block:

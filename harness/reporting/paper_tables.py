@@ -25,8 +25,6 @@ from harness.reporting.values import COSTS, MEAN, parts
 
 __all__ = ["Spec", "load_spec", "load_specs", "paper_tables"]
 
-WIDE = 6  # columns; a wider table is narrowed to what there is
-
 
 def paper_tables(frame: pd.DataFrame, spec: Spec) -> list[Table]:
     """The tables that these records fill, and behind them what the paper printed; none where no record fills any.
@@ -73,7 +71,7 @@ def _table(group: Sequence[Part], spec: Spec, source: Source, kind: str, alone: 
     group = _without_empty(group, spec, source, notes, kind)
     columns = group[0].columns
     labels, usual = table_labels(group, spec)
-    blocks = [part_rows(part, names, spec, source, notes) for part, names in zip(group, labels, strict=True)]
+    blocks = [part_rows(part, names, spec, source, notes, len(group) == 1) for part, names in zip(group, labels, strict=True)]
     check_protocols(blocks, group)
     said = [
         spec.caption,
@@ -96,10 +94,11 @@ def _table(group: Sequence[Part], spec: Spec, source: Source, kind: str, alone: 
 
 
 def _without_empty(group: Sequence[Part], spec: Spec, source: Source, notes: Notes, kind: str) -> Sequence[Part]:
-    """The parts without columns that no run fills, where there are many columns; a note says what is not there and why."""
+    """The parts without the columns of what nobody measured; a note of a table of runs says what is not there and why."""
     columns = group[0].columns
-    filled = [column for column in columns if any(_fills(part, column, spec, source) for part in group)]
-    if kind == "paper" and (len(columns) <= WIDE or not filled):
+    fills = _fills if kind == "published" else _measured
+    filled = [column for column in columns if any(fills(part, column, spec, source) for part in group)]
+    if not filled:
         return group
     reasons: dict[str, list[str]] = {}
     for column in columns:
@@ -111,6 +110,11 @@ def _without_empty(group: Sequence[Part], spec: Spec, source: Source, notes: Not
     if text and kind == "paper":
         notes.mark(f"Columns left out: {text}")
     return [replace(part, columns=tuple(filled)) for part in group]
+
+
+def _measured(part: Part, column: Column, spec: Spec, source: Source) -> bool:
+    """Whether any run has such a number, be it one for another column."""
+    return any(source.measured(entry, column.value.metric) for entry in part.entries)
 
 
 def _fills(part: Part, column: Column, spec: Spec, source: Source) -> bool:
