@@ -11,6 +11,12 @@ from harness.reporting import beside
 from harness.reporting.beside import at_once
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """As in a process without threads; a worker of pytest-xdist has some."""
+    monkeypatch.setattr(beside.threading, "active_count", lambda: 1)
+
+
 def test_results_come_in_order_from_processes_of_their_own():
     large = bytes(range(256)) * 4096  # more than a pipe holds
     works = [lambda: (os.getpid(), large), lambda: (os.getpid(), 2), lambda: (os.getpid(), 3)]
@@ -19,8 +25,9 @@ def test_results_come_in_order_from_processes_of_their_own():
     assert len({first, second, last}) == 3 and last == os.getpid()
 
 
-def test_beside_threads_nothing_is_forked():
+def test_beside_threads_nothing_is_forked(monkeypatch):
     """A lock that a thread holds during a fork is never opened again in the child."""
+    monkeypatch.undo()
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()

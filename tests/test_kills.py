@@ -1,6 +1,6 @@
 """A sweep whose processes are killed again and again ends as an undisturbed one, once it is started often enough.
 
-In `make test` 20 kills on 12 points, in `make torture` 200 on 40.
+In `make test` 8 kills on 12 points, in `make torture` 200 on 40.
 """
 
 import json
@@ -60,7 +60,7 @@ def began(directory: Path) -> Iterable[int]:
     return [int(line.rpartition(" ")[2]) for line in lines if f"run key {directory.name}, attempt " in line]
 
 
-@pytest.mark.parametrize(("points", "kills", "slots"), [(FEW, 20, 1), LONG])
+@pytest.mark.parametrize(("points", "kills", "slots"), [(FEW, 8, 1), LONG])
 def test_killed_again_and_again(points, kills, slots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
