@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 FULL = 28
 
 
-@pytest.mark.parametrize("share", [0.006, pytest.param(1.0, marks=[pytest.mark.torture, pytest.mark.timeout(4 * 3600)])])
+@pytest.mark.parametrize("share", [0.003, pytest.param(1.0, marks=[pytest.mark.torture, pytest.mark.timeout(4 * 3600)])])
 def test_refused_anywhere(share, tmp_path):
     command = [sys.executable, "-m", "tests.torture.refusals", str(tmp_path), str(share), "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

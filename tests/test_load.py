@@ -159,7 +159,10 @@ def test_what_cannot_be_loaded_says_why_in_one_line(finished, saved, tmp_path, c
     assert "quantized.safetensors: damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", method_names())
+SLOW = ("quantease_further_spqr", "vptq_v6k4096", "vptq_v12k4096", "vptq_tuned")  # others leave weights of the same kinds
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in method_names()])
 def test_every_methods_weights_survive_the_disk(name, tmp_path):
     """Whatever kind of weight a method returns, at its own settings."""
     solver = build_method(method_config(name)).solver

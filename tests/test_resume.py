@@ -27,7 +27,7 @@ SHORT = {  # steps of the methods that train
     "affinequant": ["method/transform=affinequant_small", "method.transform.epochs=2"],
 }
 SCHEMES = {"spqr": "w3g16s3", "quantease_further_spqr": "w3g16s3"}
-SLOW = ("quantease_further_spqr", "vptq_v6k4096", "vptq_v12k4096", "vptq_tuned")  # others go the same way through the pipeline
+SLOW = ("quantease_further_spqr", "vptq_v6k4096", "vptq_v12k4096", "vptq_tuned", "vptq_further", "shared, tuned")  # others go the same way
 WAYS = {
     "shared": ["method=gptq", "scheme=w3", "data.propagate=float"],
     "shared, transform": ["method=awq", "scheme=w3a16", "data.propagate=float"],
