@@ -10,7 +10,7 @@ from harness.reporting.document import Picture
 from harness.reporting.labels import SEPARATOR
 from harness.reporting.placement import Label, place_labels
 from harness.reporting.plots.bits import float_level, protocol_of
-from harness.reporting.plots.canvas import PANELS, panels, part_of, picture, plain_texts, scale_along, shortened, shown, titled
+from harness.reporting.plots.canvas import GREY, PANELS, panels, part_of, picture, plain_texts, scale_along, shortened, shown, titled
 from harness.reporting.plots.points import Point, bits_in_words, by_run, joined, mean_over, points_of
 from harness.reporting.styles import colour_and_marker, line_style
 
@@ -18,6 +18,7 @@ OUTLIERS = "% outliers"
 STRUCTURES = ("columns", "unstructured")  # how labels call whole columns of outliers, and single ones
 LONGEST_LABEL = 40
 LINES = 12  # in one panel
+NEAR = 0.08  # of all shares: so near are neighbours
 
 Spot = tuple[float, Point]  # percent of the weights that are outliers, and the cell
 
@@ -81,14 +82,7 @@ def _panel(axes: Axes, table: Table, lines: list[tuple[str, list[Spot]]]) -> Non
         for share, point in spots:
             axes.plot([share], [point.value], **shown(method, point.doubtful), zorder=4)
             if point.bits is not None:
-                note = {
-                    "textcoords": "offset points",
-                    "fontsize": 6.5,
-                    "color": "#666666",
-                    "ha": "center",
-                    "va": ("bottom", "top")[place % 2],
-                }
-                axes.annotate(f"{point.bits:.2f}", (share, point.value), (0, (5, -6)[place % 2]), **note)
+                _write_bits(axes, share, point, every)
     titled(axes, joined(table.title, table.model), ["small numbers: bits per weight", protocol_of(table)])
     axes.set_xlabel("weights kept as outliers, %")
     labels = [
@@ -100,6 +94,16 @@ def _panel(axes: Axes, table: Table, lines: list[tuple[str, list[Spot]]]) -> Non
     ]
     place_labels(axes, labels, [[(share, point.value) for share, point in spots] for _, spots in lines], level)
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= axes.get_xlim()[1]])
+
+
+def _write_bits(axes: Axes, share: float, point: Point, every: Sequence[Spot]) -> None:
+    """Small beside the point: above the highest of its neighbours, below the others; to the right where the line's name stands left."""
+    shares = [other for other, _ in every]
+    near = [other.value for place, other in every if abs(place - share) < NEAR * (max(shares) - min(shares))]
+    up, aside = point.value >= max(near), share == min(shares)
+    where = (7 if aside else 0, 5 if up else -6)
+    look = {"fontsize": 6.5, "color": GREY, "ha": "left" if aside else "center", "va": "bottom" if up else "top"}
+    axes.annotate(f"{point.bits:.2f}", (share, point.value), where, textcoords="offset points", **look)
 
 
 def _in_words(table: Table, lines: list[tuple[str, list[Spot]]]) -> str:
