@@ -139,7 +139,7 @@ def _write(document: Document, target: Path, formats: Sequence[str]) -> Path:
 
     page = [form for form in formats if form == "html"]  # takes as long as all others together
     others = [form for form in formats if form != "html"]  # in this process: typst has threads, which a fork would lose
-    made = at_once([partial(_rendered, document, part) for part in (page, others)])
+    made = at_once([partial(_rendered, document, part) for part in (page, others) if part])
     rendered = {form: files for part in made for form, files in part.items()}
     first: Path | None = None
     for form in formats:

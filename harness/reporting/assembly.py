@@ -49,7 +49,7 @@ def full_document(name: str, records: Records, specs: Mapping[str, Spec], result
     verdicts, papers, (drawn, (tables, runs)) = at_once(
         [
             lambda: judge(records.frame, items, load_claims(), Layers(results_dir)),
-            lambda: {key: mark_ties(paper_tables(records.frame, spec), items, places) for key, spec in specs.items()},
+            lambda: _papers(records, specs, items, places),
             numbers,
         ]
     )
@@ -69,15 +69,16 @@ def full_document(name: str, records: Records, specs: Mapping[str, Spec], result
 def table_document(name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path) -> Document:
     """Only the papers' tables that were asked for."""
     items, places = Items(results_dir), _places(records)
-    chapters = [
-        Section(
-            spec.title, tuple(mark_ties(paper_tables(records.frame, spec), items, places)) or (Paragraph("No record fills this table."),)
-        )
-        for spec in specs.values()
-    ]
+    papers = _papers(records, specs, items, places)
+    chapters = [Section(specs[key].title, tuple(tables) or (Paragraph("No record fills this table."),)) for key, tables in papers.items()]
     title = SEPARATOR.join(spec.title for spec in specs.values())
     runs = run_entries(records, results_dir, report_dir)
     return Document(name, title, (*chapters, _what_was_run(records), _guide(), *_not_as_asked(records), *_left_out(records)), runs)
+
+
+def _papers(records: Records, specs: Mapping[str, Spec], items: Items, places: Mapping[str, str]) -> dict[str, list[Table]]:
+    """The tables of each specification, none where no record fills it."""
+    return {key: mark_ties(paper_tables(records.frame, spec), items, places) for key, spec in specs.items()}
 
 
 def run_entries(records: Records, results_dir: Path, report_dir: Path) -> tuple[RunEntry, ...]:

@@ -11,20 +11,14 @@ from harness.reporting.comparison_layers import layer_tables
 from harness.reporting.frames import finite, number
 from harness.reporting.items import Items
 from harness.reporting.labels import SEPARATOR, column_label, column_of, present, signed, value_text, visible
-from harness.reporting.measures import Measure, measure_of
+from harness.reporting.measures import COST_UNITS, Measure, measure_of
 from harness.reporting.statistics import Paired, holm, paired
 
 GROUPS = ("model", "data", "scheme", "method", "eval", "seed")
 ABSENT = "–"
-COSTS = (  # label, column of the records, unit, decimals
-    ("bits per weight", "bits_per_weight", 1, 3),
-    ("layer error, mean", "layer_error.mean", 1, 4),
-    ("calibrate, s", "seconds.calibrate", 1, 1),
-    ("quantize, s", "seconds.quantize", 1, 1),
-    ("evaluate, s", "seconds.evaluate", 1, 1),
-    ("whole run, s", "seconds.total", 1, 1),
-    ("peak memory, GiB", "peak_memory_bytes.cpu", 2**30, 2),
-    ("peak GPU memory, GiB", "peak_memory_bytes.gpu", 2**30, 2),
+COST_COLUMNS = (
+    *("bits_per_weight", "layer_error.mean", "seconds.calibrate", "seconds.quantize", "seconds.evaluate", "seconds.total"),
+    *("peak_memory_bytes.cpu", "peak_memory_bytes.gpu"),
 )
 INTERVAL = "paired bootstrap over the same windows or items, 95 % intervals; p corrected after Holm for the number of metrics"
 
@@ -174,7 +168,8 @@ def _ratio(value: float) -> str:
 
 def _costs(a: Run, b: Run) -> Table:
     rows = []
-    for label, name, unit, decimals in COSTS:
+    for name in COST_COLUMNS:
+        label, unit, decimals = COST_UNITS[name]
         values = [finite(run.record.get(name)) for run in (a, b)]
         if all(value is None or value == 0 for value in values):
             continue

@@ -65,6 +65,22 @@ KINDS = {
 }
 
 
+COST_UNITS = {  # what a run took, by column of the records: (label, unit, decimals)
+    "bits_per_weight": ("bits per weight", 1, 3),
+    "outlier_share": ("outliers, %", 0.01, 2),
+    "runtime_overhead.share": ("run-time multiply-adds, +%", 0.01, 1),
+    "layer_error.mean": ("layer error, mean", 1, 4),
+    "seconds.calibrate": ("calibrate, s", 1, 1),
+    "seconds.quantize": ("quantize, s", 1, 1),
+    "seconds.transform": ("transform, s", 1, 1),
+    "transform.cost.mean": ("per forward-backward", 1, 2),
+    "seconds.evaluate": ("evaluate, s", 1, 1),
+    "seconds.total": ("whole run, s", 1, 1),
+    "peak_memory_bytes.cpu": ("peak memory, GiB", 2**30, 2),
+    "peak_memory_bytes.gpu": ("peak GPU memory, GiB", 2**30, 2),
+}
+
+
 def measure_of(metric: str) -> tuple[Measure, str]:
     """The measure and the subject of a metric's name: "perplexity/wiki" is a perplexity on wiki."""
     kind, _, subject = metric.partition("/")

@@ -21,19 +21,12 @@ from harness.reporting.labels import (
     varying,
     visible,
 )
-from harness.reporting.measures import BLOCK_ERROR, LAYER_ERROR, Measure, Measurement, mean, measure_of
+from harness.reporting.measures import BLOCK_ERROR, COST_UNITS, LAYER_ERROR, Measure, Measurement, mean, measure_of
 
 DESCRIPTIVE = ("model.name", "model.id", "model.revision", "model.source_bits", "model.family")  # implied by the bytes
-COSTS = (  # head, column of the records, unit, decimals
-    ("bits per weight", "bits_per_weight", 1, 3),
-    ("outliers, %", "outlier_share", 0.01, 2),
-    ("run-time multiply-adds, +%", "runtime_overhead.share", 0.01, 1),
-    ("quantize, s", "seconds.quantize", 1, 1),
-    ("transform, s", "seconds.transform", 1, 1),
-    ("per forward-backward", "transform.cost.mean", 1, 2),
-    ("whole run, s", "seconds.total", 1, 1),
-    ("peak memory, GiB", "peak_memory_bytes.cpu", 2**30, 2),
-    ("peak GPU memory, GiB", "peak_memory_bytes.gpu", 2**30, 2),
+COST_COLUMNS = (
+    *("bits_per_weight", "outlier_share", "runtime_overhead.share", "seconds.quantize", "seconds.transform", "transform.cost.mean"),
+    *("seconds.total", "peak_memory_bytes.cpu", "peak_memory_bytes.gpu"),
 )
 ERRORS = ((LAYER_ERROR, "layer_error.mean"), (BLOCK_ERROR, "block_error.mean"))
 COST_CAPTION = (
@@ -111,7 +104,7 @@ def cost_tables(model: str, records: pd.DataFrame) -> list[Table]:
     names = row_labels(records)
     entries = records.assign(label=names.labels)
     entries = entries[entries["status"].isin(("done", "diverged"))]
-    costs = [cost for cost in COSTS if cost[1] in entries and any(finite(value) for value in entries[cost[1]])]
+    costs = [name for name in COST_COLUMNS if name in entries and any(finite(value) for value in entries[name])]
     if not costs:
         return []
     groups: dict[tuple, list[dict]] = {}
@@ -121,9 +114,9 @@ def cost_tables(model: str, records: pd.DataFrame) -> list[Table]:
     rows = []
     for (_, _, (label, method, *column)), group in sorted(groups.items(), key=lambda item: item[0][:2]):
         keys = tuple(sorted(entry["run_key"] for entry in group))
-        cells = [_cost([entry[name] for entry in group], unit, decimals, keys) for _, name, unit, decimals in costs]
+        cells = [_cost([entry[name] for entry in group], *COST_UNITS[name][1:], keys) for name in costs]
         rows.append(Row(label, method, (Cell(column_label(*column), run_keys=keys), *cells)))
-    head = ("method", "bits", *[title for title, *_ in costs])
+    head = ("method", "bits", *[COST_UNITS[name][0] for name in costs])
     caption = COST_CAPTION + (f" Where a row does not say: {names.usual}" if names.usual else "")
     return [Table("cost", "Size, time and memory", model, caption, head, tuple(rows))]
 

@@ -18,7 +18,7 @@ from harness.reporting.plots.canvas import (
     draw_behind,
     draw_front,
     front,
-    panels,
+    panel_each,
     part_of,
     picture,
     plain_texts,
@@ -94,12 +94,9 @@ def build_figure(tables: Sequence[Table]) -> Figure | None:
     wanted = [panel for found in perplexity_tables(tables) for panel in _split(*found)][:PANELS]
     if not wanted:
         return None
-    figure, drawn = panels(len(wanted), 2, (7.6, 4.6) if len(wanted) == 1 else (5.6, 4.3))
     variants = {line.variant: None for panel in wanted for line in (*panel.lines, *panel.behind)}
     styles = {variant: line_style(place) for place, variant in enumerate(variants)}
-    for axes, panel in zip(drawn, wanted, strict=True):
-        _panel(axes, panel, styles)
-    return figure
+    return panel_each([(panel, styles) for panel in wanted], _panel)
 
 
 def lines_picture(tables: Sequence[Table]) -> Picture | None:
@@ -128,9 +125,7 @@ def front_picture(tables: Sequence[Table]) -> Picture | None:
     if not found:
         return None
     with plain_texts():
-        figure, drawn = panels(min(len(found), PANELS), 2, (7.6, 4.6) if len(found) == 1 else (5.6, 4.3))
-        for axes, (table, lines) in zip(drawn, found, strict=False):
-            _front_panel(axes, table, lines)
+        figure = panel_each(found, _front_panel)
         caption = (
             "Perplexity against weighed bits per weight from 2 to 5 bits. The stair joins the points on the front, for which no other one "
             "has both fewer bits and a lower perplexity; they are named and coloured, all others are grey. Runs with quantized activations "

@@ -4,7 +4,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import matplotlib
@@ -90,6 +90,16 @@ def panels(count: int, across: int, size: tuple[float, float], **edges: float) -
         hspace=room["high"] / outer,
     )
     return figure, [figure.add_subplot(grid[divmod(place, across)]) for place in range(count)]
+
+
+def panel_each(
+    found: Sequence, draw: Callable[..., None], across: int = 2, alone: tuple = (7.6, 4.6), several: tuple = (5.6, 4.3), **edges: float
+) -> Figure:
+    """A figure of which `draw(axes, *entry)` fills a panel for each entry, at most `PANELS`; one alone is larger."""
+    figure, axes = panels(min(len(found), PANELS), across, alone if len(found) == 1 else several, **edges)
+    for place, entry in zip(axes, found, strict=False):
+        draw(place, *entry)
+    return figure
 
 
 def titled(axes: Axes, title: str, facts: Sequence[str] = (), length: int = 70) -> None:

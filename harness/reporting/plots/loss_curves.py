@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.reporting.document import Picture
 from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.canvas import PANELS, panels, part_of, picture, plain_texts, scale_along, titled
+from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, scale_along, titled
 from harness.reporting.plots.points import bits_in_words, joined
 from harness.reporting.profiles_data import Group, Models, Profiles, Run, first, groups_of, positive
 
@@ -26,9 +26,7 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
     if not found:
         return None
     with plain_texts():
-        figure, axes = panels(min(len(found), PANELS), 3, (3.9, 3.2) if len(found) > 1 else (7.4, 4.6), high=1.1, top=0.7)
-        for place, (group, run, losses) in zip(axes, found, strict=False):
-            _panel(place, group, run, losses)
+        figure = panel_each(found, _panel, across=3, alone=(7.4, 4.6), several=(3.9, 3.2), high=1.1, top=0.7)
         caption = (
             "Mean training loss of each epoch, relative to the mean square of the block's target, log scale; a line per block, from light "
             "(the first) to dark (the last). Each sample counts with the parameters of its own step, so that an epoch's loss lies between "

@@ -10,7 +10,7 @@ from harness.reporting.document import Picture
 from harness.reporting.labels import SEPARATOR
 from harness.reporting.placement import Label, place_labels
 from harness.reporting.plots.bits import float_level, protocol_of
-from harness.reporting.plots.canvas import GREY, PANELS, panels, part_of, picture, plain_texts, scale_along, shortened, shown, titled
+from harness.reporting.plots.canvas import GREY, PANELS, panel_each, part_of, picture, plain_texts, scale_along, shortened, shown, titled
 from harness.reporting.plots.points import Point, bits_in_words, by_run, joined, mean_over, points_of
 from harness.reporting.styles import colour_and_marker, line_style
 
@@ -30,9 +30,7 @@ def outliers_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | 
     if not found:
         return None
     with plain_texts():
-        figure, drawn = panels(min(len(found), PANELS), 2, (7.6, 4.4) if len(found) == 1 else (5.6, 4.3))
-        for axes, (table, lines) in zip(drawn, found, strict=False):
-            _panel(axes, table, lines)
+        figure = panel_each(found, _panel, alone=(7.6, 4.4))
         caption = (
             "Perplexity (lower is better) against the share of weights that are kept in float16, where a share varies. Small numbers at "
             "the points are the stored bits per weight, outliers and their places included: read along a line, what the bits buy. A line "
