@@ -27,7 +27,7 @@ demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on
 	$(BIN)/ptq-bench report name=demo paths.results=results/demo
 
 test: $(VENV)/installed ## the tests, under ten minutes on two cores; JOBS=0: in one process
-	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster and not torture" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster and not torture" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/installed ## the slow tests too
 	$(BIN)/python -m pytest -m "not gpu and not cluster and not torture" --timeout=1800

@@ -8,6 +8,13 @@ import torch
 
 from harness import assets
 
+LONG = ("test_kills", "test_resume", "test_run", "test_local", "test_kernels", "test_bench", "test_load", "test_conformance")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: of two processes, the one that is given such a file last would end it alone."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
