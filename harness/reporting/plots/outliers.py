@@ -18,7 +18,7 @@ OUTLIERS = "% outliers"
 STRUCTURES = ("columns", "unstructured")  # how labels call whole columns of outliers, and single ones
 LONGEST_LABEL = 40
 LINES = 12  # in one panel
-NEAR = 0.08  # of all shares: so near are neighbours
+NEAR = 0.08  # of the panel, along both axes: so near are neighbours
 
 Spot = tuple[float, Point]  # percent of the weights that are outliers, and the cell
 
@@ -96,9 +96,10 @@ def _panel(axes: Axes, table: Table, lines: list[tuple[str, list[Spot]]]) -> Non
 
 def _write_bits(axes: Axes, share: float, point: Point, every: Sequence[Spot]) -> None:
     """Small beside the point: above the highest of its neighbours, below the others; to the right where the line's name stands left."""
-    shares = [other for other, _ in every]
-    near = [other.value for place, other in every if abs(place - share) < NEAR * (max(shares) - min(shares))]
-    up, aside = point.value >= max(near), share == min(shares)
+    panel = axes.transScale + axes.transLimits
+    here = panel.transform((share, point.value))
+    near = [other.value for place, other in every if abs(panel.transform((place, other.value)) - here).max() <= NEAR]
+    up, aside = point.value >= max(near), share == min(place for place, _ in every)
     where = (7 if aside else 0, 5 if up else -6)
     look = {"fontsize": 6.5, "color": GREY, "ha": "left" if aside else "center", "va": "bottom" if up else "top"}
     axes.annotate(f"{point.bits:.2f}", (share, point.value), where, textcoords="offset points", **look)
