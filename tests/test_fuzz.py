@@ -21,7 +21,7 @@ from methods.quantease import QuantEase
 from methods.rtn import RTN
 from tests.problems import scheme
 
-CHUNKS, CHUNK, ALWAYS = 20, 500, 400
+CHUNKS, CHUNK, ALWAYS = 20, 500, 240
 METHODS = {name: build_method(method_config(name)) for name in method_names()}
 SOLVERS = {name: method.solver for name, method in METHODS.items() if method.solver is not None and method.transform is None}
 for name in [name for name in SOLVERS if name.startswith("quantease_further")]:  # the same code in a fifth of the time
