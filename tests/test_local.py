@@ -96,7 +96,7 @@ def test_every_way_to_die_is_recorded_and_the_others_finish():
 
 
 def test_interrupted_and_gone_on_with():
-    overrides = [*points("never", after="50,51", seconds=0.5), "hydra.launcher.slots=2"]
+    overrides = [*points("never", after="50,51", seconds=0.8), "hydra.launcher.slots=2"]
     process = start(*overrides)
     eventually(lambda: [len(layers_told(run)) > 8 for run in runs("death")] == [True, True], 120)
     pids = {int(pid) for run in runs("death") for pid, *_ in layers_told(run)}

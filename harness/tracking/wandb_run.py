@@ -33,7 +33,7 @@ class WandbRun:
             job_type=identity.job_type,
             tags=identity.tags,
             config=identity.config,
-            dir=directory,
+            dir=directory.absolute(),  # its service serves all runs of this process, from where the first one was started
             mode=tracker.mode,
             reinit="create_new",  # not "finish_previous": that one may hang
             settings=self._settings(),
