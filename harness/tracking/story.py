@@ -51,7 +51,7 @@ class Backend(Protocol):
     """One run in one tracker. Every call may raise or take its time."""
 
     def load(self) -> None: ...  # import the package
-    def open(self, identity: Identity, tracker: TrackerConfig, directory: Path) -> None: ...
+    def open(self, identity: Identity, tracker: TrackerConfig, directory: Path) -> None: ...  # an absolute path
     def log(self, values: dict[str, float], step: int) -> None: ...
     def close(self, ending: Ending) -> None: ...
 
@@ -69,8 +69,8 @@ class Story:
         self.backend.load()
 
     def start(self, description: dict, directory: Path) -> None:
-        self.directory = directory
-        self.backend.open(identity(description, self.tracker), self.tracker, directory)
+        self.directory = directory.absolute()  # a backend's service may work from wherever the first run of this process was started
+        self.backend.open(identity(description, self.tracker), self.tracker, self.directory)
 
     def layer(self, step: int, report: LayerReport) -> None:
         shape = f"{report.out_features}x{report.in_features}"

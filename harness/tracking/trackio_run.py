@@ -19,7 +19,7 @@ class TrackioRun:
         """Nothing yet: the import reads where the files go."""
 
     def open(self, identity: Identity, tracker: TrackerConfig, directory: Path) -> None:
-        os.environ.setdefault("TRACKIO_DIR", os.fspath(directory.absolute().parent.parent / "trackio"))  # read at import
+        os.environ.setdefault("TRACKIO_DIR", os.fspath(directory.parent.parent / "trackio"))  # read at import
         self._trackio, self._last = _import_quietly(), 0
         name = f"{identity.name} · {identity.id}"
         for run in _runs(self._trackio, tracker.project):

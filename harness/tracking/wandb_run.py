@@ -21,7 +21,7 @@ class WandbRun:
         self._wandb = wandb
 
     def open(self, identity: Identity, tracker: TrackerConfig, directory: Path) -> None:
-        os.environ.setdefault("WANDB_DATA_DIR", os.fspath(directory.absolute().parent.parent / "wandb"))  # artifacts wait there for sync
+        os.environ.setdefault("WANDB_DATA_DIR", os.fspath(directory.parent.parent / "wandb"))  # artifacts wait there for sync
         for older in (directory / "wandb").glob(f"offline-run-*-{identity.id}"):
             shutil.rmtree(older, ignore_errors=True)  # cut short or out of date: two of one id would be uploaded on top of each other
         self._run: Any = self._wandb.init(
@@ -33,7 +33,7 @@ class WandbRun:
             job_type=identity.job_type,
             tags=identity.tags,
             config=identity.config,
-            dir=directory.absolute(),  # its service serves all runs of this process, from where the first one was started
+            dir=directory,
             mode=tracker.mode,
             reinit="create_new",  # not "finish_previous": that one may hang
             settings=self._settings(),
