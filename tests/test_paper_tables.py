@@ -1,6 +1,7 @@
 """Tables in the papers' shape, from fabricated records: what stands where, why a cell is empty, and that protocols stay apart."""
 
 import random
+import shlex
 from dataclasses import replace
 from itertools import product
 
@@ -91,14 +92,50 @@ def test_missing_cells_say_why(tables):
         ended("e", "oom", None, "quantease", 4, eval__corpora=["wikitext2"]),
     )
     shown = {row.label: row.cells for row in table.rows}
-    assert shown["awq"][0].why == "not run: ptq-bench run model=toy method=awq scheme=w4,w3"
-    assert shown["quantease"][2].why == "not run: ptq-bench run model=toy method=quantease scheme=w3"
+    assert shown["awq"][0].why.startswith("not run: ptq-bench run model=toy method=awq scheme=w4,w3 data.")
+    assert shown["quantease"][2].why.startswith("not run: ptq-bench run model=toy method=quantease scheme=w3 data.")
     assert shown["rtn"][1].why == "run, but not evaluated on ptb: add it to eval.corpora"
     assert shown["gptq"][2].text == "failed" and shown["gptq"][2].why == "failed: SolveError: not positive definite"
     assert shown["quantease"][0].text == "oom" and shown["quantease"][0].why == "oom: no reason recorded"
     for row in table.rows:
         for cell in row.cells:
             assert cell.value is not None or any(note == f"{cell.detail} {cell.why}" for note in table.notes), (row.label, cell)
+
+
+def test_a_command_repeats_the_settings_that_the_records_share(tables):
+    (table,) = tables(
+        simple(),
+        run("a", "rtn", 3, 40.0, scheme__range="minmax", data__samples=16),
+        run("b", "rtn", 4, 40.0, scheme__range="minmax", data__samples=64, eval__limit=None, eval__tasks=["$(x)", "y z"]),
+    )
+    (why,) = {cell.why for row in table.rows for cell in row.cells if row.label == "gptq"}
+    assert shlex.split(why.removeprefix("not run: ")) == [
+        *("ptq-bench", "run", "model=toy", "method=gptq", "data.propagate=float", "eval.corpora=[wikitext2]")
+    ]
+    spec = simple(columns=[{"where": {"scheme.bits": 3}, "values": ["perplexity/wikitext2"]}])
+    (table,) = tables(spec, run("a", "rtn", 3, 40.0, scheme__range="minmax", data__name="c4", eval__tasks=[], eval__name="paper"))
+    (why,) = {cell.why for row in table.rows for cell in row.cells if row.label == "gptq"}
+    words = shlex.split(why.removeprefix("not run: "))
+    assert words[:6] == ["ptq-bench", "run", "model=toy", "method=gptq", "scheme=w3", "scheme.range=minmax"]
+    assert {"data=c4", "eval=paper", "eval.tasks=[]", "eval.window=512"} <= set(words)
+
+
+def test_a_command_is_one_word_of_a_shell_for_every_override(tables):
+    hostile = "a; touch /tmp/x $(b) 'c'"
+    (table,) = tables(simple(), run("a", "rtn", 3, 40.0, model__id=hostile, data__name=hostile, eval__name=hostile))
+    (why,) = {cell.why for row in table.rows for cell in row.cells if row.label == "gptq"}
+    said = ["model=hub", f"model.id={hostile}", "model.dtype=float32", "method=gptq"]
+    assert shlex.split(why.removeprefix("not run: ")) == ["ptq-bench", "run", *said]
+
+
+def test_lines_that_lack_the_same_methods_share_a_command(tables):
+    (table,) = tables("affinequant-weight-only", run("a", "rtn", 4, 40.0), run("b", "rtn", 3, 50.0), run("c", "gptq", 3, 45.0))
+    (at_4,) = {row.cells[0].why for row in table.rows[:7] if row.label == "gptq"}
+    whys = [row.cells[0].why for row in table.rows if row.cells and row.label == "awq"]
+    assert "method=gptq,awq,omniquant,affinequant scheme=w4 " in at_4 and len(whys) == 2 == len(set(whys))
+    (table,) = tables("affinequant-weight-only", run("a", "rtn", 4, 40.0), run("b", "rtn", 3, 50.0))
+    whys = [row.cells[0].why for row in table.rows if row.cells and row.label == "awq"]
+    assert len(whys) == 2 and "method=gptq,awq,omniquant,affinequant scheme=w4,w3 " in whys[0] == whys[1]
 
 
 def test_protocols_never_meet_in_a_column(tables):
@@ -227,6 +264,8 @@ def test_tables_leave_out_empty_columns_and_say_so(tables):
 def test_every_method_there_is(tables):
     (table,) = tables("overview", run("a", "vptq", 3, 40.0), run("b", "rtn", 2, 50.0), run("c", "awq+gptq", 4, 45.0))
     assert list(lines(table))[:2] == ["float", "rtn"] and {"vptq", "awq+gptq"} <= lines(table).keys()
+    (why,) = {cell.why for row in table.rows for cell in row.cells if row.label == "vptq" and cell.why}
+    assert why.startswith("not run: ptq-bench run model=toy method=vptq scheme=w4,w2 ")
 
 
 def test_the_float_model_comes_from_the_baseline_where_it_was_not_run(tables):

@@ -1,16 +1,13 @@
-"""Conditions of a table on records: which records meet them, and the command that makes records that do."""
+"""Conditions of a table on records: which records meet them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.naming import PLUS
-from harness.reporting.labels import FLOAT, present
+from harness.reporting.labels import FLOAT
 from harness.reporting.table_specs import Columns, Lines, Spec, Where
 
 OF_QUANTIZED = ("scheme.", "data.", "method.")  # the float model has none of it
@@ -66,35 +63,3 @@ def _is(value: Any, wanted: Any) -> bool:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return wanted is None or (not isinstance(wanted, str) and wanted == 0)
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
-
-
-def command(record: Mapping[str, Any], methods: Sequence[str], wheres: Sequence[Where]) -> str:
-    """The command that would fill cells, on the model of this record."""
-    origin = str(record.get("model.id"))
-    model = f"model={record['model.name']}" if origin.startswith(("asset:", "tiny:")) else f"model=hub model.id={origin}"
-    if all(PLUS not in method for method in methods):
-        names = f"method={','.join(methods)}"
-    else:
-        names = " or ".join(f"method={transform} method/solver={solver}" for transform, _, solver in (m.partition(PLUS) for m in methods))
-    said = [_scheme(where) for where in wheres]
-    schemes = list(dict.fromkeys(scheme for scheme, _ in said if scheme))
-    values: dict[str, dict[str, None]] = {}
-    for key, value in ((key, value) for _, rest in said for key, value in rest):
-        values.setdefault(key, {})[str(value)] = None
-    rest = [f"{key}={','.join(found)}" for key, found in values.items()]
-    return " ".join(filter(None, ("ptq-bench run", model, names, f"scheme={','.join(schemes)}" if schemes else "", *rest)))
-
-
-def _scheme(where: Where) -> tuple[str, list[tuple[str, Any]]]:
-    """(the name of a scheme in conf/scheme or "", the overrides that say the rest)."""
-    plain = {name: wanted[0] if isinstance(wanted, list) else wanted for name, wanted in where.items()}
-    bits, group, act = (plain.get(f"scheme.{name}") for name in ("bits", "group_size", "act_bits"))
-    name = f"w{bits}" + (f"g{group}" if group else "") + (f"a{act}" if act else "")
-    said = {"scheme.bits", "scheme.group_size", "scheme.act_bits"} if name in known_schemes() else set()
-    rest = [(key, value) for key, value in plain.items() if key not in said and present(value) and value]
-    return (name if said else "", rest)
-
-
-@cache
-def known_schemes() -> frozenset[str]:
-    return frozenset(file.name.removesuffix(".yaml") for file in files("conf.scheme").iterdir() if file.name.endswith(".yaml"))

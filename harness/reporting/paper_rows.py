@@ -10,7 +10,8 @@ import pandas as pd
 
 from harness.naming import method_rank
 from harness.reporting.cells import FALLBACK_MARK, Cell, Notes, Row
-from harness.reporting.conditions import Masks, command
+from harness.reporting.commands import command, is_scheme
+from harness.reporting.conditions import Masks
 from harness.reporting.frames import entries_of
 from harness.reporting.grid import with_best
 from harness.reporting.labels import FLOAT, SEPARATOR, row_labels, row_rank, visible
@@ -144,7 +145,7 @@ class _Block:
         for lines in (lines for _, section in empty for lines in section):
             methods = tuple(method for method in lines.methods if method not in (FLOAT, "*"))
             wheres.setdefault(methods, []).extend(self._merged(lines, group) for group in self._groups())
-        commands = [command(self.part.entries[0], methods, found) for methods, found in wheres.items() if methods]
+        commands = [command(self.part.entries, methods, found) for methods, found in wheres.items() if methods]
         headings = "; ".join(visible(heading) for heading, _ in empty)
         return f"{self.part.model}: {headings}: not run: {'; '.join(commands)}"
 
@@ -198,10 +199,20 @@ class _Block:
         """Why there is no run for a cell; methods and schemes that lack one for the same reason are named together."""
         if column.group not in self._gaps(lines, method):
             return "measured under another protocol: in a table of its own"
-        gaps = {other: self._gaps(lines, other) for other in self._methods(lines) if other != FLOAT}
-        same = [other for other, missing in gaps.items() if missing == gaps[method]]
-        wheres = [self._merged(lines, group) for group in gaps[method]]
-        return f"not run: {command(self.part.entries[0], same, wheres)}"
+        same = self._lacking_like(lines, method)
+        wheres = [self._merged(lines, group) for group in self._gaps(lines, method)]
+        if all(map(is_scheme, wheres)):  # other lines whose command differs in the scheme alone share this one
+            alike = [other for other in self.spec.rows if self._lacking_like(other, method) == same]
+            found = [[self._merged(other, group) for group in self._gaps(other, method)] for other in alike]
+            wheres = [where for one in found if all(map(is_scheme, one)) for where in one]
+        return f"not run: {command(self.part.entries, same, wheres)}"
+
+    def _lacking_like(self, lines: Lines, method: str) -> list[str]:
+        """The methods of these lines that lack runs for the same columns as this one; none where the lines have no run at all."""
+        if method not in self._methods(lines) or not self.any([lines]):
+            return []
+        gaps = self._gaps(lines, method)
+        return [other for other in self._methods(lines) if other != FLOAT and self._gaps(lines, other) == gaps]
 
     def _merged(self, lines: Lines, group: Columns) -> Where:
         return {**self.spec.where, **lines.where, **group.where}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.reporting.cells import NOT_RUN, Cell, Notes
-from harness.reporting.conditions import command
+from harness.reporting.commands import command
 from harness.reporting.frames import finite
 from harness.reporting.grid import Grid, float_cell, has_number, method_cell
 from harness.reporting.labels import FLOAT
@@ -58,7 +58,7 @@ class Measured:
         kept = [entry | {"metrics": entry["baseline"]} for entry in others]
         reference = next((found for entry in [*own, *kept] if (found := _under(entry, metric, protocol))), None)
         if reference is None:
-            why = _unmeasured(own[0], metric) if own else f"not run: {command(others[0], [FLOAT], [])}"
+            why = _unmeasured(own[0], metric) if own else f"not run: {command(others, [FLOAT], [])}"
             return Cell(NOT_RUN, notes.number(why), why=why)
         cell = float_cell(reference, own, Grid(measure(metric), "", part.model, protocol, None, metric, notes))
         found = next(iter([*own, *others]))

@@ -1,0 +1,114 @@
+"""The command that would fill a cell: on the model of the records beside it, under the settings that these share."""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from harness.naming import PLUS
+from harness.reporting.labels import FLOAT, present
+from harness.reporting.table_specs import Where
+
+PLAIN = re.compile(r"[\w./:+-]+")  # what an override may hold without quotes of its own
+UNSAID = ("name", "id", "mirror")  # said by the choice of the group; and where a machine keeps its data sets
+
+
+def command(records: Sequence[Mapping[str, Any]], methods: Sequence[str], wheres: Sequence[Where]) -> str:
+    """`ptq-bench run` for these methods and conditions, so that what it measures may stand beside `records`, which are of one model."""
+    model = _model(records[0])
+    if all(PLUS not in method for method in methods):
+        names = [["method=" + ",".join(methods)]]
+    else:
+        names = [[f"method={transform}", f"method/solver={solver}"] for transform, _, solver in (m.partition(PLUS) for m in methods)]
+    said = [_scheme(where) for where in wheres]
+    schemes = list(dict.fromkeys(scheme for scheme, _ in said if scheme))
+    values: dict[str, dict[str, None]] = {}
+    for key, value in ((key, value) for _, rest in said for key, value in rest):
+        values.setdefault(key, {})[str(value)] = None
+    rest = [f"scheme={','.join(schemes)}"] if schemes else []
+    rest += [f"{key}={','.join(found)}" for key, found in values.items()]
+    if list(methods) != [FLOAT]:  # which has neither a scheme nor a calibration
+        meant = {name for where in wheres for name in where} | {"scheme.bits", "scheme.group_size", "scheme.act_bits"}
+        rest += [text for scheme in schemes[:1] for text in _beyond(records, "scheme", scheme, meant)]
+        rest += _chosen(records, "data")
+    rest += _chosen(records, "eval")
+    return " or ".join(shlex.join(["ptq-bench", "run", *model, *name, *rest]) for name in names)
+
+
+def _model(record: Mapping[str, Any]) -> list[str]:
+    if str(record.get("model.id")).startswith(("asset:", "tiny:")):
+        return [f"model={record['model.name']}", *_beyond([record], "model", record["model.name"])]
+    return ["model=hub", f"model.id={record.get('model.id')}", *_beyond([record], "model", "hub")]
+
+
+def _scheme(where: Where) -> tuple[str, list[tuple[str, Any]]]:
+    """(the name of a scheme in conf/scheme or "", the overrides that say the rest)."""
+    plain = {name: wanted[0] if isinstance(wanted, list) else wanted for name, wanted in where.items()}
+    bits, group, act = (plain.get(f"scheme.{name}") for name in ("bits", "group_size", "act_bits"))
+    name = f"w{bits}" + (f"g{group}" if group else "") + (f"a{act}" if act else "")
+    said = {"scheme.bits", "scheme.group_size", "scheme.act_bits"} if (files("conf.scheme") / f"{name}.yaml").is_file() else set()
+    rest = [(key, value) for key, value in plain.items() if key not in said and present(value) and value]
+    return (name if said else "", rest)
+
+
+def is_scheme(where: Where) -> bool:
+    """Whether a name of conf/scheme says all of these conditions."""
+    name, rest = _scheme(where)
+    return bool(name) and not rest
+
+
+def _chosen(records: Sequence[Mapping[str, Any]], group: str) -> Iterator[str]:
+    """The option of this group that the records share, unless it is the default one, and what they have it say otherwise."""
+    option = _shared(records, f"{group}.name")
+    if isinstance(option, str) and _options(group, option):
+        if {group: option} not in _defaults():
+            yield f"{group}={option}"
+        yield from _beyond(records, group, option)
+
+
+def _beyond(records: Sequence[Mapping[str, Any]], group: str, option: str, meant: frozenset[str] | set[str] = frozenset()) -> Iterator[str]:
+    """Overrides for what these records have otherwise than conf/group/option.yaml, those `meant` aside, where all of them agree."""
+    for name, default in _options(group, option).items():
+        key = f"{group}.{name}"
+        value = _shared(records, key)
+        if name in UNSAID or key in meant or value is _NOTHING or _text(value) in (_text(default), None):
+            continue
+        yield f"{key}={_text(value)}"
+
+
+_NOTHING = object()
+
+
+def _shared(records: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The value that all records with such a field have, `_NOTHING` where there are none or several."""
+    values = [record[name] for record in records if present(record.get(name)) or (name in record and record[name] is None)]
+    return values[0] if values and all(value == values[0] for value in values) else _NOTHING
+
+
+def _text(value: Any) -> str | None:
+    """A value as an override says it; None where it cannot be said without quotes."""
+    if isinstance(value, list | tuple):
+        texts = [_text(one) for one in value]
+        return None if None in texts else f"[{','.join(texts)}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return f"{value:.12g}"
+    return value if isinstance(value, str) and PLAIN.fullmatch(value) else None
+
+
+@cache
+def _options(group: str, option: str) -> dict[str, Any]:
+    """What conf/group/option.yaml says; nothing where there is no such option."""
+    file = files("conf") / group / f"{option}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if PLAIN.fullmatch(option) and "/" not in option and file.is_file() else {}
+
+
+@cache
+def _defaults() -> list[dict[str, str]]:
+    """The defaults list of a run."""
+    return yaml.safe_load((files("conf") / "config.yaml").read_text(encoding="utf-8"))["defaults"]
