@@ -16,13 +16,14 @@ from harness.files import write_atomic
 from harness.reporting.cells import Table
 from harness.reporting.document import Document, tables_of
 from harness.reporting.frames import Records, load_records
+from harness.reporting.in_short import PERPLEXITY, SUMMARY
 from harness.reporting.terminal import print_tables
 
 __all__ = ["load_records", "main", "print_report", "write_report"]
 
 FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}  # and the module that renders it
 DEFAULTS = {"paths.results": "results", "paths.reports": "reports", "name": "report", "table": "", "format": ",".join(FORMATS)}
-ON_TERMINAL = 600  # lines of tables
+ON_TERMINAL = 150  # lines of tables
 HELP = """\
 ptq-bench report: tables, figures and verdicts from the records of finished runs, while a sweep runs or after it
 
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = _first(tables)
     print_tables(shown)
     if len(shown) < len(tables):
-        print(f"… and {len(tables) - len(shown)} more tables")
+        print(f"… and {len(tables) - len(shown)} more tables, in the files")
     print(path.parent if len(formats) > 1 else path)
     return 0
 
@@ -217,8 +218,12 @@ def _known_tables() -> str:
 
 
 def _for_terminal(document: Document, asked: bool) -> list[Table]:
-    """The tables that were asked for; of a whole report the numbers of each model: papers' tables and verdicts read better on a page."""
-    return [table for table in tables_of(document) if asked or table.kind not in ("claims", "paper", "published")]
+    """The tables that were asked for; of a whole report who leads, then all numbers, perplexities first."""
+    if asked:
+        return tables_of(document)
+    shown = [table for table in tables_of(document) if table.kind not in ("claims", "paper", "published")]
+    first = {SUMMARY: 0, PERPLEXITY: 1}
+    return sorted(shown, key=lambda table: first.get(table.kind, 2))
 
 
 def _first(tables: Sequence[Table]) -> Sequence[Table]:

@@ -70,7 +70,7 @@ def test_everything_in_every_format(place, capsys):
 def test_claims_come_before_tables_and_tables_before_all_numbers(place):
     assert command(["report", "format=md"]) == 0
     chapters = [line[3:] for line in (place / "reports/report/report.md").read_text().splitlines() if line.startswith("## ")]
-    wanted = ["What holds of the papers' claims", "The papers' tables", "Figures", "All numbers", "Left out"]
+    wanted = ["In short", "What holds of the papers' claims", "The papers' tables", "Figures", "All numbers", "What was run", "Left out"]
     assert [chapter for chapter in chapters if chapter in wanted] == wanted
 
 

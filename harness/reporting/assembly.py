@@ -13,6 +13,7 @@ from harness.reporting.document import Block, Bullets, Document, Facts, Paragrap
 from harness.reporting.figures import pictures
 from harness.reporting.frames import Records, entries_of, finite
 from harness.reporting.header import what_was_run
+from harness.reporting.in_short import in_short
 from harness.reporting.items import Items
 from harness.reporting.labels import SEPARATOR, column_label, column_of, column_rank, present, row_rank, value_text
 from harness.reporting.paper_tables import Spec, paper_tables
@@ -34,7 +35,7 @@ CONFIGURATION = ("model.", "data.", "scheme.", "method.", "eval.")
 
 
 def full_document(name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path) -> Document:
-    """Everything that these records say: verdicts on the papers' claims first, then the papers' tables, figures, and all numbers."""
+    """Everything that these records say: in short, verdicts on the papers' claims, the papers' tables, figures, and all numbers."""
     items, places = Items(results_dir), _places(records)
 
     def numbers() -> tuple:
@@ -55,14 +56,13 @@ def full_document(name: str, records: Records, specs: Mapping[str, Spec], result
     )
     claims = ledger_tables(verdicts)
     tested, untested = [table for table in claims if table.title != UNTESTED], [table for table in claims if table.title == UNTESTED]
-    sections = [_what_was_run(records)]
-    if tested:
-        sections.append(Section("What holds of the papers' claims", (Paragraph(headline(verdicts)), *tested)))
+    sections = [in_short(records.frame, tables, headline(verdicts) if tested else "")]
+    sections += [Section("What holds of the papers' claims", tuple(tested))] if tested else []
     sections += _paper_chapter(papers, specs)
     sections += [Section("Figures", tuple(drawn))] if drawn else []
     sections += _all_numbers(tables)
     sections += [Section(UNTESTED, tuple(untested))] if untested else []
-    sections += _not_as_asked(records) + _left_out(records)
+    sections += [_what_was_run(records), *_not_as_asked(records), *_left_out(records)]
     return Document(name, f"Report: {name}", tuple(sections), runs)
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pandas as pd
 
-from harness.reporting.frames import STATUSES, entries_of
+from harness.reporting.frames import STATUSES, entries_of, finite
 from harness.reporting.labels import SEPARATOR, present, settings, visible
 
 MANY = 8  # of anything that is listed
@@ -14,7 +14,7 @@ def what_was_run(records: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """(subject, its entries) in the order of a report."""
     rows = entries_of(records)
     return [
-        ("Runs", [_runs(records)]),
+        ("Runs", [runs_in_words(records)]),
         ("Model", _distinct(_model(record) for record in rows)),
         ("Calibration", _distinct(settings(record, "data") for record in rows if present(record.get("data.name")))),
         ("Evaluation", _distinct(settings(record, "eval") for record in rows)),
@@ -23,10 +23,20 @@ def what_was_run(records: pd.DataFrame) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _runs(records: pd.DataFrame) -> str:
+def runs_in_words(records: pd.DataFrame) -> str:
+    """How many there are, and how they ended."""
     counts = Counter(records["status"])
     by_status = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     return f"{len(records)} record{'s' * (len(records) != 1)}: {by_status}"
+
+
+def models_in_words(records: pd.DataFrame) -> list[str]:
+    """Their names, and what rankings on them are worth."""
+    return _distinct(
+        f"{record['model.name']}" + (f" (came with {bits:g}-bit weights: rankings from there on are no evidence)" if bits else "")
+        for record in entries_of(records)
+        for bits in [finite(record.get("model.source_bits"))]
+    )
 
 
 def _model(record: dict) -> str:
