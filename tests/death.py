@@ -1,4 +1,4 @@
-"""A solver that ends its process in the middle of a run, in every way a process can end; otherwise it rounds to nearest."""
+"""A solver that ends its process in the middle of a run, in every way a process can end, or waits there; otherwise it rounds to nearest."""
 
 import ctypes
 import os
@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from methods.core.problem import LayerProblem, Solution
 from methods.rtn import RTN
@@ -17,8 +18,14 @@ def fail():
     raise RuntimeError("no luck")
 
 
+def hold():
+    while Path("hold").exists():
+        time.sleep(0.02)
+
+
 WAYS = {
     "never": lambda: None,
+    "hold": hold,
     "raise": fail,
     "memory": lambda: bytearray(1 << 62),
     "exit": lambda: sys.exit(5),
@@ -34,14 +41,12 @@ WAYS = {
 class Death(RTN):
     """
     Args:
-        way: how the process ends, a key of `WAYS`.
+        way: how the process ends, a key of `WAYS`; `hold`: it waits as long as there is a file of that name where the sweep was started.
         after: layers that are still solved.
-        seconds: that every layer takes.
     """
 
     way: str
     after: int
-    seconds: float
 
     def solve(self, problem: LayerProblem) -> Solution:
         global solved
@@ -49,5 +54,4 @@ class Death(RTN):
         if solved == self.after:
             WAYS[self.way]()
         solved += 1
-        time.sleep(self.seconds)
         return super().solve(problem)

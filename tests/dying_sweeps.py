@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from harness.seals import unseal
 
 PROGRAM = str(Path(sys.executable).with_name("ptq-bench"))
 SMALL = ["model=tiny-llama", "scheme=w3", "data=synthetic", "data.samples=4", "data.window=32", "eval=smoke", "eval.windows=2"]
 STARTUP = Path(__file__).parent / "startup"
-LAYERS = 21  # of the tiny model, in three blocks
+LAST_BLOCK = "15,16,17,18"  # of the tiny model's 21 layers, seven to a block
 REASONS = {  # what is said of each way to die
     "hang": r"stopped after [\d.]+ minutes \(time_limit\) during quantize \d/3; retry=true goes on from there.*",
     "raise": r"model\.layers\.1\.self_attn\.k_proj \(32, 64\): RuntimeError: no luck",
@@ -25,9 +29,9 @@ REASONS = {  # what is said of each way to die
 }
 
 
-def points(*ways: str, after: int | str = 8, seconds: float = 0) -> list[str]:
-    """Overrides: a point for each way to die, after so many of the model's layers, each of which takes so many seconds more."""
-    given = {"way": ",".join(ways), "after": after, "seconds": seconds}
+def points(*ways: str, after: int | str = 8) -> list[str]:
+    """Overrides: a point for each way to die, after so many of the model's layers."""
+    given = {"way": ",".join(ways), "after": after}
     return ["method=rtn", "method.solver._target_=methods.death.Death", *(f"+method.solver.{key}={value}" for key, value in given.items())]
 
 
@@ -68,6 +72,32 @@ def runs(method: str, results: str | Path = "results") -> list[Path]:
 def layers_told(run: Path) -> list[tuple[str, str, str]]:
     """Process id, visible GPUs and time of every layer that the solver that dies has begun in a run."""
     return re.findall(r"^layer (\d+) (\S*) ([\d.]+)$", (run / "log.txt").read_text(), re.M)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Meanwhile, points whose way is `hold` stop at the layer that they name, and go on afterwards."""
+    Path("hold").touch()
+    try:
+        yield
+    finally:
+        Path("hold").unlink()
+
+
+def in_their_last_block(count: int) -> list[Path]:
+    """Wait until so many runs are held at `LAST_BLOCK`, and both blocks before it are kept."""
+
+    def found():
+        at_work = [run for run in runs("death") if not (run / "record.json").exists() and len(layers_told(run)) > 14]
+        return at_work if len([run for run in at_work if blocks_kept(run) == 2]) == count else None
+
+    return eventually(found, 200)
+
+
+def blocks_kept(run: Path) -> int:
+    """How many blocks a run would not compute again."""
+    manifest = run / "resume" / "manifest.json"
+    return len(unseal(manifest.read_bytes())["blocks"]) if manifest.exists() else 0
 
 
 def assert_all_died_but_one(code: int, told: str) -> None:

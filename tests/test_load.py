@@ -9,11 +9,9 @@ import torch
 
 from harness import checkpoint
 from harness import run as run_module
-from harness.benchmarks.layers import scheme_named
 from harness.cli import main
 from harness.errors import UserError
 from harness.load import check, continued, describe, load_run, probe
-from harness.methods import build_method, method_config, method_names
 from harness.seals import read_record, seal
 from tests.tiny_models import tokens
 
@@ -157,18 +155,3 @@ def test_what_cannot_be_loaded_says_why_in_one_line(finished, saved, tmp_path, c
     (broken / "checkpoint" / "quantized.safetensors").write_bytes(b"no tensors")
     assert main(["load", str(broken)]) == 2
     assert "quantized.safetensors: damaged" in capsys.readouterr().err
-
-
-SLOW = ("quantease_further_spqr", "vptq_v6k4096", "vptq_v12k4096", "vptq_tuned")  # others leave weights of the same kinds
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in method_names()])
-def test_every_methods_weights_survive_the_disk(name, tmp_path):
-    """Whatever kind of weight a method returns, at its own settings."""
-    solver = build_method(method_config(name)).solver
-    if solver is None:
-        pytest.skip("the float model")
-    accepted = next(scheme for scheme in ("w2g32", "w2") if not solver.skip_reason(scheme_named(scheme)))
-    assert main(["run", *POINT, f"method={name}", f"scheme={accepted}", "save=true", f"paths.results={tmp_path}"]) == 0
-    (key,) = keys(tmp_path)
-    assert all(new == old for _, new, old, _ in check(load_run(key, tmp_path)))

@@ -16,6 +16,7 @@ from harness import evaluation, pipeline
 from harness.assets import cache_dir
 from harness.config import RunConfig, to_run_config
 from harness.keys import baseline_of, run_key
+from harness.load import check, load_run
 from harness.methods import method_names
 from harness.resume import Resume
 from harness.run import run as one_run
@@ -110,10 +111,12 @@ def settings() -> list:
 
 @pytest.mark.parametrize("overrides", settings())
 def test_bit_identical(overrides, monkeypatch):
+    """And whatever kind of weight the method returns, the model that is loaded again gives the numbers of the record."""
     config = composed(*overrides)
     left = cut_at(2, config, monkeypatch)
     assert len(unseal((left / "manifest.json").read_bytes())["blocks"]) == 2
     ends_the_same(config)
+    assert all(new == old for _, new, old, _ in check(load_run(directory(config, "cut"))))
 
 
 @pytest.fixture

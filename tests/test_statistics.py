@@ -31,13 +31,13 @@ def outcomes(rng, shape: tuple[int, int], gained: float, lost: float) -> np.ndar
 def test_intervals_of_losses_cover_what_they_say(name):
     """With the fewest windows, where it is hardest."""
     draw, truth = LOSSES[name]
-    assert 0.93 <= coverage(draw(np.random.default_rng(8), (2000, 8)), truth) <= 0.975
+    assert 0.93 <= coverage(draw(np.random.default_rng(8), (1000, 8)), truth) <= 0.975
 
 
 @pytest.mark.parametrize("gained,lost", [(0.1, 0.1), (0.05, 0.15), (0.02, 0.3)])
 @pytest.mark.parametrize("n", [50, pytest.param(200, marks=pytest.mark.slow)])
 def test_intervals_of_outcomes_cover_what_they_say(gained, lost, n):
-    assert 0.93 <= coverage(outcomes(np.random.default_rng(n), (2000, n), gained, lost), gained - lost) <= 0.97
+    assert 0.93 <= coverage(outcomes(np.random.default_rng(n), (1000, n), gained, lost), gained - lost) <= 0.97
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 LONG = pytest.param(32, 1000, 200, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])
 
 
-@pytest.mark.parametrize(("writers", "each", "kills"), [(8, 50, 20), LONG])
+@pytest.mark.parametrize(("writers", "each", "kills"), [(6, 30, 12), LONG])
 def test_writers_that_are_killed(writers, each, kills, tmp_path):
     command = [sys.executable, "-m", "tests.torture.writers", str(tmp_path), *map(str, (writers, each, kills, 0))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

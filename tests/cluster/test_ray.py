@@ -7,12 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.dying_sweeps import eventually, layers_told, lives, points, records, runs, same_but_for_time, start, undisturbed, with_startup
+from tests.dying_sweeps import (
+    LAST_BLOCK,
+    eventually,
+    held,
+    in_their_last_block,
+    layers_told,
+    lives,
+    points,
+    records,
+    same_but_for_time,
+    start,
+    undisturbed,
+    with_startup,
+)
 
 pytest.importorskip("ray", reason="pip install 'ptq-bench[ray]'")
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'ptq-bench[ray]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-POINTS = points("never", after="50,51,52,53", seconds=0.5)
+POINTS = points("hold", after=LAST_BLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +54,6 @@ def cluster(tmp_path, monkeypatch):
         cluster.shutdown()
 
 
-def two_at_work() -> list[Path]:
-    """Two unfinished runs, one on each node, the first of them in its last block."""
-
-    def found():
-        at_work = [run for run in runs("death") if not (run / "record.json").exists() and layers_told(run)]
-        at_work.sort(key=lambda run: len(layers_told(run)), reverse=True)
-        return at_work if len(at_work) == 2 and 14 < len(layers_told(at_work[0])) < 19 else None
-
-    return eventually(found, 200)
-
-
 def assert_all_done_once(process, expected, lost: int) -> None:
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told
@@ -66,17 +68,19 @@ def assert_all_done_once(process, expected, lost: int) -> None:
 
 
 def test_a_worker_process_is_killed(cluster, expected):
-    process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
-    run = two_at_work()[0]
-    pid = int(layers_told(run)[0][0])
-    os.kill(json.loads((run / "attempts" / "0001.json").read_text())["owner"]["pid"], signal.SIGKILL)
-    eventually(lambda: not lives(pid), 5)
+    with held():
+        process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
+        run, _ = in_their_last_block(2)
+        pid = int(layers_told(run)[0][0])
+        os.kill(json.loads((run / "attempts" / "0001.json").read_text())["owner"]["pid"], signal.SIGKILL)
+        eventually(lambda: not lives(pid), 20)
     assert_all_done_once(process, expected, lost=1)
     assert "blocks that an attempt before has finished" in (run / "log.txt").read_text()
 
 
 def test_a_node_is_lost(cluster, expected):
-    process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
-    two_at_work()
-    cluster[0].remove_node(cluster[1], allow_graceful=False)
+    with held():
+        process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
+        in_their_last_block(2)
+        cluster[0].remove_node(cluster[1], allow_graceful=False)
     assert_all_done_once(process, expected, lost=1)

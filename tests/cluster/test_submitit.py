@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.dying_sweeps import eventually, layers_told, lives, points, records, runs, same_but_for_time, start, undisturbed
+from tests.dying_sweeps import (
+    eventually,
+    held,
+    in_their_last_block,
+    layers_told,
+    lives,
+    points,
+    records,
+    same_but_for_time,
+    start,
+    undisturbed,
+)
 
 pytest.importorskip("submitit", reason="pip install 'ptq-bench[slurm]'")
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'ptq-bench[slurm]'")
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-POINTS = points("never", after="50,51", seconds=0.5)
+POINTS = points("hold", after="15,16")
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +37,13 @@ def expected(tmp_path_factory):
     return undisturbed(POINTS, tmp_path_factory.mktemp("local"))
 
 
-def in_its_last_block() -> tuple[Path, int]:
-    """A run and the process that supervises it."""
-    run = eventually(lambda: [run for run in runs("death") if 14 < len(layers_told(run)) < 19], 200)[0]
-    return run, json.loads((run / "attempts" / "0001.json").read_text())["owner"]["pid"]
+def in_its_last_block() -> tuple[Path, int, int]:
+    """A run, the process that supervises it and the one that computes it."""
+    run, _ = in_their_last_block(2)
+    return run, json.loads((run / "attempts" / "0001.json").read_text())["owner"]["pid"], int(layers_told(run)[0][0])
 
 
-def assert_went_on(process, run: Path, child: int, expected) -> None:
-    eventually(lambda: not lives(child), 10)
+def assert_went_on(process, run: Path, expected) -> None:
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0 and "2 points: 2 done (0 from before)" in told and "Traceback" not in told, told
     found = records()
@@ -45,11 +55,12 @@ def assert_went_on(process, run: Path, child: int, expected) -> None:
 
 
 def test_a_job_is_killed(expected):
-    process = start(*POINTS, "hydra/launcher=submitit_local")
-    run, pid = in_its_last_block()
-    child = int(layers_told(run)[0][0])
-    os.kill(pid, signal.SIGKILL)
-    assert_went_on(process, run, child, expected)
+    with held():
+        process = start(*POINTS, "hydra/launcher=submitit_local")
+        run, pid, child = in_its_last_block()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not lives(child), 20)
+    assert_went_on(process, run, expected)
 
 
 def test_slurm_preempts_a_job(expected, tmp_path):
@@ -57,11 +68,12 @@ def test_slurm_preempts_a_job(expected, tmp_path):
     slurm, state = Path(__file__).parent / "slurm", tmp_path / "slurm"
     state.mkdir()
     path = f"{slurm}{os.pathsep}{os.environ['PATH']}"
-    process = start(*POINTS, "hydra/launcher=slurm", "hydra.launcher.partition=big", PATH=path, FAKE_SLURM=str(state))
-    run, pid = in_its_last_block()
-    child = int(layers_told(run)[0][0])
-    os.kill(pid, signal.SIGUSR2)  # as Slurm signals what submitit has asked for
-    assert_went_on(process, run, child, expected)
+    with held():
+        process = start(*POINTS, "hydra/launcher=slurm", "hydra.launcher.partition=big", PATH=path, FAKE_SLURM=str(state))
+        run, pid, child = in_its_last_block()
+        os.kill(pid, signal.SIGUSR2)  # as Slurm signals what submitit has asked for
+        eventually(lambda: not lives(child), 20)
+    assert_went_on(process, run, expected)
     _, array = sorted(state.glob("*.sh"))
     asked = {line for line in array.read_text().splitlines() if line.startswith("#SBATCH")}
     assert {"array=0-1%2", "partition=big", "gpus-per-node=1", "time=720", "requeue", "mem=64GB", "signal=USR2@120"} <= {

@@ -18,13 +18,14 @@ FAREWELL = 120  # seconds in which the processes of a dead driver must have gone
 class Killing:
     """Starts a command again until it succeeds, and kills on the way."""
 
-    def __init__(self, command: list[str], directory: Path, kills: int, seed: int, look: Callable[[], None]):
+    def __init__(self, command: list[str], directory: Path, kills: int, pace: float, seed: int, look: Callable[[], None]):
         """
         Args:
             kills: how often.
+            pace: seconds until the next kill at most; well below what a point takes, or points finish before so many have come.
             look: called before every kill, and at the end.
         """
-        self._command, self._directory, self._left, self._look = command, directory, kills, look
+        self._command, self._directory, self._left, self._pace, self._look = command, directory, kills, pace, look
         self._chance = random.Random(seed)
         self._victims: list[str] = []
         self.killed: Counter[str] = Counter()
@@ -55,7 +56,7 @@ class Killing:
             if not at_work or not self._left:
                 time.sleep(0.02)
                 continue
-            time.sleep(self._chance.random() ** 2)
+            time.sleep(self._pace * self._chance.random() ** 2)
             self._victims = self._victims or self._chance.sample(VICTIMS, len(VICTIMS))
             victim = self._victims.pop()
             self._look()
