@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from harness.errors import UserError
-from harness.methods import build_method
+from harness.methods import build_method, canonical
 from harness.redaction import refuse_secrets
 from methods.core.method import Method
 from methods.core.scheme import Scheme
@@ -206,7 +206,8 @@ def from_plain(plain: dict) -> RunConfig:
     """
     groups = {group: typed(schema, plain[group], group) for group, schema in GROUPS.items()}
     rest = typed(_Scalars, {name: plain[name] for name in SCALARS}, "")
-    return RunConfig(**groups, **vars(rest), method=build_method(plain["method"]), method_config=plain["method"])
+    method = build_method(plain["method"])
+    return RunConfig(**groups, **vars(rest), method=method, method_config=canonical(plain["method"], method))
 
 
 def typed(schema: type, node: dict, group: str) -> Any:

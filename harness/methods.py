@@ -56,6 +56,18 @@ def build_method(config: dict) -> Method:
     return Method(name=str(config["name"]), solver=solver, **parts)
 
 
+def canonical(config: dict, method: Method) -> dict:
+    """The configuration with its values as `method`, built from it, holds them: where a field is a float, 1 is 1.0, for one run key."""
+    parts = {name: getattr(method, name) for name in config}
+    return {name: parts[name] if name == "name" or value is None else _canonical(value, parts[name]) for name, value in config.items()}
+
+
+def _canonical(node: Any, built: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: value if name == "_target_" else _canonical(value, getattr(built, name)) for name, value in node.items()}
+    return built.name if isinstance(built, Enum) else built
+
+
 def _build(node: Any, key: str) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise UserError(f"{key}: needs a _target_, such as methods.gptq.GPTQ")

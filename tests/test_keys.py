@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from harness import keys as keys_module
 from harness.config import to_run_config
 from harness.keys import baseline_of, fingerprint, run_key, semantic, statistics_key
-from harness.methods import method_names
+from harness.methods import method_config, method_names
 from harness.records import describe
 from harness.tiny import tiny_model
 
@@ -166,6 +166,18 @@ def test_the_key_is_the_one_from_before_a_field_existed(texts):
 def test_keys_and_values_of_as_many_bits_as_all_activations_go_without_saying(texts):
     assert run_key(config("scheme.act_bits=8")) == run_key(config("scheme.act_bits=8", "scheme.kv_bits=8"))
     assert run_key(config("scheme.act_bits=8")) != run_key(config("scheme.kv_bits=8"))
+
+
+def test_a_number_has_one_key_however_it_is_written(texts):
+    whole, point = (config("method=affinequant", f"method.transform.stability={one}") for one in ("1", "1.0"))
+    assert run_key(whole) == run_key(point) and describe(whole, "")["method"] == describe(point, "")["method"]
+    assert isinstance(whole.method_config["transform"]["stability"], float)
+    assert run_key(whole) != run_key(config("method=affinequant", "method.transform.stability=0"))
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_what_a_yaml_says_is_already_in_the_form_that_keys_are_made_of(method):
+    assert repr(config(f"method={method}").method_config) == repr(method_config(method))
 
 
 def test_the_order_of_overrides_and_of_yaml_keys_does_not_matter(texts):
