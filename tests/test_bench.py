@@ -14,7 +14,8 @@ from harness import bench
 from harness.benchmarks import layers, measure, scaling, solvers, textbook
 from harness.cli import main
 from harness.errors import UserError
-from harness.reporting.bench_figures import front, scaling_figure
+from harness.reporting.bench_figures import scaling_figure
+from harness.reporting.plots.marks import front
 from methods.gptq import GPTQ
 from tests.problems import correlated_hessian, layer_problem
 

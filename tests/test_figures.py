@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from harness.naming import METHODS
-from harness.reporting.figures import PANELS, build_figure, pictures
+from harness.reporting.figures import pictures
 from harness.reporting.frames import Records, load_records
-from harness.reporting.plots.bits import Line, lines_of
-from harness.reporting.plots.canvas import draw_front, front, panels, shown, tick
+from harness.reporting.plots.bits import Line, build_figure, lines_of
+from harness.reporting.plots.canvas import PANELS, panels
+from harness.reporting.plots.marks import draw_front, front, shown
 from harness.reporting.plots.outliers import outlier_lines
 from harness.reporting.plots.points import bits_in_words, by_run
+from harness.reporting.plots.scales import tick
 from harness.reporting.styles import METHODS as LOOKS
 from harness.reporting.styles import colour_and_marker
 from harness.reporting.tables import build_tables
@@ -53,12 +55,11 @@ def test_no_point_of_a_front_is_beaten_and_every_other_one_is():
 
 
 def test_the_stair_of_a_front_passes_below_nothing_that_is_better():
-    _, (axes,) = panels(1, 1, (4, 3))
+    _, (axes,) = panels(1, 1, 3.0)
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 10)
     draw_front(axes, [(2, 6), (5, 3)])
-    xs, ys = axes.lines[0].get_data()
-    assert axes.lines[0].get_drawstyle() == "steps-post" and list(zip(xs, ys, strict=True)) == [(2, 10), (2, 6), (5, 3), (10, 3)]
+    assert list(zip(*axes.lines[0].get_data(), strict=True)) == [(2, 10), (2, 6), (5, 6), (5, 3), (10, 3)]
 
 
 def test_two_methods_differ_without_their_colours():
@@ -139,9 +140,8 @@ def test_a_line_of_outliers_joins_ratios_of_one_setting_and_starts_at_the_plain_
         [(0.0, 60.0), (1.0, 40.0), (2.0, 30.0)],
         [(0.0, 60.0), (1.0, 43.0), (2.0, 33.0)],
     ]
-    assert any("columns" in label for label in lines) and "perplexity-against-outliers" in {
-        p.slug for p in pictures(found, [table], tmp_path)
-    }
+    assert set(lines) == {"quantease · column outliers · 3 bits", "quantease · unstructured outliers · 3 bits"}
+    assert "perplexity-against-outliers" in {p.slug for p in pictures(found, [table], tmp_path)}
     assert "perplexity-against-outliers" not in drawn(tmp_path / "none", *sweep())
 
 

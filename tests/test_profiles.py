@@ -76,18 +76,22 @@ def test_every_method_is_chosen_once_before_any_twice():
     kept = chosen(runs, 4)
     assert {run.method for run in kept} == {"rtn", "gptq", "new"} and len(kept) == 4
     assert kept == [run for run in runs if run in kept], "in the order of a table"
+    better = Run(f"rtn{SEPARATOR}x=9", "rtn", "p", 0.1)
+    assert better in chosen((*runs, better), 3), "of settings as plain, the one with the least error"
 
 
 def test_quantease_is_compared_with_gptq_under_the_same_setting():
     def errors(value):
         return {"q_proj": (np.arange(3.0), np.full(3, value)), "k_proj": (np.arange(3.0), np.array([value, 0.0, np.nan]))}
 
-    runs = [("gptq · a=1", "gptq", 4.0), ("gptq · a=2", "gptq", 8.0), ("quantease · a=2", "quantease", 2.0), ("rtn", "rtn", 9.0)]
-    entries = [(Run(label, method, "p"), errors(value)) for label, method, value in runs]
-    rest, ratios = _ratio(entries)
-    assert rest == "a=2" and ratios["q_proj"][1].tolist() == [0.25] * 3
-    assert ratios["k_proj"][1][0] == 0.25 and np.isnan(ratios["k_proj"][1][1:]).all()
-    assert _ratio(entries[:1] + entries[2:]) is None, "another setting is no comparison"
+    runs = [("gptq · a=1", "gptq", "x", 4.0), ("gptq · b=2", "gptq", "y", 8.0), ("gptq · b=3", "gptq", "y", 6.0),
+            ("quantease", "quantease", "y", 2.0), ("rtn", "rtn", "y", 9.0)]  # fmt: skip
+    entries = [(Run(label, method, "p", value, scheme), errors(value)) for label, method, scheme, value in runs]
+    title, ratios = _ratio(entries)
+    assert title == "quantease ÷ gptq · b=3", "the better one of those under the same scheme"
+    assert ratios["q_proj"][1] == pytest.approx([1 / 3] * 3)
+    assert ratios["k_proj"][1][0] == pytest.approx(1 / 3) and np.isnan(ratios["k_proj"][1][1:]).all()
+    assert _ratio(entries[:1] + entries[3:]) is None, "another scheme is no comparison"
 
 
 def test_pictures_of_layers_say_what_they_left_out(tmp_path, monkeypatch):

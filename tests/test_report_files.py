@@ -21,10 +21,11 @@ from harness.cli import main as command
 from harness.errors import UserError
 from harness.report import load_records, main, print_report, write_report
 from harness.reporting.cells import Cell, Row, Table
-from harness.reporting.figures import build_figure, lines_of, pictures
+from harness.reporting.figures import pictures
 from harness.reporting.labels import visible
 from harness.reporting.markdown import escape, pipe_table
-from harness.reporting.placement import spread
+from harness.reporting.placement import spread, within
+from harness.reporting.plots.bits import build_figure, lines_of
 from harness.reporting.tables import build_tables
 from harness.reporting.terminal import print_tables
 from tests.fabricated import ended, headings_of, markdown_tokens, parse, record, store
@@ -188,19 +189,22 @@ def test_labels_do_not_overlap_and_stay_inside(tmp_path):
     axes = figure_of(tmp_path, record("f", "float", None, 30.0), *crowd).axes[0]
     labels = [artist for artist in axes.texts if artist.get_text().startswith(("method", "float"))]
     axes.figure.draw_without_rendering()  # puts every annotation where it belongs
-    boxes, frame = [Text.get_window_extent(label).padded(-1) for label in labels], axes.get_window_extent()  # without hair lines
+    boxes, frame = [Text.get_window_extent(label).padded(-1) for label in labels], axes.figure.bbox  # without hair lines
     assert len(boxes) == 15 and not any(one.overlaps(other) for one, other in combinations(boxes, 2))
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
 
 
 def test_labels_are_spread_in_order_and_no_farther_than_needed():
-    assert spread([0.0, 10.0, 20.0], 5.0) == [0.0, 10.0, 20.0]
-    assert spread([10.0, 10.0, 10.0], 4.0) == [6.0, 10.0, 14.0]
+    assert spread([0.0, 10.0, 20.0], [5.0, 5.0]) == [0.0, 10.0, 20.0]
+    assert spread([10.0, 10.0, 10.0], [4.0, 4.0]) == [6.0, 10.0, 14.0]
+    assert within([-3.0, 2.0, 9.0], [4.0, 6.0], 1.0, 12.0) == [1.0, 5.0, 11.0], "pushed up from below the lowest"
+    assert within([1.0, 5.0, 20.0], [4.0, 6.0], 1.0, 12.0) == [1.0, 5.0, 12.0]
     generator = random.Random(0)
     for _ in range(50):
         targets = sorted(generator.uniform(0, 100) for _ in range(12))
-        found = spread(targets, 7.0)
-        assert all(b - a > 6.999 for a, b in pairwise(found))
+        distances = [generator.uniform(3, 9) for _ in range(11)]
+        found = spread(targets, distances)
+        assert all(b - a > distance - 1e-3 for (a, b), distance in zip(pairwise(found), distances, strict=True))
         assert sum(found) == pytest.approx(sum(targets)), "least squares moves a touching group about its mean"
 
 
@@ -208,11 +212,11 @@ def test_a_method_keeps_its_colour_and_marker_in_any_company(tmp_path):
     def looks(results, methods):
         axes = figure_of(results, *(record(m, m, 3, 40.0 + place) for place, m in enumerate(methods))).axes[0]
         markers = {line.get_color(): line.get_marker() for line in axes.lines if line.get_marker() not in (None, "None")}
-        return {label.get_text(): (label.get_color(), markers[label.get_color()]) for label in axes.texts[1:]}  # the first is the subtitle
+        return {label.get_text(): (label.get_color(), markers[label.get_color()]) for label in axes.texts}
 
     alone, together = looks(tmp_path / "1", ["gptq", "someday"]), looks(tmp_path / "2", ["awq", "gptq", "aaa", "someday"])
     assert together["gptq"] == alone["gptq"] and len(set(together.values())) == 4
-    assert figure_of(tmp_path / "3", record("z", "someday", 3, 1.0)).axes[0].texts[1].get_color() == alone["someday"][0]
+    assert figure_of(tmp_path / "3", record("z", "someday", 3, 1.0)).axes[0].texts[0].get_color() == alone["someday"][0]
 
 
 SCALES = [((31.0, 60.0), "linear"), ((31.0, 4000.0), "log"), ((0.0, 0.0), "linear"), ((-1.0, 9.0), "linear")]

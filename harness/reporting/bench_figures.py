@@ -1,17 +1,16 @@
 """The figures of `ptq-bench bench`: layer error against true bits, and seconds of a sweep against the width of a layer."""
 
-import io
 import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from harness.reporting.figures import house_style, scale
-from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.canvas import front
+from harness.reporting.placement import FONT_SIZE, Label, place_labels
+from harness.reporting.plots import canvas
+from harness.reporting.plots.canvas import house_style, png_of, titled
+from harness.reporting.plots.marks import GREY, front
+from harness.reporting.plots.scales import scale
 from harness.reporting.styles import colour_and_marker
 
 Point = tuple[float, float]
@@ -24,44 +23,37 @@ def solvers_figure(panels: Sequence[tuple[str, dict[str, list[Point]]]], subtitl
     a method makes of its bits.
     """
     with house_style():
-        width, height = 14.4, 0.3 + 4.3 * len(panels)
-        figure = Figure(figsize=(width, height), dpi=160)
-        FigureCanvasAgg(figure)
-        edges = {"left": 0.72 / width, "right": 1 - 0.25 / width, "bottom": 0.6 / height, "top": 1 - 0.75 / height}
-        grid = figure.add_gridspec(len(panels), 2, hspace=0.38, wspace=0.13, **edges)
+        notes = [subtitle, "On the right a bit is worth a factor of four: error × 4^(bits − 2), where lower is better at any size."]
+        figure, axes = canvas.panels(2 * len(panels), 2, 2.3, notes, left=0.5, wide=0.45)
         for place, (title, methods) in enumerate(panels):
             fronts = {method: front(points) for method, points in methods.items()}
             best = front([point for points in methods.values() for point in points])
-            _errors(figure.add_subplot(grid[place, 0]), f"Layer error of {title}", subtitle, methods, fronts, best)
+            _errors(axes[2 * place], f"Layer error of {title}", methods, fronts, best)
             levelled = {method: _levelled(points) for method, points in methods.items()}
             lines = {method: _levelled(points) for method, points in fronts.items()}
-            note = "error × 4^(bits − 2): lower is better at any size"
-            _errors(figure.add_subplot(grid[place, 1]), "The same, a bit worth a factor of four", note, levelled, lines, _levelled(best))
-        return _png(figure)
+            _errors(axes[2 * place + 1], "The same, levelled", levelled, lines, _levelled(best))
+        return png_of(figure)
 
 
 def _levelled(points: Sequence[Point]) -> list[Point]:
     return [(bits, error * 4 ** (bits - 2)) for bits, error in points]
 
 
-def _errors(
-    axes: Axes, title: str, subtitle: str, methods: dict[str, list[Point]], fronts: dict[str, list[Point]], best: list[Point]
-) -> None:
+def _errors(axes: Axes, title: str, methods: dict[str, list[Point]], fronts: dict[str, list[Point]], best: list[Point]) -> None:
     """One panel: every point, each method's front as a line, the front of all as a grey band."""
     every = [point for points in methods.values() for point in points]
     scale(axes, [bits for bits, _ in every], [error for _, error in every])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.plot(*zip(*best, strict=True), color="#E3E3E3", linewidth=8, solid_capstyle="round", solid_joinstyle="round", zorder=1)
+    axes.plot(*zip(*best, strict=True), color="#E3E3E3", linewidth=5, solid_capstyle="round", solid_joinstyle="round", zorder=1)
     for method, points in methods.items():
         colour, marker = colour_and_marker(method)
         line = fronts[method]
-        axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.3, alpha=0.85, zorder=3)
+        axes.plot(*zip(*line, strict=True), color=colour, linewidth=0.9, alpha=0.85, zorder=3)
         for point in sorted(set(points)):
             on = point in line
             face, alpha = (colour, 1) if on else ("white", 0.6)
-            axes.plot(*point, marker, markersize=5 if on else 4, color=colour, markerfacecolor=face, alpha=alpha, zorder=4)
-    axes.set_title(title, parse_math=False, pad=20)
-    axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=7.5, color="#777777", parse_math=False)
+            axes.plot(*point, marker, markersize=3.6 if on else 2.8, color=colour, markerfacecolor=face, alpha=alpha, zorder=4)
+    titled(axes, title)
     axes.set_xlabel("stored bits per weight")
     labels = [Label(method, colour_and_marker(method)[0], line[0], line[-1]) for method, line in fronts.items()]
     place_labels(axes, labels, list(fronts.values()), None)
@@ -70,10 +62,7 @@ def _errors(
 def scaling_figure(points: Sequence[tuple[int, float, float]], coefficients: tuple[float, float], subtitle: str) -> bytes:
     """A PNG of (width, seconds per sweep, seconds of its matrix products alone), log-log, with seconds = e^a * width^b drawn in."""
     with house_style():
-        figure = Figure(figsize=(11.2, 4.7), dpi=160)
-        FigureCanvasAgg(figure)
-        left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-        figure.subplots_adjust(left=0.072, right=0.978, bottom=0.13, top=0.83, wspace=0.17)
+        figure, (left, right) = canvas.panels(2, 2, 2.3, [subtitle, "Share: 2 · rows · width² per sweep, same precision."])
         widths, seconds, products = (list(values) for values in zip(*points, strict=True))
         _times(left, widths, seconds, products, coefficients)
         shares = [100 * product / second for product, second in zip(products, seconds, strict=True)]
@@ -85,34 +74,32 @@ def scaling_figure(points: Sequence[tuple[int, float, float]], coefficients: tup
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
             axes.set_xlim(widths[0] / 1.15, widths[-1] * 1.35)
             axes.set_xlabel("width of a square layer")
-        left.text(0, 1.025, subtitle, transform=left.transAxes, fontsize=7.5, color="#777777", parse_math=False)
-        return _png(figure)
+        return png_of(figure)
 
 
 def _times(axes: Axes, widths: list[int], seconds: list[float], products: list[float], coefficients: tuple[float, float]) -> None:
     colour, marker = colour_and_marker("quantease")
     axes.set_yscale("log")
-    axes.plot(widths, products, color="#7A7A7A", linewidth=1.3, linestyle=(0, (5, 1.6)), zorder=2)
+    axes.plot(widths, products, color=GREY, linewidth=1.3, linestyle=(0, (5, 1.6)), zorder=2)
     fitted = [math.exp(coefficients[0]) * width ** coefficients[1] for width in widths]
     axes.plot(widths, fitted, color=colour, linewidth=1.2, alpha=0.6, zorder=3)
-    axes.plot(widths, seconds, marker, color=colour, markersize=6.5, zorder=4)
-    middle, beside = len(widths) // 2, {"textcoords": "offset points", "fontsize": 8.5}
+    axes.plot(widths, seconds, marker, color=colour, markersize=4.5, zorder=4)
+    middle, beside = len(widths) // 2, {"textcoords": "offset points", "fontsize": FONT_SIZE}
     text = f"QuantEase ∝ width$^{{{coefficients[1]:.2f}}}$"
-    axes.annotate(text, (widths[-1], seconds[-1]), (-12, 4), color=colour, ha="right", va="bottom", **beside)
-    axes.annotate("its matrix products alone", (widths[middle], products[middle]), (12, -8), color="#666666", ha="left", va="top", **beside)
+    axes.annotate(text, (widths[-1], seconds[-1]), (-10, 1), color=colour, ha="right", va="center", **beside)
+    axes.annotate("its matrix products alone", (widths[middle], products[middle]), (12, -8), color=GREY, ha="left", va="top", **beside)
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(_seconds))
-    axes.set_title("Time of one sweep", pad=20)
+    titled(axes, "Time of one sweep")
 
 
 def _shares(axes: Axes, widths: list[int], shares: list[float]) -> None:
     colour, marker = colour_and_marker("quantease")
-    axes.plot(widths, shares, marker=marker, color=colour, linewidth=1.5, markersize=6.5, zorder=3)
-    axes.axhline(100, color="#7A7A7A", linewidth=1.1, linestyle=(0, (5, 1.6)), zorder=2)
+    axes.plot(widths, shares, marker=marker, color=colour, linewidth=1.5, markersize=4.5, zorder=3)
+    axes.axhline(100, color=GREY, linewidth=1.1, linestyle=(0, (5, 1.6)), zorder=2)
     axes.set_ylim(0, max(108, 1.08 * max(shares)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
-    axes.set_title("Share of the matrix-product rate", pad=20)
-    axes.text(0, 1.025, "2 · rows · width² per sweep, same precision", transform=axes.transAxes, fontsize=7.5, color="#777777")
+    titled(axes, "Share of the matrix-product rate")
 
 
 def _seconds(value: float, _: int | None = None) -> str:
@@ -120,9 +107,3 @@ def _seconds(value: float, _: int | None = None) -> str:
         if value >= 0.999 * size:
             return f"{value / size:g} {unit}"
     return f"{value:g} s"
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

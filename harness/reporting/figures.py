@@ -7,16 +7,14 @@ from pathlib import Path
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture, slugs
 from harness.reporting.frames import Records
-from harness.reporting.plots.bits import build_figure, front_picture, lines_of, lines_picture
-from harness.reporting.plots.canvas import PANELS, house_style, png_of, scale
+from harness.reporting.plots.bits import lines_picture
 from harness.reporting.plots.costs import costs_picture
+from harness.reporting.plots.fronts import front_picture
 from harness.reporting.plots.loss_curves import loss_picture
 from harness.reporting.plots.outliers import outliers_picture
 from harness.reporting.plots.profiles import blocks_picture, layer_pictures
 from harness.reporting.plots.runtime import runtime_picture
 from harness.reporting.profiles_data import Profiles, labelled
-
-__all__ = ["PANELS", "build_figure", "draw_figure", "house_style", "lines_of", "pictures", "scale"]
 
 
 def pictures(records: Records, tables: Sequence[Table], results_dir: str | Path) -> list[Picture]:
@@ -38,10 +36,3 @@ def pictures(records: Records, tables: Sequence[Table], results_dir: str | Path)
     ]
     found = [picture for picture in drawn if picture is not None]
     return [replace(picture, slug=slug) for picture, slug in zip(found, slugs([picture.slug for picture in found]), strict=True)]
-
-
-def draw_figure(tables: Sequence[Table]) -> bytes | None:
-    """Perplexity against bits alone, as a PNG file; None where nothing can be drawn."""
-    with house_style():
-        figure = build_figure(tables)
-        return None if figure is None else png_of(figure)

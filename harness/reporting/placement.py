@@ -1,102 +1,162 @@
 """Labels at the ends of lines that touch neither each other nor, if it can be helped, anything drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
 
-GAP = 9  # pixels at 100 dpi between a line's end and its label
+Spot = tuple[float, float]
+
+GAP = 7  # pixels at 100 dpi between a line's end and its label
 STEPS = sorted(range(-16, 17), key=lambda step: (abs(step), -step))  # candidate heights, in half label heights
-FONT_SIZE = 8.5
+FONT_SIZE = 7.5
+LEADING = 1.08  # heights of a label from the middle of one to that of the next
 HAIR_GAPS = 2, 4  # points between a hair line and its label, and the end of the line
 SAMPLES = 60  # obstacles along each stretch of a line
+EDGE = 0.12  # of the panel: a line that ends so near to its right edge has its label outside
+MARGIN = 0.5  # of the panel at most becomes room for labels
+ROUNDS = 2  # each label is placed again when the others have their places
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text and the two ends (x, y), in data units, that it may stand at."""
+    """A text and the two ends (x, y), in data units, that it may stand at; the same twice for a point."""
 
     text: str
     colour: str
-    left: tuple[float, float]
-    right: tuple[float, float]
+    left: Spot
+    right: Spot
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A place for a label: its box (x0, y0, x1, y1) in pixels, on which side of which end, and what speaks against it."""
+
+    box: np.ndarray
+    side: str
+    end: Spot
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What labels must keep clear of, in pixels: the room there is (x0, y0, x1, y1), boxes of other labels, points of lines."""
+
+    room: np.ndarray
+    taken: tuple[np.ndarray, ...]
+    obstacles: np.ndarray
+    unit: float  # pixels for one at 100 dpi
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[tuple]], level: float | None) -> None:
-    """Write every label beside the left or the right end of its line, and the name of the float level on the level.
+    """Write every label beside an end of its line, and the name of the float level on the level.
 
-    The horizontal limits are widened to the left so that the labels of lines that end there have room.
+    Where lines reach the right edge of the panel, it gives up some of its width for a column of their labels.
+
+    Args:
+        lines: all that labels should not cover, as points in data units.
     """
     unit = axes.figure.dpi / 100
-    sizes = [_size(axes, label.text) for label in labels]
-    _make_room(axes, max(width for width, _ in sizes) + 2 * GAP * unit)
+    sizes = [np.array(_size(axes, label.text)) for label in labels]
+    column = _narrow(axes, labels, sizes, unit)
     frame = axes.get_window_extent()
-    taken = [] if level is None else [_level_label(axes, level, unit)]
-    obstacles = np.concatenate([_sampled(axes, [point[:2] for point in line]) for line in lines])
+    room = np.array([frame.x0, frame.y0, frame.x1, frame.y1])
+    obstacles = [_sampled(axes, [point[:2] for point in line]) for line in lines if line]
     if level is not None:
-        frame_y = axes.transData.transform((0, level))[1]
-        obstacles = np.concatenate([obstacles, [(x, frame_y) for x in np.linspace(frame.x0, frame.x1, 2 * SAMPLES)]])
+        y = axes.transData.transform((0, level))[1]
+        obstacles.append(np.array([(x, y) for x in np.linspace(frame.x0, frame.x1, 2 * SAMPLES)]))
+    chosen = _beside(axes, {place: labels[place] for place in column}, sizes, room, unit)
+    fixed = () if level is None else (_level_label(axes, level, unit),)
+    scene = _Scene(room, fixed, np.concatenate([np.empty((0, 2)), *obstacles]), unit)
     order = sorted(range(len(labels)), key=lambda place: (labels[place].left[0], -labels[place].left[1], labels[place].text))
-    heights = _heights(axes, [label.left for label in labels], 1.08 * max(height for _, height in sizes), unit)
+    for _ in range(ROUNDS):
+        for place in (place for place in order if place not in column):
+            others = tuple(found.box for number, found in chosen.items() if number != place)
+            chosen[place] = _best(axes, labels[place], sizes[place], replace(scene, taken=(*fixed, *others)))
     for place in order:
-        box, side, end = _best_box(axes, labels[place], sizes[place], heights[place], frame, taken, obstacles, unit)
-        taken.append(box)
-        _write(axes, labels[place], box, side, end)
+        _write(axes, labels[place], chosen[place])
 
 
-def _heights(axes: Axes, ends: Sequence[tuple[float, float]], distance: float, unit: float) -> list[float]:
-    """The height in pixels of each label left of its line: lines that end at about the same bits get theirs in order, apart."""
-    pixels = axes.transData.transform(ends)
-    heights, columns = [0.0] * len(ends), {}
-    for place in sorted(range(len(ends)), key=lambda place: (pixels[place][1], place)):
-        columns.setdefault(round(pixels[place][0] / (15 * unit)), []).append(place)
-    for column in columns.values():
-        for place, height in zip(column, spread([pixels[place][1] for place in column], distance), strict=True):
-            heights[place] = height
-    return heights
+def _beside(axes: Axes, labels: dict[int, Label], sizes: Sequence[np.ndarray], room: np.ndarray, unit: float) -> dict[int, _Candidate]:
+    """A column right of the panel, in the order of the lines' ends and each as near to its own as can be."""
+    heights = {place: axes.transData.transform(label.right)[1] for place, label in labels.items()}
+    order = sorted(labels, key=lambda place: (heights[place], labels[place].text))
+    if not order:
+        return {}
+    distances = [LEADING * (sizes[one][1] + sizes[other][1]) / 2 for one, other in pairwise(order)]
+    lowest, highest = room[1] + sizes[order[0]][1] / 2, room[3] - sizes[order[-1]][1] / 2
+    spots = within(spread([heights[place] for place in order], distances), distances, lowest, highest)
+    found = {}
+    for place, spot in zip(order, spots, strict=True):
+        corner = np.array([room[2] + GAP * unit, spot - sizes[place][1] / 2])
+        found[place] = _Candidate(np.concatenate([corner, corner + sizes[place]]), "right", labels[place].right)
+    return found
 
 
-def spread(targets: Sequence[float], distance: float) -> list[float]:
-    """Ascending positions at least `distance` apart and, in least squares, as near to the ascending targets as can be."""
+def spread(targets: Sequence[float], distances: Sequence[float]) -> list[float]:
+    """Ascending positions, neighbours at least these distances apart and, in least squares, as near to the targets as can be."""
+    offsets = [0.0, *np.cumsum(distances).tolist()]
     groups: list[tuple[float, int]] = []  # (mean, members) of what the targets become once the distances are taken off
-    for place, target in enumerate(targets):
-        mean, members = target - place * distance, 1
+    for target, offset in zip(targets, offsets, strict=True):
+        mean, members = target - offset, 1
         while groups and groups[-1][0] >= mean:
             other, count = groups.pop()
             mean, members = (mean * members + other * count) / (members + count), members + count
         groups.append((mean, members))
     flat = [mean for mean, members in groups for _ in range(members)]
-    return [mean + place * distance for place, mean in enumerate(flat)]
+    return [mean + offset for mean, offset in zip(flat, offsets, strict=True)]
 
 
-def _best_box(axes, label, size, height_left, frame, taken, obstacles, unit) -> tuple[np.ndarray, str, tuple[float, float]]:
-    """The cheapest candidate: its box (x0, y0, x1, y1) in pixels, the side of the end it stands on, and that end."""
-    width, height = size
-    places = ((label.left, "left"), (label.left, "right"), (label.right, "right"), (label.right, "left"))
-    corners, costs = [], []
-    for preference, (end, side) in enumerate(places):
+def within(spots: Sequence[float], distances: Sequence[float], lowest: float, highest: float) -> list[float]:
+    """The positions pushed up from below the lowest and down from above the highest, as far apart as before."""
+    offsets = np.array([0.0, *np.cumsum(distances).tolist()])
+    moved = np.maximum(spots, lowest + offsets)
+    return np.minimum(moved, highest - offsets[-1] + offsets).tolist()
+
+
+def _best(axes: Axes, label: Label, size: np.ndarray, scene: _Scene) -> _Candidate:
+    """The cheapest of all places beside the ends: higher and lower, and for a point farther off too."""
+    width, gap = size[0], GAP * scene.unit
+    point = label.left == label.right
+    places = [(label.right, "right", 0.0, gap), (label.left, "left", 0.4 if point else 1.0, gap)]
+    if point:
+        places += [(label.right, "middle", 0.8, 0.0)]
+        places += [(label.right, side, 3.0 * far, (1 + 5 * far) * gap) for far in (1, 2, 3) for side in ("right", "left")]
+    else:
+        places += [(label.right, "left", 2.0, gap), (label.left, "right", 2.0, gap)]
+    lower, costs, ends = [], [], []
+    for end, side, cost, away in places:
         x, y = axes.transData.transform(end)
-        start = x - GAP * unit - width if side == "left" else x + GAP * unit
-        y = height_left if preference == 0 else y
-        corners += [(start, y + (step - 1) * height / 2) for step in STEPS]
-        costs += [0.6 * rank + preference for rank in range(len(STEPS))]
-    lower = np.array(corners)
-    boxes = np.hstack([lower, lower + size])
-    best = int(np.argmin(np.array(costs) + _costs(boxes, frame, taken, obstacles, unit)))
-    end, side = places[best // len(STEPS)]
-    return boxes[best], side, end
+        start = {"left": x - away - width, "right": x + away, "middle": x - width / 2}[side]
+        lower += [(start, y + (step - 1) * size[1] / 2) for step in STEPS]
+        costs += [0.6 * rank + cost for rank in range(len(STEPS))]
+        ends += [(x, y)] * len(STEPS)
+    boxes = np.hstack([np.array(lower), np.array(lower) + size])
+    best = int(np.argmin(np.array(costs) + _costs(boxes, np.array(ends), scene)))
+    end, side, *_ = places[best // len(STEPS)]
+    return _Candidate(boxes[best], side, end)
 
 
-def _costs(boxes: np.ndarray, frame, taken, obstacles: np.ndarray, unit: float) -> np.ndarray:
-    """What is wrong with each box, (n, 4): pixels outside the panel, pixels over other labels, lines crossed."""
+def _costs(boxes: np.ndarray, ends: np.ndarray, scene: _Scene) -> np.ndarray:
+    """What is wrong with each box, (n, 4): pixels outside the room, pixels over other labels, lines crossed, hair lines over labels."""
     lower, upper = boxes[:, :2], boxes[:, 2:]
-    outside = np.maximum(frame.min - lower, 0).sum(axis=1) + np.maximum(upper - frame.max, 0).sum(axis=1)
-    shared = [np.minimum(upper, other[2:]) - np.maximum(lower, other[:2]) for other in taken]
-    overlap = sum((np.maximum(sides.min(axis=1), 0) for sides in shared), np.zeros(len(boxes)))
-    crossed = _crossed(boxes, obstacles, 3 * unit)
-    return 4 * outside + 10 * overlap + 3 * crossed
+    outside = np.maximum(scene.room[:2] - lower, 0).sum(axis=1) + np.maximum(upper - scene.room[2:], 0).sum(axis=1)
+    crossed = _crossed(boxes, scene.obstacles, 3 * scene.unit)
+    overlap, struck = np.zeros(len(boxes)), np.zeros(len(boxes))
+    hairs = _nearest(boxes, ends)[:, None] + np.linspace(0, 1, 8)[None, :, None] * (ends - _nearest(boxes, ends))[:, None]
+    for other in scene.taken:
+        overlap += np.maximum((np.minimum(upper, other[2:]) - np.maximum(lower, other[:2])).min(axis=1), 0)
+        struck += ((hairs > other[:2]) & (hairs < other[2:])).all(axis=2).sum(axis=1)
+    return 4 * outside + 10 * overlap + 3 * crossed + 4 * struck
+
+
+def _nearest(boxes: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Where a hair line meets each box, (n, 2): at the middle of the side that looks to the end, or above or below it."""
+    middle = (boxes[:, 1] + boxes[:, 3]) / 2
+    x = np.clip(ends[:, 0], boxes[:, 0], boxes[:, 2])
+    edge = np.where(ends[:, 1] > middle, boxes[:, 3], boxes[:, 1])
+    return np.column_stack([x, np.where(x == ends[:, 0], edge, middle)])
 
 
 def _crossed(boxes: np.ndarray, obstacles: np.ndarray, margin: float) -> np.ndarray:
@@ -111,64 +171,75 @@ def _crossed(boxes: np.ndarray, obstacles: np.ndarray, margin: float) -> np.ndar
     return counts
 
 
-def _write(axes: Axes, label: Label, box: np.ndarray, side: str, end: tuple[float, float]) -> None:
+def _write(axes: Axes, label: Label, place: _Candidate) -> None:
     """Put the text into its box, with a hair line to the end of its line where it stands off."""
-    x, y = axes.transData.transform(end)
-    middle, near = (box[1] + box[3]) / 2, box[2] if side == "left" else box[0]
+    end, box = axes.transData.transform(place.end), place.box
+    anchor = np.array([{"left": box[2], "right": box[0], "middle": (box[0] + box[2]) / 2}[place.side], (box[1] + box[3]) / 2])
     points = 72 / axes.figure.dpi  # the same place at any resolution
     axes.annotate(
         label.text,
-        end,
-        ((near - x) * points, (middle - y) * points),
+        place.end,
+        tuple((anchor - end) * points),
         textcoords="offset points",
-        ha="right" if side == "left" else "left",
+        ha={"left": "right", "right": "left", "middle": "center"}[place.side],
         va="center",
         annotation_clip=False,
         color=label.colour,
         fontsize=FONT_SIZE,
+        linespacing=1.05,
         parse_math=False,
+        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.3},  # over what is grey
         zorder=5,
     )
-    if abs(middle - y) > (box[3] - box[1]) / 2:
-        _hair_line(axes, np.array([near, middle]), np.array([x, y]), label.colour)
+    start = _nearest(box[None], end[None])[0]
+    if np.hypot(*(start - end)) > 1.7 * GAP * axes.figure.dpi / 100:
+        _hair_line(axes, start, end, label.colour)
 
 
 def _hair_line(axes: Axes, start: np.ndarray, stop: np.ndarray, colour: str) -> None:
     """From one place in pixels almost to another; an arrow of matplotlib's would take longer than all else in its panel."""
     direction = (stop - start) / np.hypot(*(stop - start)) * axes.figure.dpi / 72
     ends = axes.transData.inverted().transform([start + HAIR_GAPS[0] * direction, stop - HAIR_GAPS[1] * direction])
-    axes.plot(*ends.T, color=colour, linewidth=0.6, alpha=0.7, scalex=False, scaley=False, clip_on=False, zorder=4.9)
+    axes.plot(*ends.T, color=colour, linewidth=0.5, alpha=0.7, scalex=False, scaley=False, clip_on=False, zorder=4.9)
 
 
 def _level_label(axes: Axes, level: float, unit: float) -> np.ndarray:
-    """Write the name of the float level above its line, at the left end; return its box."""
+    """Write the name of the float level at its left end, below it where there is room; return its box."""
     text = f"float {level:,.4g}"
     width, height = _size(axes, text)
-    x, y = axes.get_window_extent().x0, axes.transData.transform((0, level))[1]
-    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "left", "va": "bottom"}
-    axes.annotate(text, (0, level), (4, 3), **place, color="#222222", fontsize=FONT_SIZE)
-    return np.array([x, y, x + width + 6 * unit, y + height + 5 * unit])
+    frame, y = axes.get_window_extent(), axes.transData.transform((0, level))[1]
+    below = y - height - 4 * unit > frame.y0
+    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "left", "va": "top" if below else "bottom"}
+    axes.annotate(text, (0, level), (4, -2 if below else 2), **place, color="#222222", fontsize=FONT_SIZE)
+    low, high = (y - height - 5 * unit, y) if below else (y, y + height + 5 * unit)
+    return np.array([frame.x0, low, frame.x0 + width + 6 * unit, high])
 
 
 def _size(axes: Axes, text: str) -> tuple[float, float]:
     """Width and height of a label in pixels."""
-    artist = axes.text(0, 0, text, fontsize=FONT_SIZE, parse_math=False)
+    artist = axes.text(0, 0, text, fontsize=FONT_SIZE, linespacing=1.05, parse_math=False)
     extent = artist.get_window_extent()
     artist.remove()
     return extent.width, extent.height
 
 
-def _make_room(axes: Axes, pixels: float) -> None:
-    """Widen the horizontal limits by this much on the left, at most to half of the panel."""
-    scale = axes.xaxis.get_transform()  # the axis may be logarithmic
-    low, high = scale.transform(axes.get_xlim())
-    share = min(0.5, pixels / axes.get_window_extent().width)
-    low -= (high - low) * share / (1 - share)
-    axes.set_xlim(*scale.inverted().transform([low, high]))
+def _narrow(axes: Axes, labels: Sequence[Label], sizes: Sequence[np.ndarray], unit: float) -> set[int]:
+    """Take from the panel the width of the labels whose lines reach its right edge; return which these are."""
+    frame = axes.get_window_extent()
+    ends = axes.transData.transform([label.right for label in labels])[:, 0]
+    column = {
+        place
+        for place, (end, label) in enumerate(zip(ends, labels, strict=True))
+        if frame.x1 - end < EDGE * frame.width and label.left != label.right
+    }
+    margin = min(MARGIN, max([0.0, *((sizes[place][0] + GAP * unit) / frame.width for place in column)]))
+    box = axes.get_position()
+    axes.set_position([box.x0, box.y0, box.width * (1 - margin), box.height])
+    return column
 
 
-def _sampled(axes: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Pixels along the line through these points, (n, 2)."""
+def _sampled(axes: Axes, points: Sequence[Spot]) -> np.ndarray:
+    """Pixels along the line through these points, (n, 2); a point alone counts as much as its mark does."""
     corners = axes.transData.transform(points)
     stretches = [np.linspace(start, stop, SAMPLES) for start, stop in pairwise(corners)]
-    return np.concatenate([corners, *stretches])
+    return np.concatenate([corners, *stretches] if stretches else [corners] * 6)

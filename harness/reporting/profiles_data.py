@@ -1,5 +1,6 @@
 """What happened inside the runs: the tables of their linears and blocks, read only where something is drawn of them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 
 from harness.naming import method_rank
 from harness.reporting.frames import entries_of
-from harness.reporting.labels import FLOAT, HEAD, SEPARATOR, column_label, column_of, column_rank, row_labels, row_rank, settings
+from harness.reporting.labels import FLOAT, SEPARATOR, column_label, column_of, column_rank, row_labels, row_rank, settings
 from harness.reporting.tables import by_model
 
 Models = list[tuple[str, pd.DataFrame]]  # what `labelled` gives
@@ -23,6 +24,8 @@ class Run:
     label: str
     method: str
     place: str
+    error: float = math.inf  # what its group is about, e.g. its mean over the linears
+    scheme: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,13 @@ def groups_of(models: Models, column: str) -> list[Group]:
     for model, records in models:
         if column not in records:
             continue
-        used = [name for name in records if name in (*HEAD, "label", "method.name", "place") or name.startswith("data.")]
+        used = [name for name in records if name in ("label", "method.name", "place", column) or name.startswith(("data.", "scheme."))]
         cells: dict[tuple, dict[str, Run]] = {}
         for record in entries_of(records.loc[pd.to_numeric(records[column], errors="coerce").notna(), used]):
             head = column_of(record)
             runs = cells.setdefault((settings(record, "data"), head), {})
-            runs.setdefault(record["label"], Run(record["label"], record["method.name"], record["place"]))
+            if (label := record["label"]) not in runs:
+                runs[label] = Run(label, record["method.name"], record["place"], float(record[column]), settings(record, "scheme"))
         ranked = sorted((calibration, column_rank(*head), column_label(*head), runs) for (calibration, head), runs in cells.items())
         for calibration, _, head, runs in ranked:
             ordered = tuple(sorted(runs.values(), key=lambda run: row_rank(run.method, run.label)))
@@ -72,11 +76,16 @@ def fullest(groups: list[Group], count: int) -> list[Group]:
     return [groups[place] for place in sorted(ranked)]
 
 
+def plainest(run: Run) -> tuple:
+    """Least for the run that stands for a method: few settings of its own, then little error."""
+    return run.label.count(SEPARATOR), run.error, row_rank(run.method, run.label)
+
+
 def chosen(runs: tuple[Run, ...], count: int) -> list[Run]:
-    """At most `count` runs: of every method the plainest label first, then the others; in the order of a table."""
+    """At most `count` runs, every method once before any twice: the plainest label first, the least error; in the order of a table."""
     ranks: dict[str, int] = {}
     order = []
-    for run in sorted(runs, key=lambda run: (run.label.count(SEPARATOR), row_rank(run.method, run.label))):
+    for run in sorted(runs, key=plainest):
         ranks[run.method] = ranks.get(run.method, 0) + 1
         order.append(((ranks[run.method], method_rank(run.method), run.label), run))
     kept = {run.label for _, run in sorted(order, key=lambda entry: entry[0])[:count]}

@@ -1,83 +1,97 @@
-"""Perplexity against what a method costs: seconds of its own work, and peak memory; a row of panels for each bit width."""
+"""Perplexity against what a method costs: seconds of its own work, and peak memory where methods differ in it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
 from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.bits import float_level, protocol_of
-from harness.reporting.plots.canvas import (
-    GREY,
-    draw_behind,
-    draw_front,
-    front,
-    panels,
-    part_of,
-    picture,
-    plain_texts,
-    scale_along,
-    shortened,
-    shown,
-    titled,
-)
-from harness.reporting.plots.points import Point, bits_in_words, by_run, joined, mean_over, points_of
+from harness.reporting.plots.canvas import PANELS, panels, part_of, picture, plain_texts, titled
+from harness.reporting.plots.marks import draw_behind, draw_front, draw_level, front, shown, stair
+from harness.reporting.plots.points import Point, bits_in_words, by_run, float_level, joined, mean_over, points_of, protocols, series_of
+from harness.reporting.plots.scales import LIMIT, scale_along, scale_perplexity
+from harness.reporting.plots.texts import labelled
 from harness.reporting.styles import colour_and_marker
 
-ROWS = 6  # two panels each
-NAMED = 14  # points that get a name in one panel: the front first, then by perplexity
-LONGEST_LABEL = 34
+METHODS = 3  # from which on a column deserves a panel; the fullest column of a table gets one from two on
+NAMED = 16  # series that get a name in one panel: those on the front first, then by perplexity
+CROWD = 9  # names from which on half of the page's width is too narrow
+VARIES = 1.25  # most over least memory from which there is something to see
 
 Costs = list[tuple[float, Point]]
 
 
+@dataclass(frozen=True)
+class _Panel:
+    """One column of a table against one cost."""
+
+    table: Table
+    head: str
+    axis: str
+    points: tuple[tuple[float, Point], ...]
+
+
 def costs_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None:
-    """Time on the left, memory on the right."""
-    seconds = by_run(frame, "seconds.quantize", "seconds.transform")
-    memory = _peaks(frame)
-    rows = [
-        (table, head, points)
-        for table in tables
-        if table.kind == "perplexity"
-        for head, points in _by_head(table)
-        if len({point.method for point in points if mean_over(point.run_keys, seconds) is not None}) > 1
-    ]
-    if not rows:
+    """Seconds, and beside them memory where it varies, of the columns in which methods can be compared."""
+    seconds, memory = by_run(frame, "seconds.quantize", "seconds.transform"), _peaks(frame)
+    wanted = []
+    for table in tables:
+        for head, points in _compared(table, seconds) if table.kind == "perplexity" else ():
+            wanted.append(_Panel(table, head, "seconds of the method's own work", tuple(_with(points, seconds))))
+            peaks = _with(points, memory)
+            if peaks and max(cost for cost, _ in peaks) >= VARIES * min(cost for cost, _ in peaks):
+                wanted.append(_Panel(table, head, "peak memory, GiB", tuple(peaks)))
+    if not wanted:
         return None
+    crowded = any(len(_series(panel)) > CROWD for panel in wanted[:PANELS])
+    drawn = wanted[: PANELS // 2 if crowded else PANELS]
     with plain_texts():
-        figure, drawn = panels(2 * min(len(rows), ROWS), 2, (5.6, 3.2), high=1.2)
-        for place, (table, head, points) in enumerate(rows[:ROWS]):
-            title = joined(table.title, table.model, bits_in_words(head))
-            _panel(drawn[2 * place], table, title, "seconds of the method's own work", _with(points, seconds))
-            _panel(drawn[2 * place + 1], table, title, "peak memory, GiB", _with(points, memory))
+        figure = _figure(drawn, crowded)
         caption = (
-            "Perplexity (lower is better) against the cost of quantization, one row for each bit width. Left: seconds in the solver and in "
-            "the transform. The forward passes of calibration are not in it, because a sweep shares them and only the first run pays; the "
-            "last picture has them. Right: the peak memory of the whole run, of the GPU where one was used. The stair is the front: what "
-            "is above and to the right of it is beaten in both. Seconds are those of the machine that ran it. Hollow: the weights had no "
-            "more bits before."
+            "Perplexity (lower is better) against the cost of quantization, where two methods or more can be compared; models that are "
+            f"broken (beyond {LIMIT:,.0f}) are left out. Seconds are those in the solver and in the transform, on the machine that ran it. "
+            "The forward passes of calibration are not in it, because a sweep shares them and only the first run pays; the last picture "
+            "has them. Thin lines join the shares of outliers of one method. The stair is the front: what is above and to the right of it "
+            "is beaten in both. "
         )
-        if any(len(points) > NAMED for *_, points in rows[:ROWS]):
-            caption += f" At most {NAMED} points of a panel are named, the others grey."
-        caption += part_of(ROWS, len(rows), "bit widths and tables")
-        alt = "; ".join(_in_words(table, head, _with(points, seconds)) for table, head, points in rows[:ROWS])
+        caption += _of_memory(drawn)
+        if any(point.doubtful for panel in drawn for _, point in panel.points):
+            caption += " Hollow: the weights had no more bits before anyone quantized them."
+        if any(len(_series(panel)) > NAMED for panel in drawn):
+            caption += f" At most {NAMED} methods of a panel are named, the others grey."
+        caption += part_of(len(drawn), len(wanted), "panels")
+        alt = "; ".join(_in_words(panel) for panel in drawn if panel.axis.startswith("seconds"))
         return picture("perplexity-against-cost", "Perplexity against time and memory", caption, alt, figure)
 
 
-def _by_head(table: Table) -> list[tuple[str, list[Point]]]:
-    """The points of each column, where a column has two or more."""
+def _compared(table: Table, seconds: Mapping[str, float]) -> list[tuple[str, list[Point]]]:
+    """The columns with enough methods of which seconds are known, no matter how many of them are hollow or broken beside those."""
     heads: dict[str, list[Point]] = {}
     for point in points_of(table):
-        heads.setdefault(point.head, []).append(point)
-    return [(head, points) for head, points in heads.items() if len(points) > 1]
+        if point.value <= LIMIT and mean_over(point.run_keys, seconds):
+            heads.setdefault(point.head, []).append(point)
+    evidence = {head: len({point.method for point in points if not point.doubtful}) for head, points in heads.items()}
+    methods = {head: len({point.method for point in points}) for head, points in heads.items()}
+    fullest = max(heads, key=lambda head: (evidence[head], methods[head]), default=None)
+    return [(head, points) for head, points in heads.items() if evidence[head] >= METHODS or (head == fullest and methods[head] > 1)]
 
 
 def _peaks(frame: pd.DataFrame) -> dict[str, float]:
-    """Peak memory in GiB: of the GPU if the run used one."""
+    """Peak memory in GiB, of the GPU if the run used one. The peak of an attempt that took over what another had done is not the run's."""
+    reused = by_run(frame, "reused.blocks", "reused.evaluations")
     gpu = {key: value for key, value in by_run(frame, "peak_memory_bytes.gpu").items() if value > 0}
-    return {key: value / 2**30 for key, value in (by_run(frame, "peak_memory_bytes.cpu") | gpu).items()}
+    peaks = by_run(frame, "peak_memory_bytes.cpu") | gpu
+    return {key: value / 2**30 for key, value in peaks.items() if not reused.get(key)}
+
+
+def _of_memory(panels: Sequence[_Panel]) -> str:
+    if any("memory" in panel.axis for panel in panels):
+        return "Memory is the peak of a whole run, on the GPU where one was used; runs that went on after an interruption have none."
+    return f"Peak memory is not drawn where it is known for no run or varies by less than a factor of {VARIES:g} between methods."
 
 
 def _with(points: Sequence[Point], costs: Mapping[str, float]) -> Costs:
@@ -85,37 +99,54 @@ def _with(points: Sequence[Point], costs: Mapping[str, float]) -> Costs:
     return [(cost, point) for cost, point in found if cost is not None and cost > 0]
 
 
-def _panel(axes: Axes, table: Table, title: str, label: str, points: Costs) -> None:
-    axes.set_xlabel(label)
-    titled(axes, title, [protocol_of(table)])
-    if not points:
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
-    level = float_level(table)
+def _series(panel: _Panel) -> dict[str, Costs]:
+    """The points by what they are called, those of a series by perplexity, the best first."""
+    names, found = series_of(panel.table.rows), {}
+    for cost, point in sorted(panel.points, key=lambda entry: (entry[1].value, entry[0], entry[1].label)):
+        found.setdefault(names[point.label], []).append((cost, point))
+    return found
+
+
+def _best(panel: _Panel) -> list[tuple[float, float]]:
+    return front([(cost, point.value) for cost, point in panel.points if not point.doubtful])
+
+
+def _figure(drawn: Sequence[_Panel], crowded: bool) -> Figure:
+    """Panels with many names are as wide as the page, and so are then the others."""
+    heights = [2.7 if len(_series(panel)) > CROWD else 1.6 for panel in drawn] if crowded else 2.3
+    figure, axes = panels(len(drawn), 1 if crowded else 2, heights, protocols([panel.table for panel in drawn]))
+    for place, panel in zip(axes, drawn, strict=True):
+        _draw(place, panel)
+    return figure
+
+
+def _draw(axes: Axes, panel: _Panel) -> None:
+    level, best, series = float_level(panel.table), _best(panel), _series(panel)
     level = level if level is not None and level > 0 else None
-    scale_along(axes, "x", [cost for cost, _ in points])
-    scale_along(axes, "y", [point.value for _, point in points] + ([] if level is None else [level]))
-    best = front([(cost, point.value) for cost, point in points if not point.doubtful])
-    ranked = sorted(points, key=lambda entry: ((entry[0], entry[1].value) not in best, entry[1].value, entry[1].label))
-    named = ranked[:NAMED]
-    draw_behind(axes, [[(cost, point.value)] for cost, point in ranked[NAMED:]])
-    for cost, point in named:
-        axes.plot([cost], [point.value], **shown(point.method, point.doubtful), zorder=4)
-    if level is not None:
-        axes.axhline(level, color="#222222", linewidth=1.1, linestyle=(0, (6, 3)), zorder=1.5)
-    named.sort(key=lambda entry: (entry[1].label, entry[0]))
-    labels = [
-        Label(shortened(point.label, LONGEST_LABEL), colour_and_marker(point.method)[0], (cost, point.value), (cost, point.value))
-        for cost, point in named
-    ]
-    place_labels(axes, labels, [[(cost, point.value)] for cost, point in named], level)
+    scale_along(axes, "x", [cost for cost, _ in panel.points])
+    scale_perplexity(axes, [point.value for _, point in panel.points] + ([] if level is None else [level]))
+    ranked = sorted(
+        series, key=lambda name: (not any((cost, point.value) in best for cost, point in series[name]), series[name][0][1].value, name)
+    )
+    draw_behind(axes, [[(cost, point.value)] for name in ranked[NAMED:] for cost, point in series[name]])
+    labels, lines = [], [stair(axes, best)]
+    for name in ranked[:NAMED]:
+        spots = [(cost, point.value) for cost, point in series[name]]
+        colour = colour_and_marker(series[name][0][1].method)[0]
+        axes.plot(*zip(*spots, strict=True), color=colour, linewidth=0.7, alpha=0.6, zorder=3)
+        for spot, (_, point) in zip(spots, series[name], strict=True):
+            axes.plot(*([number] for number in spot), **shown(point.method, point.doubtful), zorder=4)
+        labels.append(Label(labelled(name), colour, spots[0], spots[0]))
+        lines.append(spots)
+    draw_level(axes, level)
     draw_front(axes, best)
+    titled(axes, joined(panel.table.model, bits_in_words(panel.head)))
+    axes.set_xlabel(panel.axis)
+    axes.set_ylabel(labelled(panel.table.title).lower())
+    place_labels(axes, labels, lines, level)
 
 
-def _in_words(table: Table, head: str, points: Costs) -> str:
-    best = front([(cost, point.value) for cost, point in points if not point.doubtful])
-    names = {(cost, point.value): point.label for cost, point in points}
-    steps = [f"{names[spot]} {spot[1]:.4g} in {spot[0]:.3g} s" for spot in best[:5]]
-    return f"{table.model} at {head}: front of perplexity and time: " + (", ".join(steps) or "none")
+def _in_words(panel: _Panel) -> str:
+    names = {(cost, point.value): point.label for cost, point in panel.points}
+    steps = [f"{names[spot]} {spot[1]:.4g} in {spot[0]:.3g} s" for spot in _best(panel)[:5]]
+    return f"{panel.table.model} at {panel.head}: front of perplexity and time: " + (", ".join(steps) or "none")

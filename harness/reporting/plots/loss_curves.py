@@ -1,24 +1,30 @@
-"""How training went: the loss of every epoch, a line per block, a panel per run of a learned transform."""
+"""How training went: what is left of the loss after every epoch, a line per block, a panel per run of a learned transform."""
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.reporting.document import Picture
-from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, scale_along, titled
+from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
 from harness.reporting.plots.points import bits_in_words, joined
+from harness.reporting.plots.scales import scale_along
 from harness.reporting.profiles_data import Group, Models, Profiles, Run, first, groups_of, positive
 
 READ = 48  # tables looked into for curves; those of runs without epochs hold none
-DEPTH = LinearSegmentedColormap.from_list("depth", ["#B7D3EA", "#5E9CCB", "#1F5F9E", "#08244A"])  # light to dark, in greyscale too
+DEPTH = LinearSegmentedColormap.from_list("depth", ["#A9CBE6", "#5E9CCB", "#1F5F9E", "#08244A"])  # light to dark, in greyscale too
+MOST = 1.4  # of the loss of the first epoch: the end of the axis
+BAR = 0.62  # inches at the right for the bar of depths
+
+Found = list[tuple[Group, Run, np.ndarray]]
 
 
 def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
     """One panel for each of the first `PANELS` runs whose epochs were kept."""
     groups = groups_of(models, "method.transform.epochs")
-    found: list[tuple[Group, Run, np.ndarray]] = []
+    found: Found = []
     for group, run in first(groups, READ):
         losses = profiles.losses(run.place)
         if losses is not None and np.isfinite(positive(losses)).any():
@@ -26,42 +32,54 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
     if not found:
         return None
     with plain_texts():
-        figure = panel_each(found, _panel, across=3, alone=(7.4, 4.6), several=(3.9, 3.2), high=1.1, top=0.7)
+        highest = max([1.0, *(float(np.nanmax(left)) for *_, losses in found[:PANELS] if np.isfinite(left := relative(losses)).any())])
+        drawn = [(*entry, min(highest, MOST)) for entry in found]
+        figure = panel_each(drawn, _panel, across=3, alone=2.9, several=1.75, top=0.6, high=0.9, wide=0.42, left=0.55, right=0.12 + BAR)
+        _bar(figure)
         caption = (
-            "Mean training loss of each epoch, relative to the mean square of the block's target, log scale; a line per block, from light "
-            "(the first) to dark (the last). Each sample counts with the parameters of its own step, so that an epoch's loss lies between "
-            "those before and after it; it includes the auxiliary part where the transform has one."
+            "Mean training loss of each epoch over that of the first one, the same scale in all panels: what is left of it. A line per "
+            "block, from light (the first) to dark (the last). Each sample counts with the parameters of its own step, so that an epoch's "
+            "loss lies between those before and after it; it includes the auxiliary part where the transform has one."
         )
+        if highest > MOST:
+            caption += f" Where a loss rose above {MOST:g} its line leaves the panel."
         runs = sum(len(group.runs) for group in groups)
         caption += part_of(min(len(found), PANELS), runs, "runs that trained")
         alt = "; ".join(f"{joined(run.label, group.head)}: mean over blocks {_ends(losses)}" for group, run, losses in found[:PANELS])
         return picture("loss-curves", "Loss of learned transforms by epoch", caption, alt, figure)
 
 
-def _panel(axes: Axes, group: Group, run: Run, losses: np.ndarray) -> None:
-    losses = positive(losses)
-    blocks, epochs = losses.shape
+def relative(losses: np.ndarray) -> np.ndarray:
+    """Losses (blocks, epochs) over those of the first epoch; NaN where there is none."""
+    return positive(losses) / positive(losses)[:, :1]
+
+
+def _panel(axes: Axes, group: Group, run: Run, losses: np.ndarray, highest: float) -> None:
+    left = relative(losses)
+    blocks, epochs = left.shape
     steps = np.arange(1, epochs + 1)
     scale_along(axes, "x", [1, max(epochs, 2)], log=False)
-    scale_along(axes, "y", losses[np.isfinite(losses)].tolist(), log=True)
-    colours = [to_hex(DEPTH(block / max(1, blocks - 1))) for block in range(blocks)]
-    for block, colour in enumerate(colours):
-        axes.plot(
-            steps, losses[block], color=colour, linewidth=1.2, marker="o", markersize=2.5 if epochs > 1 else 4, zorder=2 + block / blocks
-        )
-    titled(axes, joined(run.label, bits_in_words(group.head)), [group.model], length=46)
-    axes.set_xlabel("epoch", labelpad=2)
+    axes.set_ylim(0, 1.06 * highest)
+    for block in range(blocks):
+        look = {"marker": "o", "markersize": 1.8 if epochs > 1 else 4, "linewidth": 0.8}
+        axes.plot(steps, left[block], color=DEPTH(block / max(1, blocks - 1)), **look, zorder=2 + block / blocks)
+    axes.axhline(1.0, color="#222222", linewidth=0.8, linestyle=(0, (6, 3)), zorder=1.5)
+    titled(axes, run.label, joined(bits_in_words(group.head), group.model))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss / that of epoch 1" if axes.get_subplotspec().is_first_col() else "")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ends = [block for block in dict.fromkeys((0, blocks - 1)) if np.isfinite(losses[block]).all()]
-    if ends:
-        names = ["first block", "last block"] if blocks > 1 else ["the block"]
-        lines = [list(zip(steps, losses[block], strict=True)) for block in ends]
-        labels = [
-            Label(names[min(block, 1)], "#4A87B8" if block == 0 else colours[block], line[0], line[-1])
-            for block, line in zip(ends, lines, strict=True)
-        ]
-        place_labels(axes, labels, lines, None)
-        axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= epochs])
+    axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= epochs])
+
+
+def _bar(figure: Figure) -> None:
+    """What light and dark mean, beside the panels."""
+    boxes = [axes.get_position() for axes in figure.axes]
+    low, high, width = min(box.y0 for box in boxes), max(box.y1 for box in boxes), figure.get_figwidth()
+    place = figure.add_axes((1 - BAR / width, (low + high) / 2 - 0.25 * (high - low), 0.1 / width, 0.5 * (high - low)))
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), DEPTH), cax=place, ticks=[])
+    bar.outline.set_visible(False)
+    place.set_title("last\nblock", fontsize=7, fontweight="normal", loc="center", pad=3)
+    place.set_xlabel("first\nblock", fontsize=7)
 
 
 def _ends(losses: np.ndarray) -> str:

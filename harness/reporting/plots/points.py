@@ -1,14 +1,17 @@
 """Cells of perplexity tables joined with what their runs cost, for the pictures that have something else than bits on their axis."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.reporting.cells import Table
+from harness.reporting.cells import Row, Table
 from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, SEPARATOR
+
+RATIO = "% outliers"  # how labels end that say a share of outliers
+STRUCTURES = {"columns": "column outliers", "unstructured": "unstructured outliers"}  # how labels call their structure, and how pictures do
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,30 @@ def points_of(table: Table) -> list[Point]:
     ]
 
 
+def apart(label: str) -> tuple[str, str, str]:
+    """A row's label without its outliers, their structure, and their share; the last two are "" where it says none."""
+    words = label.split(SEPARATOR)
+    rest = [word for word in words if not word.endswith(RATIO) and word not in STRUCTURES]
+    structure = next((word for word in words if word in STRUCTURES), "")
+    return SEPARATOR.join(rest), structure, next((word for word in words if word.endswith(RATIO)), "")
+
+
+def series_of(rows: Iterable[Row]) -> dict[str, str]:
+    """What pictures call each row, by its label: rows that differ in their share of outliers alone are one series."""
+    parts = {row.label: (*apart(row.label), row.method) for row in rows if row.method}
+    structures, ratios = {}, {}
+    for rest, structure, ratio, _ in parts.values():
+        if structure or ratio:
+            structures.setdefault(rest, set()).add(structure)
+            ratios.setdefault(rest, set()).add(ratio)
+    names = {}
+    for label, (rest, structure, ratio, method) in parts.items():
+        several, always = len(structures.get(rest, ())) > 1, "spqr" in method  # whose outliers go without saying
+        words = STRUCTURES.get(structure, ratio) if several else ratio if len(ratios.get(rest, ())) == 1 else "" if always else "outliers"
+        names[label] = joined(rest, words) if structure or ratio else rest
+    return names
+
+
 def by_run(frame: pd.DataFrame, *columns: str) -> dict[str, float]:
     """The sum of these columns of every run that has the first one; what else a run lacks counts as 0."""
     if columns[0] not in frame:
@@ -58,6 +85,24 @@ def bits_in_words(head: str) -> str:
     """The head of a column as people say it: "2 g64" becomes "2 bits, g64"."""
     number, _, rest = head.partition(" ")
     return (f"{number} bits" + (f", {rest}" if rest else "")) if number.replace(".", "").isdigit() else head
+
+
+def protocol_of(table: Table) -> str:
+    """What the caption of a table says of it."""
+    return table.caption.partition("Protocol: ")[2].partition(". ")[0]
+
+
+def protocols(tables: Sequence[Table]) -> list[str]:
+    """The protocol under which these tables were measured, for each model where they differ."""
+    found: dict[str, dict[str, None]] = {}
+    for table in tables:
+        found.setdefault(protocol_of(table), {})[table.model] = None
+    return [protocol if len(found) == 1 else f"{', '.join(models)}: {protocol}" for protocol, models in found.items() if protocol]
+
+
+def float_level(table: Table) -> float | None:
+    """The float model's number."""
+    return next((row.cells[0].value for row in table.rows if row.method == FLOAT and row.cells), None)
 
 
 def joined(*parts: str) -> str:

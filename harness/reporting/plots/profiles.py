@@ -10,17 +10,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from harness.reporting.document import Picture
-from harness.reporting.labels import SEPARATOR
-from harness.reporting.plots.canvas import GREY, panels, part_of, picture, plain_texts, scale_along, shortened, shown, titled
-from harness.reporting.plots.points import bits_in_words
-from harness.reporting.profiles_data import Group, Models, Profiles, Run, chosen, fullest, groups_of, positive
-from harness.reporting.styles import colour_and_marker, line_style
+from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, titled
+from harness.reporting.plots.marks import GREY, shown
+from harness.reporting.plots.points import bits_in_words, joined
+from harness.reporting.plots.scales import scale_along
+from harness.reporting.plots.texts import shortened
+from harness.reporting.profiles_data import Group, Models, Profiles, Run, chosen, fullest, groups_of, plainest, positive
+from harness.reporting.styles import WIDTH, colour_and_marker, line_style
 
 PICTURES = 4  # of linears
 ROWS = 4  # of blocks, two panels each
 LINES = 8  # in one panel
 KINDS = 7  # of linears in one picture
-LONGEST_LABEL = 40
+LETTER = 0.06  # inches
 
 
 def layer_pictures(models: Models, profiles: Profiles) -> list[Picture]:
@@ -40,8 +42,7 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
         return None
     ratio, looks = _ratio(errors), _looks([run for run, _ in errors])
     count = len(kinds) + (ratio is not None)
-    bottom = 0.75 + 0.24 * -(-len(errors) // 4)
-    figure, axes = panels(count, 4, (2.9, 2.5 + bottom / max(1, -(-count // 4))), bottom=bottom, left=0.62, wide=0.62, high=0.85, top=0.5)
+    figure, axes = panels(count, 4, 1.5, bottom=0.45 + _legend_height(looks), left=0.66, wide=0.48, high=0.7)
     for place, kind in enumerate(kinds):
         lines = [(run, *found[kind]) for run, found in errors if kind in found]
         _depth(axes[place], kind, lines, looks)
@@ -60,49 +61,53 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
             "mean in colour; below 1 QuantEase is better."
         )
     if len(group.runs) > len(errors):
-        caption += f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice."
+        caption += f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice and with its least error."
     alt = f"{title}; medians over the linears: " + ", ".join(f"{run.label} {_median(found):.3g}" for run, found in errors)
     return f"layer-errors-{group.model}-{group.head}", title, caption, alt, figure
 
 
 def _ratio(errors: Sequence[tuple[Run, dict]]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]] | None:
-    """What the two labels share, and by kind the blocks with the ratio there; of the first setting under which both methods ran."""
-    named = {run.label: (run.method, found) for run, found in errors}
-    for label, (method, ours) in named.items():
-        rest = label.partition(SEPARATOR)[2]
-        theirs = named.get(SEPARATOR.join(filter(None, ("gptq", rest))))
-        if method != "quantease" or theirs is None or theirs[0] != "gptq":
+    """What is compared, and by kind the blocks with the ratio there; of the plainest runs of both methods under one scheme."""
+    ranked = sorted(errors, key=lambda entry: plainest(entry[0]))
+    for run, ours in ranked:
+        others = [(other, found) for other, found in ranked if other.method == "gptq" and other.scheme == run.scheme]
+        if run.method != "quantease" or not others:
             continue
+        other, theirs = others[0]
         ratios = {}
         for kind in ours:
-            if kind in theirs[1] and np.array_equal(ours[kind][0], theirs[1][kind][0]):
-                ratios[kind] = ours[kind][0], positive(ours[kind][1]) / positive(theirs[1][kind][1])
+            if kind in theirs and np.array_equal(ours[kind][0], theirs[kind][0]):
+                ratios[kind] = ours[kind][0], positive(ours[kind][1]) / positive(theirs[kind][1])
         if any(np.isfinite(ratio).any() for _, ratio in ratios.values()):
-            return rest, ratios
+            return f"{run.label} ÷ {other.label}", ratios
     return None
 
 
-def _ratios(axes: Axes, rest: str, ratios: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def _ratios(axes: Axes, title: str, ratios: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     every = np.concatenate([ratio for _, ratio in ratios.values()])
     scale_along(axes, "y", [*every[np.isfinite(every)], 1.0])
     for blocks, ratio in ratios.values():
-        axes.plot(blocks, ratio, color="#B9B9B9", linewidth=0.9, zorder=2)
+        axes.plot(blocks, ratio, color="#B9B9B9", linewidth=0.6, zorder=2)
     table = pd.DataFrame({kind: pd.Series(np.log(ratio), index=blocks) for kind, (blocks, ratio) in ratios.items()}).mean(axis=1)
     colour, marker = colour_and_marker("quantease")
     every_nth = max(1, len(table) // 8)
-    axes.plot(table.index, np.exp(table), color=colour, marker=marker, markersize=4.5, linewidth=1.8, markevery=every_nth, zorder=3)
-    axes.axhline(1.0, color="#222222", linewidth=1, linestyle=(0, (6, 3)), zorder=1.5)
-    titled(axes, f"QuantEase over GPTQ{SEPARATOR if rest else ''}{rest}", length=40)
-    axes.set_xlabel("block", labelpad=2)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.plot(table.index, np.exp(table), color=colour, marker=marker, markersize=3.5, linewidth=1.4, markevery=every_nth, zorder=3)
+    axes.axhline(1.0, color="#222222", linewidth=0.8, linestyle=(0, (6, 3)), zorder=1.5)
+    titled(axes, title)
+    _along_blocks(axes)
 
 
-def _depth(axes: Axes, title: str, lines: Sequence[tuple[Run, np.ndarray, np.ndarray]], looks: dict[str, dict]) -> None:
+def _along_blocks(axes: Axes) -> None:
+    axes.set_xlabel("block")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _depth(axes: Axes, title: str, lines: Sequence[tuple[Run, np.ndarray, np.ndarray]], looks: dict[str, dict], facts: str = "") -> None:
     """Positive values against the index of the block, log scale, one line per run."""
     values = np.concatenate([positive(values) for _, _, values in lines])
-    titled(axes, title, length=34)
-    axes.set_xlabel("block", labelpad=2)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    titled(axes, title, facts)
+    _along_blocks(axes)
+    axes.set_ylabel("relative error" if axes.get_subplotspec().is_first_col() else "")
     if not np.isfinite(values).any():
         return
     scale_along(axes, "y", values[np.isfinite(values)].tolist(), log=True)
@@ -116,7 +121,7 @@ def _looks(runs: Iterable[Run]) -> dict[str, dict]:
     looks, seen = {}, {}
     for run in runs:
         colour = colour_and_marker(run.method)[0]
-        line = {"markersize": 4.5, "markeredgewidth": 1, "linestyle": line_style(seen.get(colour, 0)), "linewidth": 1.2}
+        line = {"markersize": 3.5, "markeredgewidth": 0.9, "linestyle": line_style(seen.get(colour, 0)), "linewidth": 0.9}
         looks[run.label] = shown(run.method) | line
         seen[colour] = seen.get(colour, 0) + 1
     return looks
@@ -125,11 +130,21 @@ def _looks(runs: Iterable[Run]) -> dict[str, dict]:
 def _legend(figure: Figure, looks: dict[str, dict]) -> None:
     """One for all panels, below them: direct labels have no room in so many."""
     handles = [Line2D([], [], **look) for look in looks.values()]
-    labels = [shortened(label, LONGEST_LABEL) for label in looks]
-    around = {"loc": "lower center", "ncols": min(4, len(looks)), "frameon": False, "fontsize": 8.5, "handlelength": 3}
-    legend = figure.legend(handles, ["x"] * len(labels), **around)
+    labels = [shortened(label) for label in looks]
+    legend = figure.legend(handles, ["x"] * len(labels), loc="lower center", ncols=_across(labels), handlelength=3)
     for text, label in zip(legend.get_texts(), labels, strict=True):  # a label that begins with _ would be left out
         text.set_text(label)
+
+
+def _legend_height(looks: Iterable[str]) -> float:
+    """Inches that the legend takes."""
+    labels = [shortened(label) for label in looks]
+    return 0.15 + 0.16 * -(-len(labels) // _across(labels))
+
+
+def _across(labels: Sequence[str]) -> int:
+    """How many labels stand beside one another: as many as the page is wide, four at most."""
+    return min(4, len(labels), max(1, int(WIDTH / (0.6 + LETTER * max(map(len, labels))))))
 
 
 def _median(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> float:
@@ -148,18 +163,18 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
     with plain_texts():
         trained = [any("stats.loss_after" in table for _, table in found) for _, found in rows]
         looks = _looks({run.label: run for _, found in rows for run, _ in found}.values())
-        bottom = 0.75 + 0.24 * -(-len(looks) // 4)
         across = 2 if any(trained) else 1
-        size = (5.6, 3.4 + bottom / len(rows))
-        figure, axes = panels(across * len(rows), across, size, bottom=bottom, high=1.1, top=0.6)
+        extra = {"thin: before training": {"color": GREY, "linewidth": 0.7}} if across == 2 else {}
+        figure, axes = panels(
+            across * len(rows), across, 1.4, bottom=0.45 + _legend_height(looks | extra), left=0.66, wide=0.55, high=0.82, top=0.45
+        )
         for place, (group, found) in enumerate(rows):
-            name = SEPARATOR.join((bits_in_words(group.head), group.model))
+            name = joined(bits_in_words(group.head), group.model)
             lines = [(run, table["block"].to_numpy(dtype=float), table["error"].to_numpy(dtype=float)) for run, table in found]
-            _depth(axes[across * place], "", lines, looks)
-            titled(axes[across * place], f"Output error{SEPARATOR}{name}")
+            _depth(axes[across * place], "Output error", lines, looks, name)
             if across == 2:
-                _training(axes[2 * place + 1], f"Training loss{SEPARATOR}{name}", found, looks)
-        _legend(figure, looks)
+                _training(axes[2 * place + 1], name, found, looks)
+        _legend(figure, looks | extra)
         caption = (
             "Left: squared error of each block's output on the calibration text over the squared size of the float model's output; errors "
             "of earlier blocks are in it where calibration follows the quantized model. Right: what a transform minimises in each block, "
@@ -176,12 +191,11 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
         return picture("block-errors", "Errors of blocks along the depth", caption, alt, figure)
 
 
-def _training(axes: Axes, title: str, found: Sequence[tuple[Run, pd.DataFrame]], looks: dict[str, dict]) -> None:
+def _training(axes: Axes, name: str, found: Sequence[tuple[Run, pd.DataFrame]], looks: dict[str, dict]) -> None:
     names = ("stats.loss_before", "stats.loss_after")
     lines = [(run, table) for run, table in found if set(names) <= set(table.columns)]
-    titled(axes, title)
-    axes.set_xlabel("block", labelpad=2)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    titled(axes, "Training loss", name)
+    _along_blocks(axes)
     values = np.concatenate([positive(table[name].to_numpy(dtype=float)) for _, table in lines for name in names] or [np.array([])])
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "nothing was trained", transform=axes.transAxes, ha="center", color=GREY)
@@ -192,5 +206,5 @@ def _training(axes: Axes, title: str, found: Sequence[tuple[Run, pd.DataFrame]],
     for place, (run, table) in enumerate(lines):
         blocks, every = table["block"].to_numpy(dtype=float), max(1, len(table) // 6)
         before, after = (positive(table[name].to_numpy(dtype=float)) for name in names)
-        axes.plot(blocks, before, color=colour_and_marker(run.method)[0], linewidth=0.9, alpha=0.7, zorder=2)
+        axes.plot(blocks, before, color=colour_and_marker(run.method)[0], linewidth=0.5, alpha=0.8, zorder=2)
         axes.plot(blocks, after, **looks[run.label], markevery=(place * every // len(lines), every), zorder=3)

@@ -7,7 +7,9 @@ from matplotlib.lines import Line2D
 from harness.reporting.document import Picture
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import row_rank
-from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, scale_along, shortened, titled
+from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, titled
+from harness.reporting.plots.scales import scale_along
+from harness.reporting.plots.texts import shortened
 from harness.reporting.profiles_data import Models
 
 STAGES = (  # column, name, marker, colour, filled: from light to dark in the order of a run
@@ -16,9 +18,9 @@ STAGES = (  # column, name, marker, colour, filled: from light to dark in the or
     ("seconds.quantize", "quantize", "D", "#14406B", True),
     ("seconds.evaluate", "evaluate", "|", "#555555", True),
 )
-ROWS = 26  # in one panel
+ROWS = 40  # in one picture
 MODELS = 4
-LONGEST_LABEL = 40
+ROW, LETTER = 0.165, 0.062  # inches from row to row, and of a letter of their labels
 
 Stages = dict[str, tuple[float, float, float]]  # least, median, most seconds by column
 
@@ -28,25 +30,36 @@ def runtime_picture(models: Models) -> Picture | None:
     found = [(model, rows) for model, records in models if (rows := _rows(records))]
     if not found:
         return None
-    drawn = [(model, _most_expensive(rows)) for model, rows in found[:MODELS]]
+    shares = shared([len(rows) for _, rows in found[:MODELS]], ROWS)
+    drawn = [(model, _most_expensive(rows, share)) for (model, rows), share in zip(found, shares, strict=False)]
     with plain_texts():
-        tallest = max(len(rows) for _, rows in drawn)
-        across = min(2, len(drawn))
-        size = (7.6 if across == 1 else 6.4, 1.75 + 0.26 * tallest)
-        figure, axes = panels(len(drawn), across, size, left=2.9, wide=3.1, top=0.55, bottom=0.95, high=0.95)
+        longest = max(len(shortened(label)) for _, rows in drawn for label, *_ in rows)
+        heights = [ROW * (len(rows) + 0.4) for _, rows in drawn]
+        figure, axes = panels(len(drawn), 1, heights, left=0.25 + LETTER * longest, bottom=0.68, high=0.42, top=0.3)
+        seconds = [second for _, rows in drawn for _, _, stages in rows for found in stages.values() for second in found]
         for place, (model, rows) in zip(axes, drawn, strict=True):
-            _panel(place, model, rows, tallest)
+            scale_along(place, "x", seconds, log=True)
+            _panel(place, model, rows)
+        axes[-1].set_xlabel("seconds")
         handles = [_handle(marker, colour, filled) for *_, marker, colour, filled in STAGES]
-        figure.legend(handles, [name for _, name, *_ in STAGES], loc="lower center", ncols=len(STAGES), frameon=False, fontsize=8.5)
+        figure.legend(handles, [name for _, name, *_ in STAGES], loc="lower center", ncols=len(STAGES))
         caption = (
             "Seconds by stage on a log scale, a line per row of the tables: the mark is the median over its runs (bit widths and seeds), "
             "the stroke runs from the least to the most. Calibrate: forward passes, Hessians, scoring; statistics that a sweep shares "
             "count only where they were computed. Transform and quantize: inside the method. Seconds are those of the machine that ran it."
         )
-        if any(len(rows) > ROWS for _, rows in found[:MODELS]):
-            caption += f" Of each model the {ROWS} rows that take longest are shown."
+        if any(len(rows) > share for (_, rows), share in zip(found, shares, strict=False)):
+            caption += f" At most {ROWS} rows are shown, of each model those that take longest."
         caption += part_of(MODELS, len(found), "models")
         return picture("seconds-by-stage", "Where the time goes", caption, "; ".join(_in_words(*entry) for entry in drawn), figure)
+
+
+def shared(wanted: list[int], room: int) -> list[int]:
+    """How many each gets of what there is room for: those that want little all of it, the others equal shares of the rest."""
+    shares = [0] * len(wanted)
+    for rank, place in enumerate(sorted(range(len(wanted)), key=lambda place: wanted[place])):
+        shares[place] = min(wanted[place], (room - sum(shares)) // (len(wanted) - rank))
+    return shares
 
 
 def _rows(records: pd.DataFrame) -> list[tuple[str, str, Stages]]:
@@ -66,32 +79,30 @@ def _rows(records: pd.DataFrame) -> list[tuple[str, str, Stages]]:
     return rows
 
 
-def _most_expensive(rows: list[tuple[str, str, Stages]]) -> list[tuple[str, str, Stages]]:
-    """At most `ROWS`, in their order."""
-    ranked = sorted(range(len(rows)), key=lambda place: (-sum(median for _, median, _ in rows[place][2].values()), place))[:ROWS]
+def _most_expensive(rows: list[tuple[str, str, Stages]], count: int) -> list[tuple[str, str, Stages]]:
+    """At most `count`, in their order."""
+    ranked = sorted(range(len(rows)), key=lambda place: (-sum(median for _, median, _ in rows[place][2].values()), place))[:count]
     return [rows[place] for place in sorted(ranked)]
 
 
-def _panel(axes: Axes, model: str, rows: list[tuple[str, str, Stages]], tallest: int) -> None:
-    scale_along(axes, "x", [second for _, _, stages in rows for found in stages.values() for second in found], log=True)
-    axes.set_ylim(tallest - 0.4, -0.6)
+def _panel(axes: Axes, model: str, rows: list[tuple[str, str, Stages]]) -> None:
+    axes.set_ylim(len(rows) - 0.4, -0.8)
     for place, (_, _, stages) in enumerate(rows):
-        axes.axhline(place, color="#EEEEEE", linewidth=0.8, zorder=1)
+        axes.axhline(place, color="#EEEEEE", linewidth=0.7, zorder=1)
         for column, _, marker, colour, filled in STAGES:
             if column in stages:
                 low, middle, high = stages[column]
-                axes.plot([low, high], [place, place], color=colour, linewidth=1.6, alpha=0.55, zorder=2)
+                axes.plot([low, high], [place, place], color=colour, linewidth=1.3, alpha=0.55, zorder=2)
                 axes.plot([middle], [place], **_look(marker, colour, filled), zorder=3)
-    axes.set_yticks(range(len(rows)), [shortened(label, LONGEST_LABEL) for label, *_ in rows], fontsize=8.5)
+    axes.set_yticks(range(len(rows)), [shortened(label) for label, *_ in rows])
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
     axes.grid(True, axis="x")
-    axes.set_xlabel("seconds", labelpad=2)
     titled(axes, model)
 
 
 def _look(marker: str, colour: str, filled: bool) -> dict:
-    return {"marker": marker, "color": colour, "markerfacecolor": colour if filled else "white", "markersize": 6, "markeredgewidth": 1.4}
+    return {"marker": marker, "color": colour, "markerfacecolor": colour if filled else "white", "markersize": 4.6, "markeredgewidth": 1.1}
 
 
 def _handle(marker: str, colour: str, filled: bool) -> Line2D:
