@@ -268,6 +268,24 @@ def test_every_method_there_is(tables):
     assert why.startswith("not run: ptq-bench run model=toy method=vptq scheme=w4,w2 ")
 
 
+def test_columns_for_each_value_of_a_field_and_none_for_what_nobody_ran(tables):
+    groups = ((None, "a"), (32, "b"), (128, "c"))
+    records = [run(key, "rtn", 2, 50.0, scheme__group_size=group) for group, key in groups]
+    (table,) = tables("overview", *records, run("d", "gptq", 2, 45.0), run("e", "float", value=30.0))
+    assert table.groups == (("2 bits", 2), ("2 bits, g128", 2), ("2 bits, g32", 2))
+    shown = {row.label: row.cells for row in table.rows}
+    assert list(shown) == ["float", "rtn", "gptq"] and [cell.run_keys for cell in shown["rtn"][1::2]] == [("a",), ("c",), ("b",)]
+    missing = shown["gptq"][3]
+    assert (missing.text, missing.detail) == ("–", "") and "method=gptq scheme=w2g128,w2g32 " in missing.why
+    assert not any("left out" in note or "not run" in note for note in table.notes)
+    many = [run(f"{group}", "rtn", 2, 50.0, scheme__group_size=group) for group in range(1, 12)]
+    (table,) = tables("overview", *many)
+    assert table.groups == (("2 bits", 2),) and len(table.rows) == 1 + len(many)
+    spec = simple(columns=[{"each": "data.samples", "values": ["perplexity/wikitext2"]}])
+    (table,) = tables(spec, run("a", "rtn", 3, 40.0, data__samples=16), run("b", "rtn", 3, 40.0, data__samples=64))
+    assert table.groups == (("samples=64", 1), ("samples=16", 1))
+
+
 def test_the_float_model_comes_from_the_baseline_where_it_was_not_run(tables):
     baseline = {"run_key": "f", "metrics": {"perplexity/wikitext2": metric(30.0, None, W2)}}
     (table,) = tables(simple(), run("a", "rtn", 3, 60.0, baseline=baseline))
@@ -340,6 +358,7 @@ def test_our_tables_are_rectangular_and_filled(everything, name):
         ({"columns": [{"values": [{"mean": ["acc/x"]}]}]}, "mine.yaml: columns[0]: mean: takes two or more metrics"),
         ({"columns": [{"values": [{"value": "acc/x", "lable": "x"}]}]}, "unknown key 'lable': did you mean label?"),
         ({"where": {"bits": 3}}, "mine.yaml: where: 'bits' is no field of a record"),
+        ({"columns": [{"each": "bits", "values": ["perplexity/ptb"]}]}, "mine.yaml: columns[0]: each: 'bits' is no field of a record"),
         ({"where": {"scheme.bits": {}}}, "mine.yaml: where: scheme.bits: give a value or a list of values"),
         ({"rows": [{"methods": ["rtn", "gptq"], "label": "both"}]}, "mine.yaml: rows[0]: label: goes with one method, not with 2"),
         ({"title": 3}, "mine.yaml: title: 3 is no text"),

@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from harness.reporting.frames import entries_of
-from harness.reporting.labels import FLOAT, present
+from harness.reporting.conditions import Masks
+from harness.reporting.frames import entries_of, finite
+from harness.reporting.labels import FLOAT, LETTERS, present, value_text, visible
 from harness.reporting.measures import measure_of
 from harness.reporting.paper_rows import Column, Part, Source
 from harness.reporting.table_specs import Columns, Spec, Value, head_of
 from harness.reporting.values import COSTS, parts
 
+EACH = 6  # values of a field that get columns of their own; where there are more, they stay lines
 COUNTS = re.compile(r"\d+ (?=windows of |tokens scored)")
 
 
@@ -91,6 +94,33 @@ def _matching(values: Sequence[Value], names: Sequence[str]) -> list[Value]:
         else:
             found.append(value)
     return found
+
+
+def with_each(frame: pd.DataFrame, masks: Masks, spec: Spec) -> Spec:
+    """The specification with a group of columns for every value of the fields that it wants some `each` of, wide groups first."""
+    columns: list[Columns] = []
+    for group in spec.columns:
+        meant = frame[group.each][masks.union(spec, spec.rows, [group])] if group.each in frame else ()
+        values = sorted({value if present(value) else None for value in meant}, key=_wide_first)
+        if not 0 < len(values) <= EACH:
+            columns.append(group)
+            continue
+        for value in values:
+            head = ", ".join(filter(None, (group.head, _said(group.each, value))))
+            columns.append(replace(group, head=head, where={**group.where, group.each: value}))
+    return replace(spec, columns=tuple(columns))
+
+
+def _wide_first(value: Any) -> tuple:
+    size = finite(value)
+    return (value is not None, 0.0 if size is None else -size, str(value))
+
+
+def _said(field: str, value: Any) -> str:
+    """A value as the head of a column says it, "g64"; what is not there needs no words."""
+    if value is None:
+        return ""
+    return f"{LETTERS[field]}{value_text(value)}" if field in LETTERS else visible(f"{field.rpartition('.')[2]}={value_text(value)}")
 
 
 def together(found: Sequence[Part]) -> list[list[Part]]:

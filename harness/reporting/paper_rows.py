@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.naming import method_rank
-from harness.reporting.cells import FALLBACK_MARK, Cell, Notes, Row
+from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, Cell, Notes, Row
 from harness.reporting.commands import command, is_scheme
 from harness.reporting.conditions import Masks
 from harness.reporting.frames import entries_of
@@ -186,7 +186,7 @@ class _Block:
                     cells.append(self._cell(found[label][place], column, name))
                 else:
                     why = self._why_not(lines, method, column) if len(found) == 1 else "not run with these settings"
-                    cells.append(self.source.missing(why, self.notes))
+                    cells.append(Cell(NOT_RUN, why=why) if lines.methods == ("*",) else self.source.missing(why, self.notes))
             marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in cells) else ""
             rows.append(Row(name, method, tuple(cells), marks))
         return rows

@@ -15,7 +15,7 @@ from harness.naming import method_rank
 from harness.reporting.cells import NOT_RUN, Notes, Row, Table
 from harness.reporting.conditions import Masks
 from harness.reporting.labels import FLOAT
-from harness.reporting.paper_parts import comparable, parts_of, together
+from harness.reporting.paper_parts import comparable, parts_of, together, with_each
 from harness.reporting.paper_rows import Column, Part, Source, part_rows, table_labels
 from harness.reporting.paper_sources import Measured, Printed, knob
 from harness.reporting.published import published_frame
@@ -56,6 +56,7 @@ def _is_open(lines: Lines) -> bool:
 
 def _tables(frame: pd.DataFrame, spec: Spec, source: Source, kind: str) -> list[Table]:
     masks = Masks(frame)
+    spec = with_each(frame, masks, spec)
     floats = frame["method.name"].eq(FLOAT).to_numpy() & masks.of(spec.where)
     members = frame[masks.union(spec, spec.rows, spec.columns) | floats]
     found = [part for model, records in by_model(members) for part in parts_of(model, records, spec, source)]
@@ -96,13 +97,18 @@ def _table(group: Sequence[Part], spec: Spec, source: Source, kind: str, alone: 
 def _without_empty(group: Sequence[Part], spec: Spec, source: Source, notes: Notes, kind: str) -> Sequence[Part]:
     """The parts without the columns of what nobody measured; a note of a table of runs says what is not there and why."""
     columns = group[0].columns
-    fills = _fills if kind == "published" else _measured
-    filled = [column for column in columns if any(fills(part, column, spec, source) for part in group)]
+
+    def stays(column: Column) -> bool:
+        """What a table has only for what there is, and what a paper printed, need numbers of their own."""
+        fills = _fills if kind == "published" or column.group.each else _measured
+        return any(fills(part, column, spec, source) for part in group)
+
+    filled = [column for column in columns if stays(column)]
     if not filled:
         return group
     reasons: dict[str, list[str]] = {}
     for column in columns:
-        if column not in filled:
+        if column not in filled and not column.group.each:
             metric = column.value.metric
             why = COSTS[metric].absent if metric in COSTS else f"no run was evaluated on it ({knob(metric)})"
             reasons.setdefault(why, []).append(column.value.label)

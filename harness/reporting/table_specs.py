@@ -11,12 +11,13 @@ A file of `conf/report` is one table:
       - {methods: [float, rtn]}
       - {head: words above the lines, where: …, methods: [gptq], label: what to call a single method}
     columns:                                groups of columns
-      - {head: words above the columns, where: …, values: [perplexity/ptb, …], instead: [perplexity/*]}
+      - {head: words above the columns, where: …, values: [perplexity/ptb, …], instead: [perplexity/*], each: scheme.group_size}
 
 `where` names fields as reports do (scheme.bits, method.transform.stability); a list means any of these, null and 0 also mean a field that
 the record lacks; the float model has no scheme, no calibration and no settings, so that conditions on them do not concern it.
 `methods: ["*"]` are all there are. A value is a metric of records ("perplexity/*": all perplexities that were measured; `instead` is for
-models on which none of the values was), one of `COSTS`, or {value: …, label: head of the column} or {mean: [acc/…, …]}.
+models on which none of the values was), one of `COSTS`, or {value: …, label: head of the column} or {mean: [acc/…, …]}. `each` makes
+columns for every value that a field has in the records meant.
 """
 
 import difflib
@@ -52,6 +53,7 @@ class Columns:
     head: str = ""
     where: Where = field(default_factory=dict)
     instead: tuple[Value, ...] = ()
+    each: str = ""  # a field that the columns are repeated for, once for every value there is
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,10 @@ def _columns(entry: Any, place: str) -> Columns:
     values, instead = (tuple(_value(one, place) for one in _list(entry.get(key, []), f"{place}{key}")) for key in ("values", "instead"))
     if not values:
         raise UserError(f"{place}values: name at least one, e.g. perplexity/wikitext2")
-    return Columns(values, _word(entry.get("head", ""), f"{place}head"), _where(entry, place), instead)
+    each = _word(entry.get("each", ""), f"{place}each")
+    if each:
+        _field(each, f"{place}each: ")
+    return Columns(values, _word(entry.get("head", ""), f"{place}head"), _where(entry, place), instead, each)
 
 
 def _value(entry: Any, place: str) -> Value:
@@ -180,11 +185,15 @@ def _where(entry: Mapping, place: str) -> Where:
         raise UserError(f"{place}where: give a mapping, e.g. {{scheme.bits: 3}}")
     for name, wanted in where.items():
         values = wanted if isinstance(wanted, list) else [wanted]
-        if not isinstance(name, str) or (not name.startswith(PARTS) and name != "seed"):
-            raise UserError(f"{place}where: {name!r} is no field of a record; they begin with {', '.join(PARTS)} or are seed")
+        _field(name, f"{place}where: ")
         if not values or not all(value is None or isinstance(value, str | int | float) for value in values):
             raise UserError(f"{place}where: {name}: give a value or a list of values")
     return where
+
+
+def _field(name: Any, place: str) -> None:
+    if not isinstance(name, str) or (not name.startswith(PARTS) and name != "seed"):
+        raise UserError(f"{place}{name!r} is no field of a record; they begin with {', '.join(PARTS)} or are seed")
 
 
 def _keys(entry: Any, place: str, kind: type, required: Sequence[str], without: Sequence[str] = ()) -> None:
