@@ -209,3 +209,14 @@ def test_long_labels_stand_on_two_lines():
     assert labelled("quantease · column outliers · a4") == "quantease\ncolumn outliers · a4"
     assert labelled("one_word_that_is_very_long_indeed") == "one_word_that_is_very_long_indeed"
     assert wrapped("a b " * 40, 20, 2)[-1].endswith("…") and len(wrapped("a b " * 40, 20, 2)) == 2
+
+
+def test_columns_of_outliers_have_panels_of_their_own_and_bits_at_the_points_where_few_lines_are(tmp_path, figures):
+    runs = [outliers("quantease", ratio, "column", 40 - 300 * ratio) for ratio in (0.01, 0.02)]
+    runs += [outliers(f"m{n}", ratio, "column", 50 + n - 300 * ratio) for n in range(5) for ratio in (0.01, 0.02)]
+    for run in runs[2:]:
+        run["scheme"]["bits"] = 2
+    one, other = figures(tmp_path, *runs)["perplexity-against-outliers"].axes
+    assert [axes.get_title(loc="left") for axes in (one, other)] == ["toy · 3 bits", "toy · 2 bits"]
+    assert {text.get_text() for text in one.texts} == {"quantease", "3.23", "3.43"}
+    assert {text.get_text() for text in other.texts} == {f"m{n}" for n in range(5)}

@@ -135,12 +135,12 @@ def test_a_line_of_outliers_joins_ratios_of_one_setting_and_starts_at_the_plain_
     found = load_records(store(tmp_path, *runs))
     table = next(table for table in build_tables(found.frame) if table.kind == "perplexity")
     made = outlier_lines(table, by_run(found.frame, "outlier_share"))
-    lines = {label: [(share, point.value) for share, point in spots] for label, spots in made}
+    lines = {label: [(share, point.value) for share, point in spots] for label, spots in made["3"].items()}
     assert sorted(lines.values(), key=lambda line: line[1][1]) == [
         [(0.0, 60.0), (1.0, 40.0), (2.0, 30.0)],
         [(0.0, 60.0), (1.0, 43.0), (2.0, 33.0)],
     ]
-    assert set(lines) == {"quantease · column outliers · 3 bits", "quantease · unstructured outliers · 3 bits"}
+    assert set(lines) == {"quantease · column outliers", "quantease · unstructured outliers"} and set(made) == {"3"}
     assert "perplexity-against-outliers" in {p.slug for p in pictures(found, [table], tmp_path)}
     assert "perplexity-against-outliers" not in drawn(tmp_path / "none", *sweep())
 

@@ -55,7 +55,7 @@ def costs_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | Non
             "Perplexity (lower is better) against the cost of quantization, where two methods or more can be compared; models that are "
             f"broken (beyond {LIMIT:,.0f}) are left out. Seconds are those in the solver and in the transform, on the machine that ran it. "
             "The forward passes of calibration are not in it, because a sweep shares them and only the first run pays; the last picture "
-            "has them. Thin lines join the shares of outliers of one method. The stair is the front: what is above and to the right of it "
+            "has them. Dots join the shares of outliers of one method. The stair is the front: what is above and to the right of it "
             "is beaten in both. "
         )
         caption += _of_memory(drawn)
@@ -133,7 +133,7 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     for name in ranked[:NAMED]:
         spots = [(cost, point.value) for cost, point in series[name]]
         colour = colour_and_marker(series[name][0][1].method)[0]
-        axes.plot(*zip(*spots, strict=True), color=colour, linewidth=0.7, alpha=0.6, zorder=3)
+        axes.plot(*zip(*spots, strict=True), color=colour, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=3)
         for spot, (_, point) in zip(spots, series[name], strict=True):
             axes.plot(*([number] for number in spot), **shown(point.method, point.doubtful), zorder=4)
         labels.append(Label(labelled(name), colour, spots[0], spots[0]))

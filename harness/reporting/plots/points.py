@@ -93,11 +93,12 @@ def protocol_of(table: Table) -> str:
 
 
 def protocols(tables: Sequence[Table]) -> list[str]:
-    """The protocol under which these tables were measured, for each model where they differ."""
+    """The protocol under which these tables were measured, after the names of its models where they differ."""
     found: dict[str, dict[str, None]] = {}
     for table in tables:
         found.setdefault(protocol_of(table), {})[table.model] = None
-    return [protocol if len(found) == 1 else f"{', '.join(models)}: {protocol}" for protocol, models in found.items() if protocol]
+    several = len({model for models in found.values() for model in models}) > 1 < len(found)
+    return [f"{', '.join(models)}: {protocol}" if several else protocol for protocol, models in found.items() if protocol]
 
 
 def float_level(table: Table) -> float | None:

@@ -41,8 +41,9 @@ def runtime_picture(models: Models) -> Picture | None:
             scale_along(place, "x", seconds, log=True)
             _panel(place, model, rows)
         axes[-1].set_xlabel("seconds")
-        handles = [_handle(marker, colour, filled) for *_, marker, colour, filled in STAGES]
-        figure.legend(handles, [name for _, name, *_ in STAGES], loc="lower center", ncols=len(STAGES))
+        known = [stage for stage in STAGES if any(stage[0] in stages for _, rows in drawn for *_, stages in rows)]
+        handles = [_handle(marker, colour, filled) for *_, marker, colour, filled in known]
+        figure.legend(handles, [name for _, name, *_ in known], loc="lower center", ncols=len(known))
         caption = (
             "Seconds by stage on a log scale, a line per row of the tables: the mark is the median over its runs (bit widths and seeds), "
             "the stroke runs from the least to the most. Calibrate: forward passes, Hessians, scoring; statistics that a sweep shares "

@@ -81,19 +81,16 @@ def scale_along(axes: Axes, which: str, values: Sequence[float], log: bool | Non
     else:
         margin = 0.09 * (high - low) or 0.05 * abs(high) or 1.0
         limits(low - margin, high + margin)
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
 
 
 def _log_ticks(low: float, high: float, stretch: float) -> list[float]:
-    """Powers of ten where there are many of them, else round numbers between them as well: three ticks or more."""
+    """Three or more: powers of ten if there are as many, else round numbers between them as well."""
     low, high = low / stretch, high * stretch
-    if high / low >= 300:
-        ticks = [tick for tick in LogLocator().tick_values(low, high) if low <= tick <= high]
-        return ticks[:: math.ceil(len(ticks) / 8)]
-    for several in ((1, 2, 5), (1, 2, 3, 5, 7)):
+    for several in ((1,), (1, 2, 5), (1, 2, 3, 5, 7)):
         ticks = [tick for tick in LogLocator(subs=several).tick_values(low, high) if low <= tick <= high]
         if len(ticks) > 2:
-            return ticks
+            return ticks[:: math.ceil(len(ticks) / 8)]
     return [tick for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
 
 
