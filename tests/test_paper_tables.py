@@ -220,6 +220,14 @@ def test_seeds_are_one_cell(tables):
     assert lines(table)["rtn"] == ["62.00 ± 2.00 (n=3)"]
 
 
+def test_bits_of_seeds_have_a_spread_only_where_it_shows(tables):
+    spec = simple(columns=[{"values": ["bits_per_weight"]}])
+    same = [run(f"a{seed}", "rtn", 3, 40.0, seed=seed, bits_per_weight=3.03 + seed / 1e6) for seed in (0, 1)]
+    differ = [run(f"b{seed}", "gptq", 3, 40.0, seed=seed, bits_per_weight=3.0 + seed) for seed in (0, 1)]
+    shown = lines(tables(spec, *same, *differ)[0])
+    assert shown["rtn"] == ["3.03"] and shown["gptq"] == ["3.50 ± 0.71 (n=2)"]
+
+
 def test_a_mean_needs_all_its_metrics(tables):
     spec = simple(columns=[{"values": ["acc/x", {"mean": ["acc/x", "acc/y"], "label": "both"}]}])
     (table,) = tables(

@@ -199,9 +199,19 @@ def test_fallbacks_mark_the_row_and_the_cell(report):
 
 
 def test_different_true_sizes_in_one_column_are_shown(report):
-    table = report(record("a", "rtn", 3, 60.0), record("b", "spqr", 3, 50.0, bits_per_weight=3.61, outlier_share=0.01))
-    assert table[0].rows["rtn"] == ["60.00 @3.03"] and table[0].rows["spqr"] == ["50.00 @3.61"]
-    assert table[0].rows["bits per weight"] == ["3.03–3.61"] and table[2].rows["spqr"][2] == "1.00"
+    spqr = record("b", "spqr", 3, 50.0, bits_per_weight=3.61, outlier_share=0.01)
+    table = report(record("a", "rtn", 3, 60.0), spqr, record("c", "gptq", 3, 55.0))
+    assert table[0].rows["rtn"] == ["60.00"] and table[0].rows["spqr"] == ["50.00 @3.61"]
+    assert table[0].rows["bits per weight"] == ["3.03 or @"] and table[2].rows["spqr"][2] == "1.00"
+
+
+@pytest.mark.parametrize(("one", "said"), [(1.0, "1"), (True, "true")])
+def test_a_number_is_the_same_with_and_without_a_point(report, one, said):
+    def new(key, bits, stability):
+        return record(key, "new", bits, 50.0, method__solver={"_target_": "methods.new.New", "stability": stability})
+
+    rows = report(new("a", 4, one), new("b", 3, 1), new("c", 3, 0.1))[0].rows
+    assert set(rows) - {"bits per weight"} == {f"new · stability={text}" for text in ("0.1", "1", said)}
 
 
 def test_bytes_make_a_model_and_names_do_not(report):

@@ -26,8 +26,8 @@ GUIDE = (
     "Bold is the best of its column, with everything that rounds to the same number; ≈ marks what a paired bootstrap over the same "
     "windows or items cannot tell from the best (95 %, corrected after Holm for the number of comparisons).",
     "Columns are bits, after g the number of neighbouring weights that share a scale, after s the bits of the scales themselves, after a "
-    "those of activations; @ and the last line are the bits that are really stored: codes, scales, offsets, codebooks, outliers and "
-    "their indices, matrices that stay at run time.",
+    "those of activations. The last line has the bits that most cells of a column really store, @ is what a cell stores that differs: "
+    "codes, scales, offsets, codebooks, outliers and their indices, matrices that stay at run time.",
     "– is missing; a footnote says why. Numbers of two protocols never stand in one column.",
 )
 SHOWN_FALLBACKS, SHOWN_RUNS = 3, 40

@@ -1,5 +1,6 @@
 """One table: methods as rows, bits as columns, the float model on top. It belongs to one model, one metric, one protocol."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -78,13 +79,13 @@ def with_best(rows: list[Row], measures: Sequence[Measure]) -> list[Row]:
 
 
 def with_bits(rows: list[Row]) -> list[Row]:
-    """The rows and a last one with the weighed bits of each column; where a column's methods differ, every cell says its own."""
+    """The rows and a last one with the weighed bits that most methods of a column have; a cell with others says its own."""
     columns, last = [], []
     for column in zip(*(row.cells for row in rows), strict=True):
-        bits = sorted({f"{cell.bits:.2f}" for cell in column if cell.bits is not None}, key=float)
-        differ = len(bits) > 1
-        columns.append([_at_bits(cell) if differ and cell.bits is not None else cell for cell in column])
-        last.append(Cell("–".join([bits[0], bits[-1]] if differ else bits) or NOT_RUN))
+        counts = Counter(f"{cell.bits:.2f}" for cell in column if cell.bits is not None)
+        usual = min(counts, key=lambda bits: (-counts[bits], float(bits)), default=NOT_RUN)
+        columns.append([cell if cell.bits is None or f"{cell.bits:.2f}" == usual else _at_bits(cell) for cell in column])
+        last.append(Cell(usual, "or @" if len(counts) > 1 else ""))
     if all(cell.text == NOT_RUN for cell in last):
         return rows
     filled = [replace(row, cells=cells) for row, cells in zip(rows, zip(*columns, strict=True), strict=True)]
@@ -122,8 +123,9 @@ def method_cell(entries: list[Record], reference: Measurement | None, spec: Grid
     value, spread = summary(values)
     if len(values) == 1 and good[0]["measurement"].spread is not None:
         spread = good[0]["measurement"].spread * scale
-    detail = [] if spread is None else [f"± {text(spread, value)}"]
-    if len(runs) > 1:
+    steady = spec.measure.kind == "bits" and len({text(one) for one in values}) == 1  # stored bits of seeds differ only beyond the digits
+    detail = [] if spread is None or steady else [f"± {text(spread, value)}"]
+    if len(runs) > 1 and not steady:
         detail.append(f"(n={len(good)})" if len(good) == len(runs) else f"(n={len(good)} of {len(runs)}){lost}")
     if reference is not None and finite(reference.value) is not None:
         detail.append(f"({signed(text(value - reference.value * scale, value))})")

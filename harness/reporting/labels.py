@@ -206,8 +206,10 @@ def present(value: Any) -> bool:
 
 
 def _identity(value: Any) -> Any:
-    """What tells values apart: 1, 1.0 and true are three."""
-    return ABSENT if isinstance(value, float) and math.isnan(value) else (type(value), value)
+    """What tells values apart: 1 and 1.0 are one number, true is something else."""
+    if isinstance(value, float) and math.isnan(value):
+        return ABSENT
+    return ("number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value), value)
 
 
 def _magnitude(value: Any, default: float) -> float:
