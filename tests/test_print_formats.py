@@ -85,6 +85,26 @@ def test_a_wide_table_is_turned_then_split(columns, landscape, parts):
     assert max(right) < 0.97, "something runs over the edge of the page"
 
 
+@pytest.mark.parametrize(("lines", "landscape"), [(8, False), (30, True)])
+def test_a_long_table_is_rather_turned_than_stacked(lines, landscape):
+    table = wide(6)
+    pages = pages_of(report(replace(table, rows=table.rows * lines)))
+    assert (max(page.rect.width for page in pages) > 800) is landscape
+
+
+def test_footnotes_stay_on_the_page_of_their_table():
+    pages = pages_of(report(*(block for _ in range(12) for block in (Paragraph("A line between tables."), PAPER))))
+    assert len(pages) > 2
+    for page in pages:
+        shown = page.get_text()
+        assert shown.count("bits per weight") == shown.count("† doubtful") == shown.count("Lower is better")
+
+
+def test_claims_keep_the_marks_of_their_footnotes():
+    ledger = replace(LEDGER, rows=(replace(VERDICT, marks="¹"),), notes=("¹ not in every table",))
+    assert "It is lower ¹" in words(pages_of(report(ledger)))
+
+
 def test_a_long_table_repeats_its_head_and_stops():
     rows = tuple(Row(f"row{place}", "m", (Cell(f"{place}.0"),)) for place in range(200))
     pages = pages_of(report(Table("t", "Long", "", "", ("method", "value of it"), rows)))
