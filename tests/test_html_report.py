@@ -15,6 +15,7 @@ import pytest
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Bullets, Document, Facts, Paragraph, Picture, RunEntry, Section
 from harness.reporting.html import render
+from harness.reporting.in_short import SUMMARY
 from harness.reporting.labels import visible
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -166,6 +167,17 @@ def test_the_ledger_filters_by_its_verdicts():
     assert options == ["", "supported", "contradicted", "undecided", "", "table-2", "table-3", "table-4", "", "done", "failed"]
     folded = [entry["text"] for entry in reader.all("details") if entry.get("class") == "fold"]
     assert len(folded) == 1 and "gone" in folded[0]
+
+
+def test_a_summary_stays_whatever_is_filtered_and_wide_tables_are_set_closer():
+    def looks(kind, columns):
+        row = Row("rtn", "rtn", tuple(cell(1.0) for _ in range(columns)))
+        table = Table(kind, "t", "", "", ("method", *(f"c{place}" for place in range(columns))), (row,))
+        (found,) = Reader(render(Document("n", "t", (Section("s", (table,)),)))["report.html"].decode()).all("table")
+        return found["data-scope"], found["class"]
+
+    assert looks(SUMMARY, 3) == ("none", "numbers") and looks("perplexity", 3) == ("tables", "numbers")
+    assert looks("perplexity", 9) == ("tables", "numbers dense")
 
 
 def test_groups_must_cover_the_columns():

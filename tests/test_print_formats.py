@@ -271,4 +271,5 @@ def test_titles_do_not_repeat_the_headings_above():
     assert parts("A: b: as published", "big, small", "A: b") == ("As published", "big, small")
     assert parts("A: toy", "toy", "A") == ("", "toy")
     assert parts("A: b", "toy", "other") == ("A: b", "toy")
+    assert parts("A: b: toy", "toy") == ("A: b: toy", "")
     assert parts("Claims", "", "Claims") == ("", "")

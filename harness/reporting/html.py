@@ -19,12 +19,14 @@ from markupsafe import Markup
 
 from harness.reporting.cells import NOT_RUN, Cell, Row, Table
 from harness.reporting.document import Block, Document, Picture, RunEntry, slugs, tables_of
+from harness.reporting.in_short import SUMMARY
 from harness.reporting.labels import FLOAT, visible
 from harness.reporting.page_notes import Note, Piece, notes_of, pieces
 from harness.reporting.shown import below, title_of
 
 SCRIPTS = ("contents.js", "sorting.js", "filters.js", "runs.js", "figures.js")
 POLICY = "default-src 'none'; style-src {style}; script-src {script}; img-src data:; base-uri 'none'; form-action 'none'"
+DENSE = 7  # columns, from which on a table is set closer
 MANY = 4000  # runs and cells, from which on a page draws only what is near
 WIDEST = 28  # characters beside a number; the style has a class for each number of them
 SIGNS = {"good": "✓", "bad": "✗", "open": "○"}  # so that a verdict needs no colour
@@ -93,6 +95,7 @@ def render(document: Document) -> dict[str, bytes]:
         script=Markup(script),
         policy=POLICY.format(style=_hash(style), script=_hash(script)),
         signs=SIGNS,
+        dense=DENSE,
     )
     return {"report.html": page.encode()}
 
@@ -154,7 +157,7 @@ def table_view(table: Table, anchor: str, numbers: dict[str, int], chapters: tup
 def _scope(table: Table) -> tuple[str, bool]:
     """Which filter works on it, and whether it waits folded: statements that nothing was found out about."""
     if table.kind != "claims":
-        return "tables", False
+        return "none" if table.kind == SUMMARY else "tables", False
     return "claims" if table.textual else "none", table.textual and not any(cell.tone for row in table.rows for cell in row.cells)
 
 

@@ -45,4 +45,4 @@ def title_parts(table: Table, chapters: tuple[str, ...] = ()) -> tuple[str, str]
             title = title.removeprefix(f"{chapter}: ")
             title = title if title == table.model else title[:1].upper() + title[1:]
     title = "" if title in (*chapters, table.model) else title
-    return title, "" if table.model in chapters else table.model
+    return title, "" if table.model in chapters or title.endswith(f": {table.model}") else table.model
