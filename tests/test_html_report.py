@@ -222,6 +222,12 @@ addEventListener("load", () => {
   const head = table.querySelector("[data-column='1']");
   const steps = [0, 1, 2].map(() => { head.querySelector("button").click(); return [head.getAttribute("aria-sort"), column(0)]; });
   found.sorted = steps;
+  const region = table.closest(".scroll"), label = () => table.tBodies[0].rows[1].cells[0].getBoundingClientRect().left;
+  region.style.width = "8rem";
+  found.label = [label()];
+  region.scrollLeft = 60;
+  found.label.push(label(), region.scrollLeft);
+  region.style.width = "";
   const shown = (scope) => [...document.querySelectorAll(`table[data-scope=${scope}] tbody tr:not(.heading)`)]
     .filter((row) => row.checkVisibility()).map((row) => row.cells[scope === "runs" ? 1 : 0].textContent);
   const set = (name, value) => { $(name).value = value; $(name).dispatchEvent(new Event("input", { bubbles: true })); };
@@ -275,6 +281,11 @@ def test_sorting_is_by_value_within_each_part(driven):
     assert up == ["ascending", [["OPT", "awq", "float", "rtn", "gptq x", "bits per weight"], ["Llama", "gptq", "rtn"]]]
     assert down == ["descending", [["OPT", "gptq x", "rtn", "float", "awq", "bits per weight"], ["Llama", "gptq", "rtn"]]]
     assert restored == ["none", [["OPT", "float", "gptq x", "rtn", "awq", "bits per weight"], ["Llama", "gptq", "rtn"]]]
+
+
+def test_labels_stay_when_a_wide_table_is_moved(driven):
+    before, after, moved = driven["label"]
+    assert before == after and moved == 60
 
 
 def test_filters_hide_the_rest(driven):
