@@ -22,7 +22,7 @@ from harness.reporting.plots.outliers import outlier_lines
 from harness.reporting.plots.points import bits_in_words, by_run
 from harness.reporting.plots.scales import tick
 from harness.reporting.styles import METHODS as LOOKS
-from harness.reporting.styles import colour_and_marker
+from harness.reporting.styles import colour_and_marker, ink
 from harness.reporting.tables import build_tables
 from tests.fabricated import record, store
 
@@ -68,6 +68,10 @@ def test_two_methods_differ_without_their_colours():
     assert all(looks[a] != looks[b] for a, b in combinations(looks, 2))
     grey = {name: matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(colour))[2] for name, (colour, _) in LOOKS.items()}
     assert max(grey.values()) - min(grey.values()) > 0.5
+    inks = {name: ink(colour) for name, (colour, _) in LOOKS.items()}
+    letters = {name: matplotlib.colors.to_rgb(colour) for name, colour in inks.items()}
+    assert all(0.299 * r + 0.587 * g + 0.114 * b < 0.49 for r, g, b in letters.values()), "dark enough to be read on white"
+    assert inks["gptq"] == LOOKS["gptq"][0].lower()
 
 
 def test_a_pair_looks_like_both_halves_and_like_nothing_else():

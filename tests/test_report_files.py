@@ -26,6 +26,7 @@ from harness.reporting.labels import visible
 from harness.reporting.markdown import escape, pipe_table
 from harness.reporting.placement import spread, within
 from harness.reporting.plots.bits import build_figure, lines_of
+from harness.reporting.styles import ink
 from harness.reporting.tables import build_tables
 from harness.reporting.terminal import print_tables
 from tests.fabricated import ended, headings_of, markdown_tokens, parse, record, store
@@ -211,7 +212,7 @@ def test_labels_are_spread_in_order_and_no_farther_than_needed():
 def test_a_method_keeps_its_colour_and_marker_in_any_company(tmp_path):
     def looks(results, methods):
         axes = figure_of(results, *(record(m, m, 3, 40.0 + place) for place, m in enumerate(methods))).axes[0]
-        markers = {line.get_color(): line.get_marker() for line in axes.lines if line.get_marker() not in (None, "None")}
+        markers = {ink(line.get_color()): line.get_marker() for line in axes.lines if line.get_marker() not in (None, "None")}
         return {label.get_text(): (label.get_color(), markers[label.get_color()]) for label in axes.texts}
 
     alone, together = looks(tmp_path / "1", ["gptq", "someday"]), looks(tmp_path / "2", ["awq", "gptq", "aaa", "someday"])

@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 
+from harness.reporting.styles import ink
+
 Spot = tuple[float, float]
 
 GAP = 7  # pixels at 100 dpi between a line's end and its label
@@ -184,7 +186,7 @@ def _write(axes: Axes, label: Label, place: _Candidate) -> None:
         ha={"left": "right", "right": "left", "middle": "center"}[place.side],
         va="center",
         annotation_clip=False,
-        color=label.colour,
+        color=ink(label.colour),
         fontsize=FONT_SIZE,
         linespacing=1.05,
         parse_math=False,

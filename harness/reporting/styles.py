@@ -2,6 +2,8 @@
 
 import hashlib
 
+from matplotlib.colors import to_hex, to_rgb
+
 from harness.naming import PLUS
 
 # Colours that people with colour blindness can tell apart (after Okabe and Ito); no marker twice, for greyscale.
@@ -26,6 +28,7 @@ METHODS = {
 }
 OTHERS = ("#1B7837", "#B2182B", "#4D4D9F", "#00868B", "#8B5A8C", "#5B7F00")
 OTHER_MARKERS = (">", "d", "*", "8", "H")
+DARKNESS = 0.48  # the most that letters may have of the brightness of white
 LINES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)), (0, (3, 1.2, 1.2, 1.2, 1.2, 1.2)))
 
 WIDTH = 7.2  # inches of every picture: about as wide as the text of a page, so that its letters keep their size in print
@@ -71,6 +74,13 @@ def colour_and_marker(method: str) -> tuple[str, str]:
         return colour_and_marker(first)[0], colour_and_marker(second)[1]
     digest = hashlib.sha256(method.encode("utf-8", "replace")).digest()
     return OTHERS[digest[0] % len(OTHERS)], OTHER_MARKERS[digest[1] % len(OTHER_MARKERS)]
+
+
+def ink(colour: str) -> str:
+    """The colour for letters: pale ones darkened until they can be read on white."""
+    red, green, blue = to_rgb(colour)
+    darker = min(1.0, DARKNESS / (0.299 * red + 0.587 * green + 0.114 * blue or 1.0))
+    return to_hex((darker * red, darker * green, darker * blue))
 
 
 def is_pair(method: str) -> bool:
