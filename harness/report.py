@@ -23,7 +23,7 @@ __all__ = ["load_records", "main", "print_report", "write_report"]
 
 FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}  # and the module that renders it
 DEFAULTS = {"paths.results": "results", "paths.reports": "reports", "name": "report", "table": "", "format": ",".join(FORMATS)}
-ON_TERMINAL = 150  # lines of tables
+ON_TERMINAL = 80  # lines of tables
 HELP = """\
 ptq-bench report: tables, figures and verdicts from the records of finished runs, while a sweep runs or after it
 

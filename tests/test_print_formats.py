@@ -208,6 +208,17 @@ def test_markdown_folds_groups_and_keeps_headings_and_ties():
     assert "### QuantEase: perplexity\n" in text and "- ¹ not run\n" in text
 
 
+def test_markdown_lines_up_columns_as_long_as_somebody_can_read_them():
+    def lines(columns):
+        text = markdown.render(report(wide(columns)))["report.md"].decode()
+        return [line for line in text.splitlines() if line.startswith("|")]
+
+    assert len({len(line) for line in lines(4)}) == 1
+    head, rule, row = lines(12)
+    assert head.startswith("| method |  c0 |  c1 |") and rule.count("--:") == 12 and "  " not in row
+    assert markdown_tokens("\n".join((head, rule, row)))[0].type == "table_open"
+
+
 @pytest.mark.parametrize(
     "text", ["1. one", "12) two", "- item", "+ item", "* item", "===", "---", "# head", "> quote", "    code", "```", "|a|", "<b>"]
 )

@@ -13,7 +13,7 @@ SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 BLOCK = re.compile(r"^(?=[-+=])|^(\d{1,9})(?=[.)])")  # at the start of a line: a list, a rule, the underline of a heading
 FIGURES = "figures"
-WIDEST = 60  # a column is padded to this many characters at most: the source stays readable, and small
+READABLE = 160  # characters of a line up to which the columns of the source are lined up; beyond, nobody reads it as it is
 
 
 def render(document: Document) -> dict[str, bytes]:
@@ -84,7 +84,8 @@ def markdown_cell(cell: Cell) -> str:
 
 def pipe_table(head: list[str], rows: list[list[str]], textual: bool = False) -> list[str]:
     """The lines of a table whose cells are already Markdown: first column to the left, the others to the right, or all to the left."""
-    widths = [min(WIDEST, max(3, *map(len, column))) for column in zip(head, *rows, strict=True)]
+    widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = widths if sum(widths) <= READABLE else [3] * len(widths)
     left = [True, *[textual] * (len(widths) - 1)]
     rule = [f":{'-' * (width - 1)}" if to_left else f"{'-' * (width - 1)}:" for width, to_left in zip(widths, left, strict=True)]
     return [_line(cells, widths, left) for cells in (head, rule, *rows)]
