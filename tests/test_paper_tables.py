@@ -11,7 +11,7 @@ import yaml
 from harness.errors import UserError
 from harness.report import load_records
 from harness.reporting.cells import Cell, Notes, Row
-from harness.reporting.paper_rows import Column, Part
+from harness.reporting.paper_parts import Column, Part
 from harness.reporting.paper_sources import Measured
 from harness.reporting.paper_tables import check_protocols, load_spec, load_specs, paper_tables
 from harness.reporting.published import Shape

@@ -2,21 +2,72 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
 
 import pandas as pd
 
+from harness.reporting.cells import Cell, Notes
 from harness.reporting.conditions import Masks
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import FLOAT, LETTERS, present, value_text, visible
-from harness.reporting.measures import measure_of
-from harness.reporting.paper_rows import Column, Part, Source
+from harness.reporting.measures import Measure, Measurement, measure_of
 from harness.reporting.table_specs import Columns, Spec, Value, head_of
 from harness.reporting.values import COSTS, parts
 
 EACH = 6  # values of a field that get columns of their own; where there are more, they stay lines
 COUNTS = re.compile(r"\d+ (?=windows of |tokens scored)")
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    group: Columns
+    value: Value
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model in a table: its records that were measured under one set of protocols."""
+
+    model: str
+    records: pd.DataFrame
+    everything: pd.DataFrame  # of this model, whatever the protocols
+    columns: tuple[Column, ...]
+    protocols: Mapping[str, str]  # of each metric
+    whole: bool  # texts were read to their ends, so that the tokenizer decides how many windows there are
+
+    @cached_property
+    def entries(self) -> list[dict[str, Any]]:
+        """The records, one mapping each."""
+        return entries_of(self.records)
+
+    @cached_property
+    def masks(self) -> Masks:
+        return Masks(self.records)
+
+    @cached_property
+    def all_masks(self) -> Masks:
+        return Masks(self.everything)
+
+
+class Source(Protocol):
+    """Where the numbers of a table come from: runs, or a paper."""
+
+    def measured(self, record: Record, metric: str) -> Measurement | None: ...
+
+    def cell(self, entries: list[dict], column: Column, part: Part, notes: Notes, place: str) -> Cell: ...
+
+    def float_cell(self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes) -> Cell: ...
+
+    def caption(self, parts: Sequence[Part]) -> list[str]: ...
+
+    def measure(self, metric: str) -> Measure: ...
+
+    def missing(self, why: str, notes: Notes) -> Cell: ...
+
+    def left_out(self, text: str, notes: Notes) -> None: ...
 
 
 def parts_of(model: str, records: pd.DataFrame, spec: Spec, source: Source) -> list[Part]:

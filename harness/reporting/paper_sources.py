@@ -11,7 +11,7 @@ from harness.reporting.frames import finite
 from harness.reporting.grid import Grid, float_cell, has_number, method_cell
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import Measure, Measurement
-from harness.reporting.paper_rows import Column, Part
+from harness.reporting.paper_parts import Column, Part
 from harness.reporting.published import Shape, beside
 from harness.reporting.reference import ANY_MEAN
 from harness.reporting.values import COSTS, MEAN, measure, measured, parts

@@ -15,8 +15,8 @@ from harness.naming import method_rank
 from harness.reporting.cells import NOT_RUN, Notes, Row, Table
 from harness.reporting.conditions import Masks
 from harness.reporting.labels import FLOAT
-from harness.reporting.paper_parts import comparable, parts_of, together, with_each
-from harness.reporting.paper_rows import Column, Part, Source, part_rows, table_labels
+from harness.reporting.paper_parts import Column, Part, Source, comparable, parts_of, together, with_each
+from harness.reporting.paper_rows import part_rows, table_labels
 from harness.reporting.paper_sources import Measured, Printed, knob
 from harness.reporting.published import published_frame
 from harness.reporting.table_specs import Lines, Spec, load_spec, load_specs

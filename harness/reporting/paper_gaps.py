@@ -1,0 +1,78 @@
+"""What has no run in a paper's table: which methods and schemes, and the command that would make the runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.naming import method_rank
+from harness.reporting.commands import command, is_scheme
+from harness.reporting.labels import FLOAT, visible
+from harness.reporting.paper_parts import Column, Part
+from harness.reporting.table_specs import Columns, Lines, Spec, Where
+
+
+class Gaps:
+    """What one model lacks."""
+
+    def __init__(self, part: Part, spec: Spec):
+        self.part, self.spec = part, spec
+        self.masks, self.all_masks = part.masks, part.all_masks
+        self._known_gaps: dict[tuple[int, str], list[Columns]] = {}
+
+    def any(self, section: Sequence[Lines]) -> bool:
+        """Whether there is a run for any of these lines, whatever the column."""
+        groups = [self.masks.of(column.group.where) for column in self.part.columns]
+        return any((self.masks.lines(self.spec, lines) & np.logical_or.reduce(groups)).any() for lines in section)
+
+    def methods(self, lines: Lines) -> Sequence[str]:
+        """The methods of these lines, in their order."""
+        if lines.methods != ("*",):
+            return lines.methods
+        meant = self.masks.union(self.spec, [lines], [column.group for column in self.part.columns])
+        return sorted(set(self.part.records["method.name"][meant]), key=method_rank)
+
+    def absence(self, empty: Sequence[tuple[str, list[Lines]]]) -> str:
+        """What to say instead of sections that have no run at all."""
+        wheres: dict[tuple[str, ...], list[Where]] = {}
+        for lines in (lines for _, section in empty for lines in section):
+            methods = tuple(method for method in lines.methods if method not in (FLOAT, "*"))
+            wheres.setdefault(methods, []).extend(self._merged(lines, group) for group in self._groups())
+        commands = [command(self.part.entries, methods, found) for methods, found in wheres.items() if methods]
+        headings = "; ".join(visible(heading) for heading, _ in empty)
+        return f"{self.part.model}: {headings}: not run: {'; '.join(commands)}"
+
+    def why_not(self, lines: Lines, method: str, column: Column) -> str:
+        """Why there is no run for a cell; methods and schemes that lack one for the same reason are named together."""
+        if column.group not in self._gaps(lines, method):
+            return "measured under another protocol: in a table of its own"
+        same = self._lacking_like(lines, method)
+        wheres = [self._merged(lines, group) for group in self._gaps(lines, method)]
+        if all(map(is_scheme, wheres)):  # other lines whose command differs in the scheme alone share this one
+            alike = [other for other in self.spec.rows if self._lacking_like(other, method) == same]
+            found = [[self._merged(other, group) for group in self._gaps(other, method)] for other in alike]
+            wheres = [where for one in found if all(map(is_scheme, one)) for where in one]
+        return f"not run: {command(self.part.entries, same, wheres)}"
+
+    def _lacking_like(self, lines: Lines, method: str) -> list[str]:
+        """The methods of these lines that lack runs for the same columns as this one; none where the lines have no run at all."""
+        if method not in self.methods(lines) or not self.any([lines]):
+            return []
+        gaps = self._gaps(lines, method)
+        return [other for other in self.methods(lines) if other != FLOAT and self._gaps(lines, other) == gaps]
+
+    def _merged(self, lines: Lines, group: Columns) -> Where:
+        return {**self.spec.where, **lines.where, **group.where}
+
+    def _gaps(self, lines: Lines, method: str) -> list[Columns]:
+        key = (self.spec.rows.index(lines), method)
+        if key not in self._known_gaps:
+            of_lines = self.all_masks.lines(self.spec, lines, method)
+            self._known_gaps[key] = [group for group in self._groups() if not (of_lines & self.all_masks.of(group.where)).any()]
+        return self._known_gaps[key]
+
+    def _groups(self) -> list[Columns]:
+        groups: list[Columns] = []
+        for column in self.part.columns:
+            if column.group not in groups:
+                groups.append(column.group)
+        return groups
