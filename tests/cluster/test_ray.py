@@ -81,6 +81,7 @@ def test_a_worker_process_is_killed(cluster, expected):
 def test_a_node_is_lost(cluster, expected):
     with held():
         process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
-        in_their_last_block(2)
+        pids = [int(layers_told(run)[0][0]) for run in in_their_last_block(2)]
         cluster[0].remove_node(cluster[1], allow_graceful=False)
+        eventually(lambda: sorted(map(lives, pids)) == [False, True], 60)
     assert_all_done_once(process, expected, lost=1)
