@@ -129,13 +129,31 @@ def test_a_command_is_one_word_of_a_shell_for_every_override(tables):
 
 
 def test_lines_that_lack_the_same_methods_share_a_command(tables):
-    (table,) = tables("affinequant-weight-only", run("a", "rtn", 4, 40.0), run("b", "rtn", 3, 50.0), run("c", "gptq", 3, 45.0))
-    (at_4,) = {row.cells[0].why for row in table.rows[:7] if row.label == "gptq"}
-    whys = [row.cells[0].why for row in table.rows if row.cells and row.label == "awq"]
-    assert "method=gptq,awq,omniquant,affinequant scheme=w4 " in at_4 and len(whys) == 2 == len(set(whys))
-    (table,) = tables("affinequant-weight-only", run("a", "rtn", 4, 40.0), run("b", "rtn", 3, 50.0))
-    whys = [row.cells[0].why for row in table.rows if row.cells and row.label == "awq"]
-    assert len(whys) == 2 and "method=gptq,awq,omniquant,affinequant scheme=w4,w3 " in whys[0] == whys[1]
+    runs = [
+        run("a", "rtn", 4, 40.0),
+        run("b", "rtn", 3, 50.0),
+        run("c", "rtn", 2, 60.0),
+        run("d", "awq", 2, 45.0),
+        run("e", "gptq", 2, 45.0),
+    ]
+    (table,) = tables("affinequant-weight-only", *runs)
+    whys = [row.cells[0].why for row in table.rows if row.cells and row.label == "awq" and row.cells[0].why]
+    assert len(whys) == 2 and "method=gptq,awq scheme=w4,w3 " in whys[0] == whys[1]
+    (table,) = tables("affinequant-weight-only", *runs, run("f", "gptq", 3, 45.0))
+    whys = [row.cells[0].why for row in table.rows if row.cells and row.label == "awq" and row.cells[0].why]
+    assert "method=gptq,awq scheme=w4 " in whys[0] and "method=awq scheme=w3 " in whys[1]
+
+
+def test_methods_that_nobody_ran_are_a_note_where_they_would_be_dashes_under_every_heading(tables):
+    (table,) = tables("affinequant-weight-only", run("a", "rtn", 4, 40.0), run("b", "gptq", 3, 50.0))
+    assert [row.label for row in table.rows] == ["float", "4 bits", "rtn", "gptq", "3 bits", "rtn", "gptq"]
+    assert not any(note.startswith("toy: ;") for note in table.notes)
+    (note,) = [note for note in table.notes if "awq" in note and "scheme=w4,w3 " in note]
+    assert note.startswith("toy: awq, omniquant, affinequant: not run: ptq-bench run model=toy method=awq,omniquant,affinequant ")
+    one = run("a", "quantease", 3, 40.0, **OUTLIERS)
+    (table,) = tables("quantease-outliers", one, run("b", "quantease", 3, 40.0, **OUTLIERS | {"scheme__outlier_ratio": 0.01}))
+    (note,) = [note for note in table.notes if note.startswith("toy: spqr: not run: ")]
+    assert "method=spqr scheme=w3 " in note and "; ptq-bench run model=toy method=spqr scheme=w3 scheme.outlier_ratio=0.01 " in note
 
 
 def test_protocols_never_meet_in_a_column(tables):

@@ -18,16 +18,19 @@ class Gaps:
         self.part, self.spec = part, spec
         self.masks, self.all_masks = part.masks, part.all_masks
         self._known_gaps: dict[tuple[int, str], list[Columns]] = {}
+        self._left_out: frozenset[str] = frozenset()
 
     def any(self, section: Sequence[Lines]) -> bool:
-        """Whether there is a run for any of these lines, whatever the column."""
+        """Whether there is a run for any of these lines, whatever the column; of the float model alone there always is what others keep."""
+        if all(lines.methods == (FLOAT,) for lines in section):
+            return True
         groups = [self.masks.of(column.group.where) for column in self.part.columns]
         return any((self.masks.lines(self.spec, lines) & np.logical_or.reduce(groups)).any() for lines in section)
 
     def methods(self, lines: Lines) -> Sequence[str]:
-        """The methods of these lines, in their order."""
+        """The methods that these lines show, in their order."""
         if lines.methods != ("*",):
-            return lines.methods
+            return [method for method in lines.methods if method not in self._left_out]
         meant = self.masks.union(self.spec, [lines], [column.group for column in self.part.columns])
         return sorted(set(self.part.records["method.name"][meant]), key=method_rank)
 
@@ -40,6 +43,26 @@ class Gaps:
         commands = [command(self.part.entries, methods, found) for methods, found in wheres.items() if methods]
         headings = "; ".join(visible(heading) for heading, _ in empty)
         return f"{self.part.model}: {headings}: not run: {'; '.join(commands)}"
+
+    def leave_out(self, shown: Sequence[Lines]) -> dict[str, str]:
+        """Methods without any run in these lines, which get none from here on, and the commands that would make the runs."""
+        wheres: dict[str, list[tuple[Where, ...]]] = {}
+        for lines in shown:
+            for method in lines.methods:
+                if method not in (FLOAT, "*") and not any(self._has(other, method) for other in shown):
+                    wheres.setdefault(method, []).append(tuple(self._merged(lines, group) for group in self._groups()))
+        texts = {}
+        for method, found in wheres.items():
+            same = [other for other in wheres if wheres[other] == found]
+            schemes = [where for one in found if all(map(is_scheme, one)) for where in one]
+            asked = [schemes, *(one for one in found if not all(map(is_scheme, one)))]
+            texts[method] = "; ".join(command(self.part.entries, same, one) for one in asked if one)
+        self._left_out = frozenset(texts)
+        return texts
+
+    def _has(self, lines: Lines, method: str) -> bool:
+        groups = [self.masks.of(group.where) for group in self._groups()]
+        return bool(method in lines.methods and (self.masks.lines(self.spec, lines, method) & np.logical_or.reduce(groups)).any())
 
     def why_not(self, lines: Lines, method: str, column: Column) -> str:
         """Why there is no run for a cell; methods and schemes that lack one for the same reason are named together."""

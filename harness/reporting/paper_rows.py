@@ -40,10 +40,14 @@ def part_rows(part: Part, labels: Sequence[str], spec: Spec, source: Source, not
     rows: list[Row] = []
     found = sections(spec.rows)
     empty = [one for one in found if len(found) > 1 and not block.gaps.any(one[1])]
-    for heading, section in found:
-        if (heading, section) not in empty:
-            title = SEPARATOR.join(filter(None, ("" if alone else part.model, visible(heading))))
-            rows += _closed(title, [row for lines in section for row in block.rows(lines)], measures)
+    shown = [one for one in found if one not in empty]
+    unrun = block.gaps.leave_out([lines for _, section in shown for lines in section]) if len(shown) > 1 else {}
+    for heading, section in shown:
+        title = SEPARATOR.join(filter(None, ("" if alone else part.model, visible(heading))))
+        rows += _closed(title, [row for lines in section for row in block.rows(lines)], measures)
+    for text in dict.fromkeys(unrun.values()):
+        methods = ", ".join(visible(method) for method in unrun if unrun[method] == text)
+        source.left_out(f"{part.model}: {methods}: not run: {text}", notes)
     if empty:
         source.left_out(block.gaps.absence(empty), notes)
     return rows
@@ -78,7 +82,7 @@ class _Block:
         self.gaps = Gaps(part, spec)
 
     def rows(self, lines: Lines) -> list[Row]:
-        """The lines of one group, a method without any run included."""
+        """The lines of one group, methods without a run in it included."""
         rows = []
         for method in self.gaps.methods(lines):
             rows += [self._float()] if method == FLOAT else self._method(lines, method)
