@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,13 +13,24 @@ from harness.naming import PLUS
 from harness.reporting.labels import FLOAT, present
 from harness.reporting.table_specs import Where
 
+GROUPS = ("model.", "scheme.", "data.", "eval.")
 PLAIN = re.compile(r"[\w./:+-]+")  # what an override may hold without quotes of its own
 UNSAID = ("name", "id", "mirror")  # said by the choice of the group; and where a machine keeps its data sets
 
 
-def command(records: Sequence[Mapping[str, Any]], methods: Sequence[str], wheres: Sequence[Where]) -> str:
-    """`ptq-bench run` for these methods and conditions, so that what it measures may stand beside `records`, which are of one model."""
-    model = _model(records[0])
+def shared_settings(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of model, scheme, calibration and evaluation on which all records agree that have them."""
+    settings: dict[str, Any] = {}
+    for name in (name for name in records[0] if name.startswith(GROUPS)):
+        values = [record[name] for record in records if present(record[name]) or record[name] is None]
+        if values and all(value == values[0] for value in values):
+            settings[name] = values[0]
+    return settings
+
+
+def command(settings: Mapping[str, Any], methods: Sequence[str], wheres: Sequence[Where]) -> str:
+    """`ptq-bench run` for these methods and conditions, so that what it measures may stand beside what has these `shared_settings`."""
+    model = _model(settings)
     if all(PLUS not in method for method in methods):
         names = [["method=" + ",".join(methods)]]
     else:
@@ -33,16 +44,17 @@ def command(records: Sequence[Mapping[str, Any]], methods: Sequence[str], wheres
     rest += [f"{key}={','.join(found)}" for key, found in values.items()]
     if list(methods) != [FLOAT]:  # which has neither a scheme nor a calibration
         meant = {name for where in wheres for name in where} | {"scheme.bits", "scheme.group_size", "scheme.act_bits"}
-        rest += [text for scheme in schemes[:1] for text in _beyond(records, "scheme", scheme, meant)]
-        rest += _chosen(records, "data")
-    rest += _chosen(records, "eval")
+        rest += [text for scheme in schemes[:1] for text in _beyond(settings, "scheme", scheme, meant)]
+        rest += _chosen(settings, "data")
+    rest += _chosen(settings, "eval")
     return " or ".join(shlex.join(["ptq-bench", "run", *model, *name, *rest]) for name in names)
 
 
-def _model(record: Mapping[str, Any]) -> list[str]:
-    if str(record.get("model.id")).startswith(("asset:", "tiny:")):
-        return [f"model={record['model.name']}", *_beyond([record], "model", record["model.name"])]
-    return ["model=hub", f"model.id={record.get('model.id')}", *_beyond([record], "model", "hub")]
+def _model(settings: Mapping[str, Any]) -> list[str]:
+    name, origin = str(settings.get("model.name")), str(settings.get("model.id"))
+    if origin.startswith(("asset:", "tiny:")):
+        return [f"model={name}", *_beyond(settings, "model", name)]
+    return ["model=hub", f"model.id={origin}", *_beyond(settings, "model", "hub")]
 
 
 def _scheme(where: Where) -> tuple[str, list[tuple[str, Any]]]:
@@ -61,32 +73,24 @@ def is_scheme(where: Where) -> bool:
     return bool(name) and not rest
 
 
-def _chosen(records: Sequence[Mapping[str, Any]], group: str) -> Iterator[str]:
-    """The option of this group that the records share, unless it is the default one, and what they have it say otherwise."""
-    option = _shared(records, f"{group}.name")
+def _chosen(settings: Mapping[str, Any], group: str) -> Iterator[str]:
+    """The option of this group, unless it is the default one, and what was set otherwise than it says."""
+    option = settings.get(f"{group}.name")
     if isinstance(option, str) and _options(group, option):
         if {group: option} not in _defaults():
             yield f"{group}={option}"
-        yield from _beyond(records, group, option)
+        yield from _beyond(settings, group, option)
 
 
-def _beyond(records: Sequence[Mapping[str, Any]], group: str, option: str, meant: frozenset[str] | set[str] = frozenset()) -> Iterator[str]:
-    """Overrides for what these records have otherwise than conf/group/option.yaml, those `meant` aside, where all of them agree."""
+def _beyond(settings: Mapping[str, Any], group: str, option: str, meant: Collection[str] = ()) -> Iterator[str]:
+    """Overrides for what is set otherwise than in conf/group/option.yaml, those `meant` aside."""
     for name, default in _options(group, option).items():
         key = f"{group}.{name}"
-        value = _shared(records, key)
-        if name in UNSAID or key in meant or value is _NOTHING or _text(value) in (_text(default), None):
+        if name in UNSAID or key in meant or key not in settings:
             continue
-        yield f"{key}={_text(value)}"
-
-
-_NOTHING = object()
-
-
-def _shared(records: Sequence[Mapping[str, Any]], name: str) -> Any:
-    """The value that all records with such a field have, `_NOTHING` where there are none or several."""
-    values = [record[name] for record in records if present(record.get(name)) or (name in record and record[name] is None)]
-    return values[0] if values and all(value == values[0] for value in values) else _NOTHING
+        value = _text(settings[key])
+        if value not in (_text(default), None):
+            yield f"{key}={value}"
 
 
 def _text(value: Any) -> str | None:

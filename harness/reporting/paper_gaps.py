@@ -40,7 +40,7 @@ class Gaps:
         for lines in (lines for _, section in empty for lines in section):
             methods = tuple(method for method in lines.methods if method not in (FLOAT, "*"))
             wheres.setdefault(methods, []).extend(self._merged(lines, group) for group in self._groups())
-        commands = [command(self.part.entries, methods, found) for methods, found in wheres.items() if methods]
+        commands = [command(self.part.settings, methods, found) for methods, found in wheres.items() if methods]
         headings = "; ".join(visible(heading) for heading, _ in empty)
         return f"{self.part.model}: {headings}: not run: {'; '.join(commands)}"
 
@@ -56,7 +56,7 @@ class Gaps:
             same = [other for other in wheres if wheres[other] == found]
             schemes = [where for one in found if all(map(is_scheme, one)) for where in one]
             asked = [schemes, *(one for one in found if not all(map(is_scheme, one)))]
-            texts[method] = "; ".join(command(self.part.entries, same, one) for one in asked if one)
+            texts[method] = "; ".join(command(self.part.settings, same, one) for one in asked if one)
         self._left_out = frozenset(texts)
         return texts
 
@@ -74,7 +74,7 @@ class Gaps:
             alike = [other for other in self.spec.rows if self._lacking_like(other, method) == same]
             found = [[self._merged(other, group) for group in self._gaps(other, method)] for other in alike]
             wheres = [where for one in found if all(map(is_scheme, one)) for where in one]
-        return f"not run: {command(self.part.entries, same, wheres)}"
+        return f"not run: {command(self.part.settings, same, wheres)}"
 
     def _lacking_like(self, lines: Lines, method: str) -> list[str]:
         """The methods of these lines that lack runs for the same columns as this one; none where the lines have no run at all."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from harness.reporting.cells import Cell, Notes
+from harness.reporting.commands import shared_settings
 from harness.reporting.conditions import Masks
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import FLOAT, LETTERS, present, value_text, visible
@@ -42,6 +43,11 @@ class Part:
     def entries(self) -> list[dict[str, Any]]:
         """The records, one mapping each."""
         return entries_of(self.records)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What all of them have in common."""
+        return shared_settings(self.entries)
 
     @cached_property
     def masks(self) -> Masks:

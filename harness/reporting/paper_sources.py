@@ -58,7 +58,7 @@ class Measured:
         kept = [entry | {"metrics": entry["baseline"]} for entry in others]
         reference = next((found for entry in [*own, *kept] if (found := _under(entry, metric, protocol))), None)
         if reference is None:
-            why = _unmeasured(own[0], metric) if own else f"not run: {command(others, [FLOAT], [])}"
+            why = _unmeasured(own[0], metric) if own else f"not run: {command(part.settings, [FLOAT], [])}"
             return Cell(NOT_RUN, notes.number(why), why=why)
         cell = float_cell(reference, own, Grid(measure(metric), "", part.model, protocol, None, metric, notes))
         found = next(iter([*own, *others]))
