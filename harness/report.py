@@ -87,9 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP.format(tables=_known_tables()), end="")
         return 0
     options = parse(arguments)
+    for key in ("table", "format"):
+        if options[key] and not _listed(options[key]):
+            raise UserError(f"{key}={options[key]}: names nothing; give it a value, e.g. {key}={DEFAULTS[key] or 'quantease-main'}")
     table, name = options["table"], options["name"]
     if table and name == DEFAULTS["name"]:
-        name = "-".join(Path(one).stem for one in table.split(","))
+        name = "-".join(Path(one).stem for one in _listed(table))
     formats = _formats(options["format"], asked="format" in {argument.partition("=")[0] for argument in arguments})
     target = _target(options["paths.reports"], name)
     document = _document(_selected(options["paths.results"], None), name, table, options["paths.results"], target)
@@ -172,7 +175,7 @@ def _formats(text: str, asked: bool) -> tuple[str, ...]:
     Raises:
         UserError: there is no such format.
     """
-    wanted = [form.strip() for form in text.split(",") if form.strip()]
+    wanted = _listed(text)
     for form in wanted:
         if form not in FORMATS:
             raise UserError(f"format={form!r}: choose among {', '.join(FORMATS)}")
@@ -180,6 +183,10 @@ def _formats(text: str, asked: bool) -> tuple[str, ...]:
         wanted.remove("pdf")
         print("ptq-bench: no PDF: pip install 'ptq-bench[pdf]' for that", file=sys.stderr)
     return tuple(form for form in FORMATS if form in wanted)
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
 
 
 def _can_typeset() -> bool:
@@ -197,7 +204,7 @@ def _specs(table: str) -> dict:
     from harness.reporting.paper_tables import load_spec, load_specs
 
     known, chosen = load_specs(), {}
-    for name in filter(None, (one.strip() for one in table.split(","))):
+    for name in _listed(table):
         if name in known:
             chosen[name] = known[name]
         elif name.endswith((".yaml", ".yml")):

@@ -103,6 +103,8 @@ def test_a_table_of_ones_own_is_one_more_file(place, capsys):
         (["formt=md"], ["formt", "did you mean format=…?"]),
         (["name=../up"], ["name='../up'"]),
         (["table="], ["table", "give it a value"]),
+        (["table= ,"], ["table= ,", "e.g. table=quantease-main"]),
+        (["format=,"], ["format=,", "e.g. format=md"]),
         (["paths.results=elsewhere"], ["no records below elsewhere/runs"]),
     ],
 )
