@@ -8,22 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from itertools import accumulate
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.files import write_atomic
-from harness.reporting.cells import Table
-from harness.reporting.document import Document, tables_of
+from harness.reporting.document import Document
 from harness.reporting.frames import Records, load_records
-from harness.reporting.in_short import PERPLEXITY, SUMMARY
-from harness.reporting.terminal import print_tables
+from harness.reporting.terminal import print_first, print_tables
 
 __all__ = ["load_records", "main", "print_report", "write_report"]
 
 FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}  # and the module that renders it
 DEFAULTS = {"paths.results": "results", "paths.reports": "reports", "name": "report", "table": "", "format": ",".join(FORMATS)}
-ON_TERMINAL = 80  # lines of tables
 HELP = """\
 ptq-bench report: tables, figures and verdicts from the records of finished runs, while a sweep runs or after it
 
@@ -99,11 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = _write(document, target, formats)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show † must not cost the report
-    tables = _for_terminal(document, bool(table))
-    shown = _first(tables)
-    print_tables(shown)
-    if len(shown) < len(tables):
-        print(f"… and {len(tables) - len(shown)} more tables, in the files")
+    print_first(document, whole=not table)
     print(path.parent if len(formats) > 1 else path)
     return 0
 
@@ -222,21 +214,6 @@ def _known_tables() -> str:
     specs = load_specs()
     width = max(map(len, specs), default=0)
     return "\n".join(f"  {name:<{width}}  {spec.title}" for name, spec in specs.items())
-
-
-def _for_terminal(document: Document, asked: bool) -> list[Table]:
-    """The tables that were asked for; of a whole report who leads, then all numbers, perplexities first."""
-    if asked:
-        return tables_of(document)
-    shown = [table for table in tables_of(document) if table.kind not in ("claims", "paper", "published")]
-    first = {SUMMARY: 0, PERPLEXITY: 1}
-    return sorted(shown, key=lambda table: first.get(table.kind, 2))
-
-
-def _first(tables: Sequence[Table]) -> Sequence[Table]:
-    """As many of the first tables as anybody scrolls back for, at least one."""
-    lines = accumulate(len(table.rows) for table in tables)
-    return tables[: max(1, sum(count <= ON_TERMINAL for count in lines))]
 
 
 def _selected(results_dir: str | Path, select: Collection[str] | None) -> Records:

@@ -18,7 +18,7 @@ from harness.reporting import csv_tables, latex, markdown, pdf
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Bullets, Document, Facts, Paragraph, Picture, RunEntry, Section
 from harness.reporting.shown import title_parts
-from harness.reporting.terminal import print_tables
+from harness.reporting.terminal import print_first, print_tables
 from tests.documents import PNG, SVG
 from tests.fabricated import markdown_tokens
 
@@ -259,6 +259,19 @@ def test_the_terminal_says_once_what_holds_for_all_tables():
     shown = printed(one, other)
     assert shown.count("† as we got it") == 1 and shown.count("¹ of this one") == 2
     assert shown.index("† as we got it") < shown.index("B")
+
+
+def test_a_whole_report_begins_with_who_leads_and_then_perplexities_on_a_terminal(capsys):
+    def table(kind, lines):
+        return Table(kind, f"{kind} {lines}", "", "", ("method", "3"), (Row("rtn", "rtn", (Cell("1.0"),)),) * lines)
+
+    tables = [PAPER, LEDGER, table("acc", 60), table("perplexity", 50), table("summary", 2), table("acc", 9)]
+    print_first(report(*tables), whole=True)
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if re.fullmatch(r"(summary|perplexity|acc) \d+", line)] == ["summary 2", "perplexity 50"]
+    assert said.endswith("… and 2 more tables, in the files\n")
+    print_first(report(*tables[:2]), whole=False)
+    assert "supported" in capsys.readouterr().out
 
 
 def test_words_are_wrapped_on_a_narrow_terminal_and_nothing_is_lost():

@@ -1,6 +1,7 @@
 """Tables on a terminal. Texts are never read as markup."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -8,13 +9,30 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.reporting.cells import Cell, Row, Table
+from harness.reporting.document import Document, tables_of
+from harness.reporting.in_short import PERPLEXITY, SUMMARY
 from harness.reporting.labels import visible
 from harness.reporting.shown import TIE, groups_by_column, tied, title_of
 
+ON_TERMINAL = 80  # lines of the tables of a whole report: as many as anybody scrolls back for
+FIRST = {SUMMARY: 0, PERPLEXITY: 1}  # kinds of tables
+ON_A_PAGE = ("claims", "paper", "published")  # kinds that read better there
 UNBOUNDED = 100_000
 PLAIN_WIDTH = 240  # where output goes to a file or a pipe, tables are not folded
 NUMBERS = tuple("¹²³⁴⁵⁶⁷⁸⁹")
 TONES = {"good": "bold green", "bad": "bold red", "open": "yellow"}
+
+
+def print_first(document: Document, whole: bool) -> None:
+    """Print tables that were asked for; of a `whole` report who leads, then numbers, perplexities first, and how many are left."""
+    tables = tables_of(document)
+    if whole:
+        tables = sorted((table for table in tables if table.kind not in ON_A_PAGE), key=lambda table: FIRST.get(table.kind, len(FIRST)))
+    lines = accumulate(len(table.rows) for table in tables)
+    shown = tables[: max(1, sum(count <= ON_TERMINAL for count in lines))]
+    print_tables(shown)
+    if len(shown) < len(tables):
+        print(f"… and {len(tables) - len(shown)} more tables, in the files")
 
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
