@@ -144,6 +144,17 @@ def test_runs_lead_to_their_records(place):
 
 
 @pytest.mark.slow
+def test_a_run_is_called_as_its_column_and_commands_say_where_they_write(place):
+    store(
+        place / "results", record("key-coarse", "rtn", 2, 5000.0, scheme__group_size=64, scheme__act_bits=4, fallbacks=["layer 1: damped"])
+    )
+    assert command(["report", "format=md"]) == 0
+    text = (place / "reports/report/report.md").read_text()
+    assert "- toy · rtn · 2 bits g64 a4: layer 1: damped" in text
+    chapter = text.partition("## The papers' tables\n")[2].partition("\n#")[0]
+    assert "paths.results=DIR" in chapter
+
+
 def test_the_same_bytes_over_runs_locales_time_zones_and_orders(place):
     locales = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.split() or ["C"]
     chosen = ("C", next((name for name in locales if name.lower().endswith(("utf8", "utf-8"))), "C.UTF-8"))

@@ -30,6 +30,10 @@ GUIDE = (
     "codes, scales, offsets, codebooks, outliers and their indices, matrices that stay at run time.",
     "– is missing; a footnote says why. Numbers of two protocols never stand in one column.",
 )
+COMMANDS = (
+    "Where a run is missing, a note has the command that makes it, under the settings of the runs beside it. It writes to results/; "
+    "paths.results=DIR adds to the records of another directory."
+)
 SHOWN_FALLBACKS, SHOWN_RUNS = 3, 40
 CONFIGURATION = ("model.", "data.", "scheme.", "method.", "eval.")
 
@@ -104,7 +108,8 @@ def _entry(record: Mapping[str, Any], base: str) -> RunEntry:
 def _title(record: Mapping[str, Any]) -> str:
     outliers = finite(record.get("scheme.outlier_ratio"))
     parts = [record["model.name"], record["method.name"]]
-    parts += [f"{column_label(*column_of(record))} bits"] if present(record.get("scheme.bits")) else []
+    bits, _, more = column_label(*column_of(record)).partition(" ")
+    parts += [f"{bits} bits {more}".rstrip()] if present(record.get("scheme.bits")) else []
     parts += [f"{100 * outliers:g} % outliers"] if outliers else []
     return SEPARATOR.join(parts)
 
@@ -142,7 +147,8 @@ def _guide() -> Section:
 def _paper_chapter(papers: Mapping[str, Sequence[Table]], specs: Mapping[str, Spec]) -> list[Section]:
     filled = {key: tables for key, tables in papers.items() if tables}
     empty = [key for key, tables in papers.items() if not tables]
-    sections = [Section("The papers' tables", _told(empty, specs))] if filled or empty else []
+    told = (*([Paragraph(COMMANDS)] if filled else []), *_told(empty, specs))
+    sections = [Section("The papers' tables", told)] if filled or empty else []
     return sections + [Section(specs[key].title, tuple(tables), 2) for key, tables in filled.items()]
 
 
