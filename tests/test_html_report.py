@@ -170,14 +170,14 @@ def test_the_ledger_filters_by_its_verdicts():
 
 
 def test_a_summary_stays_whatever_is_filtered_and_wide_tables_are_set_closer():
-    def looks(kind, columns):
-        row = Row("rtn", "rtn", tuple(cell(1.0) for _ in range(columns)))
+    def looks(kind, columns, detail=""):
+        row = Row("rtn", "rtn", tuple(cell(1.0, detail=detail) for _ in range(columns)))
         table = Table(kind, "t", "", "", ("method", *(f"c{place}" for place in range(columns))), (row,))
         (found,) = Reader(render(Document("n", "t", (Section("s", (table,)),)))["report.html"].decode()).all("table")
         return found["data-scope"], found["class"]
 
     assert looks(SUMMARY, 3) == ("none", "numbers") and looks("perplexity", 3) == ("tables", "numbers")
-    assert looks("perplexity", 9) == ("tables", "numbers dense")
+    assert looks("perplexity", 9) == looks("perplexity", 5, "± 1.37 (+3.40) (n=3) @2.28") == ("tables", "numbers dense")
 
 
 def test_groups_must_cover_the_columns():

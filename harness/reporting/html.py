@@ -26,7 +26,7 @@ from harness.reporting.shown import below, title_of
 
 SCRIPTS = ("contents.js", "sorting.js", "filters.js", "runs.js", "figures.js")
 POLICY = "default-src 'none'; style-src {style}; script-src {script}; img-src data:; base-uri 'none'; form-action 'none'"
-DENSE = 7  # columns, from which on a table is set closer
+DENSE = (8, 120)  # columns, and characters of the longest cells of each, from which on a table is set closer
 MANY = 4000  # runs and cells, from which on a page draws only what is near
 WIDEST = 28  # characters beside a number; the style has a class for each number of them
 SIGNS = {"good": "✓", "bad": "✗", "open": "○"}  # so that a verdict needs no colour
@@ -66,6 +66,7 @@ class TableView:
     notes: list[Note]
     parts: list[tuple[Row | None, list[Line]]]
     layouts: list[str]  # of each column: the class of what follows its numbers
+    dense: bool
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,6 @@ def render(document: Document) -> dict[str, bytes]:
         script=Markup(script),
         policy=POLICY.format(style=_hash(style), script=_hash(script)),
         signs=SIGNS,
-        dense=DENSE,
     )
     return {"report.html": page.encode()}
 
@@ -151,7 +151,7 @@ def table_view(table: Table, anchor: str, numbers: dict[str, int], chapters: tup
         cells = [_entry(cell, row, head, notes, numbers) for cell, head in zip(row.cells, table.head[1:], strict=True)]
         parts[-1][1].append(Line(row, kind, pieces(f" {row.marks}".rstrip(), notes, row.label), cells))
     parts = [part for part in parts if part[0] or part[1]]
-    return TableView(anchor, table, title_of(table, chapters), *_scope(table), notes, parts, _layouts(table))
+    return TableView(anchor, table, title_of(table, chapters), *_scope(table), notes, parts, _layouts(table), _dense(table))
 
 
 def _scope(table: Table) -> tuple[str, bool]:
@@ -168,11 +168,22 @@ def _layouts(table: Table) -> list[str]:
     "below w1" where there are ties, whose sign stays beside the number).
     """
     layouts = []
-    for column in zip(*(row.cells for row in table.rows if row.cells), strict=True):
+    for column in _columns([row for row in table.rows if row.cells]):
         ties = any(cell.tied and not cell.best for cell in column)
         width = max(2 * (cell.tied and not cell.best) + len(cell.detail) + bool(cell.detail) + len(cell.marks) for cell in column)
         layouts.append(f"w{width}" if width <= WIDEST else "below w1" if ties else "below w0")
     return [""] * len(layouts) if table.textual else layouts
+
+
+def _dense(table: Table) -> bool:
+    """Whether numbers need closer setting to stand on one screen."""
+    lines = [row for row in table.rows if row.cells]
+    columns = [[len(row.label) for row in lines], *([len(cell.text) + len(cell.detail) for cell in column] for column in _columns(lines))]
+    return not table.textual and (len(columns) >= DENSE[0] or sum(map(max, filter(None, columns))) >= DENSE[1])
+
+
+def _columns(lines: Sequence[Row]) -> list[tuple[Cell, ...]]:
+    return list(zip(*(row.cells for row in lines), strict=True))
 
 
 def _entry(cell: Cell, row: Row, head: str, notes: list[Note], numbers: dict[str, int]) -> Entry:
