@@ -270,7 +270,7 @@ class Toy:
 def test_a_new_method_is_one_file_and_one_yaml(tmp_path):
     """Drop a method and its yaml into a copy of the project: this suite picks it up, and nothing else is touched."""
     for folder in ("conf", "harness", "methods", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tmp_path / folder)  # with the compiled kernels
     (tmp_path / "methods" / "toy.py").write_text(TOY_METHOD)
     (tmp_path / "conf" / "method" / "toy.yaml").write_text("name: toy\nsolver:\n  _target_: methods.toy.Toy\n  sweeps: 10\n")
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/test_conformance.py", "-k", "toy and not one_file"]
