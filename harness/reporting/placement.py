@@ -141,16 +141,20 @@ def _best(axes: Axes, label: Label, size: np.ndarray, scene: _Scene) -> _Candida
 
 
 def _costs(boxes: np.ndarray, ends: np.ndarray, scene: _Scene) -> np.ndarray:
-    """What is wrong with each box, (n, 4): pixels outside the room, pixels over other labels, lines crossed, hair lines over labels."""
+    """What is wrong with each box: pixels outside the room or over other labels, lines covered, its hair line over labels or lines."""
     lower, upper = boxes[:, :2], boxes[:, 2:]
     outside = np.maximum(scene.room[:2] - lower, 0).sum(axis=1) + np.maximum(upper - scene.room[2:], 0).sum(axis=1)
     crossed = _crossed(boxes, scene.obstacles, 3 * scene.unit)
     overlap, struck = np.zeros(len(boxes)), np.zeros(len(boxes))
     hairs = _nearest(boxes, ends)[:, None] + np.linspace(0, 1, 8)[None, :, None] * (ends - _nearest(boxes, ends))[:, None]
+    passed = np.zeros(len(boxes))
+    for place in np.moveaxis(hairs, 1, 0):
+        own = np.abs(place - ends).max(axis=1) < 1.5 * GAP * scene.unit
+        passed += ~own & (np.abs(place[:, None] - scene.obstacles).max(axis=2) < 3 * scene.unit).any(axis=1)
     for other in scene.taken:
         overlap += np.maximum((np.minimum(upper, other[2:]) - np.maximum(lower, other[:2])).min(axis=1), 0)
         struck += ((hairs > other[:2]) & (hairs < other[2:])).all(axis=2).sum(axis=1)
-    return 4 * outside + 10 * overlap + 3 * crossed + 4 * struck
+    return 4 * outside + 10 * overlap + 3 * crossed + 4 * struck + 3 * passed
 
 
 def _nearest(boxes: np.ndarray, ends: np.ndarray) -> np.ndarray:

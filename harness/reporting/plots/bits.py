@@ -91,7 +91,7 @@ def build_figure(tables: Sequence[Table]) -> Figure | None:
     styles = {variant: line_style(place) for place, variant in enumerate(variants)}
     hollow = any(point[3] for panel in wanted for line in panel.lines for point in line.points)
     notes = [*([HOLLOW] if hollow else []), *protocols([panel.table for panel in wanted])]
-    return panel_each([(panel, styles) for panel in wanted], _panel, notes=notes)
+    return panel_each([(panel, styles) for panel in wanted], _panel, several=2.6, notes=notes)
 
 
 def lines_picture(tables: Sequence[Table]) -> Picture | None:

@@ -65,7 +65,7 @@ def svg_of(figure: Figure) -> bytes:
 def panels(
     count: int, across: int, heights: float | Sequence[float], notes: Sequence[str] = (), **edges: float
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels in rows of `across`.
+    """A figure with `count` panels in rows of `across`; one that would be alone in a row of two has all of it.
 
     Args:
         heights: of the panels in inches, without what stands around them; or of each row.
@@ -95,7 +95,8 @@ def panels(
     for place, line in enumerate(lines):
         y = (foot - NOTE * (place + 0.5)) / height
         figure.text(0.1 / WIDTH, y, line, fontsize=NOTE_SIZE, color=GREY, va="center", parse_math=False)
-    return figure, [figure.add_subplot(grid[divmod(place, across)]) for place in range(count)]
+    rows = [slice(None) if across == 2 and place == count - 1 and not place % 2 else place % across for place in range(count)]
+    return figure, [figure.add_subplot(grid[place // across, row]) for place, row in enumerate(rows)]
 
 
 def panel_each(

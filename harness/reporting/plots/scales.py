@@ -11,7 +11,7 @@ from harness.reporting.plots.marks import GREY
 
 LIMIT = KINDS["perplexity"].limit  # beyond it a model is broken
 BAND = 0.1  # of a panel, above the limit
-NAME = 0.05  # of a panel, below the least value
+NAME = 0.14  # of a panel, below the least value
 LOG_FROM = 4.0  # largest over smallest value from which the scale is logarithmic
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
