@@ -25,7 +25,7 @@ def cheapest(pulled: Tensor, own: Tensor, centroids: Tensor) -> Tensor:
     """
     if pulled.device.type == "cpu" and pulled.dtype in (torch.float32, torch.float64):
         codes = torch.empty(pulled.shape[:3], dtype=torch.int64)
-        operands = (pulled.contiguous(), own.contiguous(), centroids.mT.contiguous(), codes)
+        operands = (pulled.permute(0, 2, 3, 1).contiguous(), own.contiguous(), centroids.mT.contiguous(), codes)
         metric_nearest_numba.cheapest(*(operand.numpy() for operand in operands))
         return codes
     return reference(pulled, own, centroids)
