@@ -90,8 +90,11 @@ def test_vectors_of_one_and_a_uniform_codebook_are_gptq():
     assert torch.equal(grid.decode(found), textbook_gptq(problem.weight, problem.hessian, grid, 0.01))
 
 
-def test_each_vector_takes_its_cheapest_centroid():
-    vectors, centroids, roots = normal(3, 4, 5, 2), normal(3, 7, 2, seed=1), normal(5, 2, 2, seed=2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_each_vector_takes_its_cheapest_centroid(length, dtype):
+    shapes = (3, 21, 5, length), (3, 7, length), (5, length, length)
+    vectors, centroids, roots = (normal(*shape, seed=seed).to(dtype) for seed, shape in enumerate(shapes))
     metrics = roots @ roots.mT
     difference = vectors[:, :, :, None] - centroids[:, None, None]  # (books, rows, places, count, length)
     expected = torch.einsum("brpcd,pde,brpce->brpc", difference, metrics, difference).argmin(3)

@@ -1,4 +1,4 @@
-"""The cheapest centroid for CPUs: the vectors of a place side by side in the vector units, each keeping the best of the centroids so far."""
+"""The cheapest centroid for CPUs: the vectors of a place side by side in the vector units, each with the best centroid so far."""
 
 import numpy as np
 from numba import njit
