@@ -17,6 +17,7 @@ from harness import status
 from harness.claims import claim
 from harness.errors import UserError
 from harness.standing import Standing, plans, seconds_left, standing
+from tests.dying_sweeps import eventually
 from tests.fabricated import ended, record, store
 
 
@@ -142,9 +143,9 @@ def test_beside_a_sweep_every_ending_is_one_line(terminal, tmp_path, monkeypatch
         (tmp_path / "runs/aaaa").mkdir()
         with claim(tmp_path / "runs/aaaa"):
             progress(tmp_path / "runs/aaaa", 1)
-            time.sleep(0.3)
+            eventually(lambda: not terminal or "label of a · quantize" in out.getvalue())
         store(tmp_path, record("cccc"))
-        time.sleep(0.3)
+        eventually(lambda: "done c" in out.getvalue())
         (tmp_path / "runs/bbbb/record.json").write_text(json.dumps(record("bbbb")))  # the very last moment
     assert threads("watch") == []
     lines = [line.strip() for line in out.getvalue().splitlines()]

@@ -87,8 +87,8 @@ def test_the_limit_ends_the_child_and_what_it_started(log):
     with Worker() as worker:
         start = time.monotonic()
         do = "os.system('sleep 60 & echo $! & wait')"
-        assert worker.run({"do": do}, log, 0.5) is None
-        assert 0.5 <= time.monotonic() - start < 30
+        assert worker.run({"do": do}, log, 2) is None
+        assert 2 <= time.monotonic() - start < 30
         pids = [int(word) for word in log.read_text().split() if word.isdigit()]
         assert len(pids) == 2
         eventually(lambda: not any(map(lives, pids)))
