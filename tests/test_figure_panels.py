@@ -87,7 +87,13 @@ def test_all_texts_are_inside_whole_and_legible_in_print(tmp_path, figures):
 
 def test_labels_touch_no_other_text(tmp_path, figures):
     made = figures(tmp_path, *rich())
-    for slug in ("perplexity-against-bits", "perplexity-against-cost", "perplexity-against-outliers", "pareto-front"):
+    for slug in (
+        "perplexity-against-bits",
+        "perplexity-against-time",
+        "perplexity-against-memory",
+        "perplexity-against-outliers",
+        "pareto-front",
+    ):
         made[slug].draw_without_rendering()
         boxes = [
             (text.get_text(), Text.get_window_extent(text).padded(-2))  # without what an annotation points at
@@ -117,7 +123,7 @@ def test_broken_models_lie_in_a_band_and_on_no_front(tmp_path, figures):
     }
     assert len(heights) == 1 and LIMIT < heights.pop() < axes.get_ylim()[1]
     assert any(text.get_text() == "broken, > 10⁵" for text in axes.texts)
-    for slug in ("pareto-front", "perplexity-against-cost"):
+    for slug in ("pareto-front", "perplexity-against-time"):
         assert made[slug].axes[0].get_ylim()[1] < 100, slug
     whole = figures(tmp_path / "whole", *runs[::3])["perplexity-against-bits"].axes[0]
     assert whole.get_ylim()[1] < 100 and not any("broken" in text.get_text() for text in whole.texts)
@@ -154,26 +160,24 @@ def test_names_of_series(labels, names):
 def test_a_column_without_evidence_has_no_panel_of_costs_beside_one_that_has(tmp_path, figures):
     runs = [record(f"{m}{b}", m, b, 40.0 + n, model__source_bits=4) for n, m in enumerate(("rtn", "gptq", "awq")) for b in (4, 3)]
     runs += [record("x", "rtn", 2, 2e5), record("y", "gptq", 2, 3e6)]
-    assert [axes.get_title(loc="left") for axes in figures(tmp_path, *runs)["perplexity-against-cost"].axes] == ["toy · 3 bits"]
-    doubtful = figures(tmp_path / "4", *runs[::2])["perplexity-against-cost"]
+    assert [axes.get_title(loc="left") for axes in figures(tmp_path, *runs)["perplexity-against-time"].axes] == ["toy · 3 bits"]
+    doubtful = figures(tmp_path / "4", *runs[::2])["perplexity-against-time"]
     assert [axes.get_title(loc="left") for axes in doubtful.axes] == ["toy · 4 bits"], "better than none"
 
 
-def test_memory_is_drawn_where_it_varies_and_is_that_of_the_whole_run(tmp_path, figures):
-    def peaks(*gib, **changes):
-        return [
-            record(m, m, 3, 40.0 + n, peak_memory_bytes={"cpu": peak * 2**30, "gpu": 0}) | changes
-            for n, (m, peak) in enumerate(zip(("rtn", "gptq", "awq"), gib, strict=True))
-        ]
+def test_memory_is_that_of_the_whole_run(tmp_path, figures):
+    runs = [record(m, m, 3, 40.0 + n, peak_memory_bytes={"cpu": (2 + n) * 2**30, "gpu": 0}) for n, m in enumerate(("rtn", "gptq", "awq"))]
 
-    def axes_of(place, runs):
-        return [axes.get_xlabel() for axes in figures(tmp_path / place, *runs)["perplexity-against-cost"].axes]
+    def peaks(place):
+        (axes,) = figures(tmp_path / place, *runs)["perplexity-against-memory"].axes
+        assert axes.get_xlabel() == "peak memory, GiB"
+        return {x for line in axes.lines if line.get_marker() not in ("None", "") for x in line.get_xdata()}
 
-    assert axes_of("same", peaks(2.5, 2.6, 2.7)) == ["seconds of the method's own work"]
-    assert axes_of("varies", peaks(2.5, 2.6, 4.0))[1:] == ["peak memory, GiB"]
-    resumed = peaks(2.5, 2.6, 0.9)
-    resumed[2]["reused"] = {"blocks": 30, "evaluations": 0, "statistics": False}
-    assert axes_of("resumed", resumed) == ["seconds of the method's own work"], "an attempt that found all blocks done needed little"
+    assert peaks("whole") == {2, 3, 4}
+    runs[2]["reused"] = {"blocks": 30, "evaluations": 0, "statistics": False}
+    assert peaks("resumed") == {2, 3}, "an attempt that found all blocks done needed little"
+    runs[0]["peak_memory_bytes"] = {"cpu": 9 * 2**30, "gpu": 2**30}
+    assert peaks("gpu") == {1, 3}
 
 
 def test_models_get_height_by_their_rows_and_no_label_is_cut(tmp_path, figures):

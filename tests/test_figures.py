@@ -122,8 +122,8 @@ def test_costs_are_of_the_method_alone_and_means_over_seeds(tmp_path, undrawn):
     seconds = {"load": 1.0, "calibrate": 500.0, "quantize": 2.0, "transform": 5.0, "evaluate": 4.0, "total": 512.0}
     runs = [record("a", "awq", 3, 40.0, seconds=seconds), record("b", "rtn", 3, 60.0, seconds={"quantize": 1.0}),
             record("c", "awq", 3, 42.0, seconds=seconds | {"quantize": 4.0}, seed=1)]  # fmt: skip
-    found = drawn(tmp_path, *runs)["perplexity-against-cost"]
-    assert "rtn 60 in 1 s, awq 41 in 8 s" in found.alt and "calibration are not in it" in found.caption
+    found = drawn(tmp_path, *runs)["perplexity-against-time"]
+    assert "rtn 60 at 1 s, awq 41 at 8 s" in found.alt and "calibration are not in it" in found.caption
     frame = load_records(tmp_path).frame
     assert by_run(frame, "seconds.quantize", "seconds.transform") == {"a": 7.0, "b": 1.0, "c": 9.0} and by_run(frame, "nothing") == {}
 
@@ -165,7 +165,7 @@ def test_hostile_names_give_whole_pictures(tmp_path, name):
         entry["model"]["name"] = entry["eval"]["name"] = name
         entry["metrics"] = {f"perplexity/{name}": {**entry["metrics"]["perplexity/wiki"], "protocol": name}}
     found = drawn(tmp_path, *runs)
-    assert {"perplexity-against-bits", "pareto-front", "perplexity-against-cost", "seconds-by-stage"} <= set(found)
+    assert {"perplexity-against-bits", "pareto-front", "perplexity-against-time", "seconds-by-stage"} <= set(found)
     for picture in found.values():
         assert XML.fromstring(picture.svg).tag.endswith("svg") and picture.png.startswith(b"\x89PNG")
         assert picture.slug.isascii() and not set(picture.slug) - set("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -216,7 +216,7 @@ def test_a_figure_has_no_more_panels_than_a_page(tmp_path, undrawn):
     tables = build_tables(found.frame)
     assert len(build_figure(tables).axes) == PANELS
     made = {picture.slug: picture for picture in pictures(found, tables, tmp_path)}
-    assert all("Shown are" in made[name].caption for name in ("perplexity-against-bits", "pareto-front", "perplexity-against-cost"))
+    assert all("Shown are" in made[name].caption for name in ("perplexity-against-bits", "pareto-front", "perplexity-against-time"))
     assert len(lines_of(tables[0])) == 2
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a report, in their order: perplexity against bits, cost and outliers, then what happened inside the runs."""
+"""The pictures of a report, in their order: perplexity against bits, time, memory and outliers, then what happened inside the runs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ from harness.reporting.cells import Table
 from harness.reporting.document import Picture, slugs
 from harness.reporting.frames import Records
 from harness.reporting.plots.bits import lines_picture
-from harness.reporting.plots.costs import costs_picture
+from harness.reporting.plots.costs import memory_picture, time_picture
 from harness.reporting.plots.fronts import front_picture
 from harness.reporting.plots.loss_curves import loss_picture
 from harness.reporting.plots.outliers import outliers_picture
@@ -30,7 +30,8 @@ def pictures(records: Records, tables: Sequence[Table], results_dir: str | Path)
     frame = frame.sort_values(["run_key", "place"], kind="stable").reset_index(drop=True)
     models = labelled(frame)
     drawn = [
-        *(lines_picture(tables), front_picture(tables), costs_picture(frame, tables), outliers_picture(frame, tables)),
+        *(lines_picture(tables), front_picture(tables), time_picture(frame, tables), memory_picture(frame, tables)),
+        outliers_picture(frame, tables),
         *layer_pictures(models, profiles),
         *(blocks_picture(models, profiles), loss_picture(models, profiles), runtime_picture(models)),
     ]

@@ -1,4 +1,4 @@
-"""Perplexity against what a method costs: seconds of its own work, and peak memory where methods differ in it."""
+"""Perplexity against what a method costs: seconds of its own work, and peak memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from harness.reporting.styles import colour_and_marker
 METHODS = 3  # from which on a column deserves a panel; the fullest column of a table gets one from two on
 NAMED = 16  # series that get a name in one panel: those on the front first, then by perplexity
 CROWD = 9  # names from which on half of the page's width is too narrow
-VARIES = 1.25  # most over least memory from which there is something to see
 
 Costs = list[tuple[float, Point]]
 
@@ -35,16 +34,24 @@ class _Panel:
     points: tuple[tuple[float, Point], ...]
 
 
-def costs_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None:
-    """Seconds, and beside them memory where it varies, of the columns in which methods can be compared."""
-    seconds, memory = by_run(frame, "seconds.quantize", "seconds.transform"), _peaks(frame)
-    wanted = []
-    for table in tables:
-        for head, points in _compared(table, seconds) if table.kind == "perplexity" else ():
-            wanted.append(_Panel(table, head, "seconds of the method's own work", tuple(_with(points, seconds))))
-            peaks = _with(points, memory)
-            if peaks and max(cost for cost, _ in peaks) >= VARIES * min(cost for cost, _ in peaks):
-                wanted.append(_Panel(table, head, "peak memory, GiB", tuple(peaks)))
+def time_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None:
+    """Seconds of the columns in which methods can be compared."""
+    said = (
+        "Seconds are those in the solver and in the transform, on the machine that ran it. The forward passes of calibration are not in "
+        "it, because a sweep shares them and only the first run pays; the last picture has them."
+    )
+    return _picture("time", "seconds of the method's own work", said, by_run(frame, "seconds.quantize", "seconds.transform"), tables)
+
+
+def memory_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None:
+    """Peak memory of the same."""
+    said = "Memory is the peak of a whole run, on the GPU where one was used; runs that went on after an interruption have none."
+    return _picture("memory", "peak memory, GiB", said, _peaks(frame), tables)
+
+
+def _picture(cost: str, axis: str, said: str, costs: Mapping[str, float], tables: Sequence[Table]) -> Picture | None:
+    columns = [(table, *found) for table in tables if table.kind == "perplexity" for found in _compared(table, costs)]
+    wanted = [_Panel(table, head, axis, tuple(_with(points, costs))) for table, head, points in columns]
     if not wanted:
         return None
     crowded = any(len(_series(panel)) > CROWD for panel in wanted[:PANELS])
@@ -52,27 +59,24 @@ def costs_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | Non
     with plain_texts():
         figure = _figure(drawn, crowded)
         caption = (
-            "Perplexity (lower is better) against the cost of quantization, where two methods or more can be compared; models that are "
-            f"broken (beyond {LIMIT:,.0f}) are left out. Seconds are those in the solver and in the transform, on the machine that ran it. "
-            "The forward passes of calibration are not in it, because a sweep shares them and only the first run pays; the last picture "
-            "has them. Dots join the shares of outliers of one method. The stair is the front: what is above and to the right of it "
-            "is beaten in both. "
+            f"Perplexity (lower is better) against the {cost} that quantization takes, where two methods or more can be compared; models "
+            f"that are broken (beyond {LIMIT:,.0f}) are left out. {said} Dots join the shares of outliers of one method. The stair is the "
+            "front: what is above and to the right of it is beaten in both."
         )
-        caption += _of_memory(drawn)
         if any(point.doubtful for panel in drawn for _, point in panel.points):
             caption += " Hollow: the weights had no more bits before anyone quantized them."
         if any(len(_series(panel)) > NAMED for panel in drawn):
             caption += f" At most {NAMED} methods of a panel are named, the others grey."
         caption += part_of(len(drawn), len(wanted), "panels")
-        alt = "; ".join(_in_words(panel) for panel in drawn if panel.axis.startswith("seconds"))
-        return picture("perplexity-against-cost", "Perplexity against time and memory", caption, alt, figure)
+        alt = "; ".join(_in_words(panel, cost) for panel in drawn)
+        return picture(f"perplexity-against-{cost}", f"Perplexity against {cost}", caption, alt, figure)
 
 
-def _compared(table: Table, seconds: Mapping[str, float]) -> list[tuple[str, list[Point]]]:
-    """The columns with enough methods of which seconds are known, no matter how many of them are hollow or broken beside those."""
+def _compared(table: Table, costs: Mapping[str, float]) -> list[tuple[str, list[Point]]]:
+    """The columns with enough methods of which the cost is known, no matter how many of them are hollow or broken beside those."""
     heads: dict[str, list[Point]] = {}
     for point in points_of(table):
-        if point.value <= LIMIT and mean_over(point.run_keys, seconds):
+        if point.value <= LIMIT and mean_over(point.run_keys, costs):
             heads.setdefault(point.head, []).append(point)
     evidence = {head: len({point.method for point in points if not point.doubtful}) for head, points in heads.items()}
     methods = {head: len({point.method for point in points}) for head, points in heads.items()}
@@ -86,12 +90,6 @@ def _peaks(frame: pd.DataFrame) -> dict[str, float]:
     gpu = {key: value for key, value in by_run(frame, "peak_memory_bytes.gpu").items() if value > 0}
     peaks = by_run(frame, "peak_memory_bytes.cpu") | gpu
     return {key: value / 2**30 for key, value in peaks.items() if not reused.get(key)}
-
-
-def _of_memory(panels: Sequence[_Panel]) -> str:
-    if any("memory" in panel.axis for panel in panels):
-        return "Memory is the peak of a whole run, on the GPU where one was used; runs that went on after an interruption have none."
-    return f"Peak memory is not drawn where it is known for no run or varies by less than a factor of {VARIES:g} between methods."
 
 
 def _with(points: Sequence[Point], costs: Mapping[str, float]) -> Costs:
@@ -146,7 +144,8 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     place_labels(axes, labels, lines, level)
 
 
-def _in_words(panel: _Panel) -> str:
+def _in_words(panel: _Panel, cost: str) -> str:
     names = {(cost, point.value): point.label for cost, point in panel.points}
-    steps = [f"{names[spot]} {spot[1]:.4g} in {spot[0]:.3g} s" for spot in _best(panel)[:5]]
-    return f"{panel.table.model} at {panel.head}: front of perplexity and time: " + (", ".join(steps) or "none")
+    unit = "s" if cost == "time" else "GiB"
+    steps = [f"{names[spot]} {spot[1]:.4g} at {spot[0]:.3g} {unit}" for spot in _best(panel)[:5]]
+    return f"{panel.table.model} at {panel.head}: front of perplexity and {cost}: " + (", ".join(steps) or "none")
