@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.seals import unseal
+from harness.plan import kept_blocks
 
 PROGRAM = str(Path(sys.executable).with_name("ptq-bench"))
 SMALL = ["model=tiny-llama", "scheme=w3", "data=synthetic", "data.samples=4", "data.window=32", "eval=smoke", "eval.windows=2"]
@@ -89,15 +89,9 @@ def in_their_last_block(count: int) -> list[Path]:
 
     def found():
         at_work = [run for run in runs("death") if not (run / "record.json").exists() and len(layers_told(run)) > 14]
-        return at_work if len([run for run in at_work if blocks_kept(run) == 2]) == count else None
+        return at_work if [len(kept_blocks(run)) for run in at_work] == [2] * count else None
 
     return eventually(found, 200)
-
-
-def blocks_kept(run: Path) -> int:
-    """How many blocks a run would not compute again."""
-    manifest = run / "resume" / "manifest.json"
-    return len(unseal(manifest.read_bytes())["blocks"]) if manifest.exists() else 0
 
 
 def assert_all_died_but_one(code: int, told: str) -> None:

@@ -16,7 +16,6 @@ class Gaps:
 
     def __init__(self, part: Part, spec: Spec):
         self.part, self.spec = part, spec
-        self.masks, self.all_masks = part.masks, part.all_masks
         self._known_gaps: dict[tuple[int, str], list[Columns]] = {}
         self._left_out: frozenset[str] = frozenset()
 
@@ -24,14 +23,14 @@ class Gaps:
         """Whether there is a run for any of these lines, whatever the column; of the float model alone there always is what others keep."""
         if all(lines.methods == (FLOAT,) for lines in section):
             return True
-        groups = [self.masks.of(column.group.where) for column in self.part.columns]
-        return any((self.masks.lines(self.spec, lines) & np.logical_or.reduce(groups)).any() for lines in section)
+        groups = [self.part.masks.of(column.group.where) for column in self.part.columns]
+        return any((self.part.masks.lines(self.spec, lines) & np.logical_or.reduce(groups)).any() for lines in section)
 
     def methods(self, lines: Lines) -> Sequence[str]:
         """The methods that these lines show, in their order."""
         if lines.methods != ("*",):
             return [method for method in lines.methods if method not in self._left_out]
-        meant = self.masks.union(self.spec, [lines], [column.group for column in self.part.columns])
+        meant = self.part.masks.union(self.spec, [lines], [column.group for column in self.part.columns])
         return sorted(set(self.part.records["method.name"][meant]), key=method_rank)
 
     def absence(self, empty: Sequence[tuple[str, list[Lines]]]) -> str:
@@ -61,8 +60,8 @@ class Gaps:
         return texts
 
     def _has(self, lines: Lines, method: str) -> bool:
-        groups = [self.masks.of(group.where) for group in self._groups()]
-        return bool(method in lines.methods and (self.masks.lines(self.spec, lines, method) & np.logical_or.reduce(groups)).any())
+        groups = [self.part.masks.of(group.where) for group in self._groups()]
+        return bool(method in lines.methods and (self.part.masks.lines(self.spec, lines, method) & np.logical_or.reduce(groups)).any())
 
     def why_not(self, lines: Lines, method: str, column: Column) -> str:
         """Why there is no run for a cell; methods and schemes that lack one for the same reason are named together."""
@@ -89,8 +88,8 @@ class Gaps:
     def _gaps(self, lines: Lines, method: str) -> list[Columns]:
         key = (self.spec.rows.index(lines), method)
         if key not in self._known_gaps:
-            of_lines = self.all_masks.lines(self.spec, lines, method)
-            self._known_gaps[key] = [group for group in self._groups() if not (of_lines & self.all_masks.of(group.where)).any()]
+            of_lines = self.part.all_masks.lines(self.spec, lines, method)
+            self._known_gaps[key] = [group for group in self._groups() if not (of_lines & self.part.all_masks.of(group.where)).any()]
         return self._known_gaps[key]
 
     def _groups(self) -> list[Columns]:

@@ -48,8 +48,7 @@ class _Scene:
 
     room: np.ndarray
     taken: tuple[np.ndarray, ...]
-    obstacles: np.ndarray
-    nearby: KDTree  # of the obstacles
+    obstacles: KDTree
     unit: float  # pixels for one at 100 dpi
 
 
@@ -72,8 +71,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
         obstacles.append(np.array([(x, y) for x in np.linspace(frame.x0, frame.x1, 2 * SAMPLES)]))
     chosen = _beside(axes, {place: labels[place] for place in column}, sizes, room, unit)
     fixed = () if level is None else (_level_label(axes, level, unit),)
-    points = np.concatenate([np.empty((0, 2)), *obstacles])
-    scene = _Scene(room, fixed, points, KDTree(points), unit)
+    scene = _Scene(room, fixed, KDTree(np.concatenate([np.empty((0, 2)), *obstacles])), unit)
     order = sorted(range(len(labels)), key=lambda place: (labels[place].left[0], -labels[place].left[1], labels[place].text))
     for _ in range(ROUNDS):
         for place in (place for place in order if place not in column):
@@ -147,11 +145,11 @@ def _costs(boxes: np.ndarray, ends: np.ndarray, scene: _Scene) -> np.ndarray:
     """What is wrong with each box: pixels outside the room or over other labels, lines covered, its hair line over labels or lines."""
     lower, upper = boxes[:, :2], boxes[:, 2:]
     outside = np.maximum(scene.room[:2] - lower, 0).sum(axis=1) + np.maximum(upper - scene.room[2:], 0).sum(axis=1)
-    crossed = _crossed(boxes, scene.obstacles, 3 * scene.unit)
+    crossed = _crossed(boxes, scene.obstacles.data, 3 * scene.unit)
     overlap, struck = np.zeros(len(boxes)), np.zeros(len(boxes))
     hairs = _nearest(boxes, ends)[:, None] + np.linspace(0, 1, 8)[None, :, None] * (ends - _nearest(boxes, ends))[:, None]
     elsewhere = np.abs(hairs - ends[:, None]).max(axis=2) > 1.5 * GAP * scene.unit
-    passed = (elsewhere & np.isfinite(scene.nearby.query(hairs, p=np.inf, distance_upper_bound=3 * scene.unit)[0])).sum(axis=1)
+    passed = (elsewhere & np.isfinite(scene.obstacles.query(hairs, p=np.inf, distance_upper_bound=3 * scene.unit)[0])).sum(axis=1)
     for other in scene.taken:
         overlap += np.maximum((np.minimum(upper, other[2:]) - np.maximum(lower, other[:2])).min(axis=1), 0)
         struck += ((hairs > other[:2]) & (hairs < other[2:])).all(axis=2).sum(axis=1)

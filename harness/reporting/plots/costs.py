@@ -144,8 +144,8 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     place_labels(axes, labels, lines, level)
 
 
-def _in_words(panel: _Panel, cost: str) -> str:
+def _in_words(panel: _Panel, what: str) -> str:
     names = {(cost, point.value): point.label for cost, point in panel.points}
-    unit = "s" if cost == "time" else "GiB"
+    unit = "s" if what == "time" else "GiB"
     steps = [f"{names[spot]} {spot[1]:.4g} at {spot[0]:.3g} {unit}" for spot in _best(panel)[:5]]
-    return f"{panel.table.model} at {panel.head}: front of perplexity and {cost}: " + (", ".join(steps) or "none")
+    return f"{panel.table.model} at {panel.head}: front of perplexity and {what}: " + (", ".join(steps) or "none")

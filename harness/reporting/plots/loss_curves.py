@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.reporting.document import Picture
 from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
+from harness.reporting.plots.marks import draw_level
 from harness.reporting.plots.points import bits_in_words, joined
 from harness.reporting.plots.scales import scale_along
 from harness.reporting.profiles_data import Group, Models, Profiles, Run, first, groups_of, positive
@@ -63,7 +64,7 @@ def _panel(axes: Axes, group: Group, run: Run, losses: np.ndarray, highest: floa
     for block in range(blocks):
         look = {"marker": "o", "markersize": 1.8 if epochs > 1 else 4, "linewidth": 0.8}
         axes.plot(steps, left[block], color=DEPTH(block / max(1, blocks - 1)), **look, zorder=2 + block / blocks)
-    axes.axhline(1.0, color="#222222", linewidth=0.8, linestyle=(0, (6, 3)), zorder=1.5)
+    draw_level(axes, 1.0, 0.8)
     titled(axes, run.label, joined(bits_in_words(group.head), group.model))
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss / that of epoch 1" if axes.get_subplotspec().is_first_col() else "")

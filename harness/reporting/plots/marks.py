@@ -21,10 +21,10 @@ def shown(method: str, hollow: bool = False) -> dict:
     return look | {"fillstyle": style, "markerfacecoloralt": "white", "linestyle": "none"}
 
 
-def draw_level(axes: Axes, level: float | None) -> None:
-    """The float model's number as a dashed line."""
+def draw_level(axes: Axes, level: float | None, width: float = 0.9) -> None:
+    """What others are compared with, the float model's number or a ratio of one, as a dashed line."""
     if level is not None:
-        axes.axhline(level, color=colour_and_marker(FLOAT)[0], linewidth=0.9, linestyle=(0, (6, 3)), zorder=1.5)
+        axes.axhline(level, color=colour_and_marker(FLOAT)[0], linewidth=width, linestyle=(0, (6, 3)), zorder=1.5)
 
 
 def draw_behind(axes: Axes, lines: Sequence[Sequence[tuple]]) -> None:

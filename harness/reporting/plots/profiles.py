@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.reporting.document import Picture
 from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, titled
-from harness.reporting.plots.marks import GREY, shown
+from harness.reporting.plots.marks import GREY, draw_level, shown
 from harness.reporting.plots.points import bits_in_words, joined
 from harness.reporting.plots.scales import scale_along
 from harness.reporting.plots.texts import shortened
@@ -92,7 +92,7 @@ def _ratios(axes: Axes, title: str, ratios: dict[str, tuple[np.ndarray, np.ndarr
     colour, marker = colour_and_marker("quantease")
     every_nth = max(1, len(table) // 8)
     axes.plot(table.index, np.exp(table), color=colour, marker=marker, markersize=3.5, linewidth=1.4, markevery=every_nth, zorder=3)
-    axes.axhline(1.0, color="#222222", linewidth=0.8, linestyle=(0, (6, 3)), zorder=1.5)
+    draw_level(axes, 1.0, 0.8)
     titled(axes, title)
     _along_blocks(axes)
 
