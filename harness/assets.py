@@ -7,7 +7,6 @@ With a warm cache nothing here touches the network.
 import argparse
 import difflib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -17,14 +16,15 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-import platformdirs
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
 from harness import wheels
-from harness.errors import UserError
-from harness.files import ASIDE, disk_errors, remove_leftovers, replace_directory, replace_file, sha256_file
+from harness.foundation.cache import cache_dir
+from harness.foundation.errors import UserError
+from harness.foundation.files import ASIDE, disk_errors, remove_leftovers, replace_directory, replace_file
+from harness.foundation.hashes import sha256_file
 
 CONVERSION = 1  # raise it when conversion.py writes something else
 
@@ -70,12 +70,6 @@ def catalogue() -> dict[str, Asset]:
         name: Asset(name=name, **{**entry, "parts": tuple(Part(**part) for part in entry["parts"])})
         for name, entry in _pinned()["assets"].items()
     }
-
-
-def cache_dir() -> Path:
-    """Where assets live: PTQ_BENCH_CACHE, or `ptq-bench` in the user's cache directory."""
-    override = os.environ.get("PTQ_BENCH_CACHE")
-    return Path(override).expanduser().absolute() if override else platformdirs.user_cache_path("ptq-bench")
 
 
 def is_cached(name: str) -> bool:

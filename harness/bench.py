@@ -23,7 +23,7 @@ from rich.table import Table
 from harness.benchmarks import reporting, scaling, solvers, sweep, textbook, transforms, whole_model
 from harness.benchmarks.layers import Layer, method_names, read_layers, real_layers, scheme_named, scheme_names
 from harness.benchmarks.measure import csv_text, machine, write
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reporting.bench_figures import scaling_figure, solvers_figure
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)

@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import packed
-from harness.errors import UserError
 from harness.families import family_of, skeleton
-from harness.files import replace_directory, sha256_file
+from harness.foundation.errors import UserError
+from harness.foundation.files import replace_directory
+from harness.foundation.hashes import sha256_file
+from harness.foundation.seals import seal, unseal
 from harness.model_files import check_config
 from harness.models import SUPERSEDED_CODE, quiet, read_architecture, read_tokenizer
 from harness.schema import CHECKPOINT
-from harness.seals import seal, unseal
 
 WEIGHTS, MANIFEST = "quantized.safetensors", "manifest.json"
 FIELDS = {"schema", "family", "dtype", "attention", "linears", "tied", "files", "run"}

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.files import disk_errors, write_atomic
+from harness.foundation.errors import UserError
+from harness.foundation.files import disk_errors, write_atomic
 
 HEARTBEAT = 15  # seconds between touches
 SILENCE = 180  # seconds after which an owner elsewhere counts as dead: shared file systems may show a touch a minute late

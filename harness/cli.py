@@ -38,7 +38,7 @@ def usage() -> str:
 
 
 def _checked(command: str, arguments: list[str]) -> int:
-    from harness.redaction import refuse_secret_arguments
+    from harness.foundation.redaction import refuse_secret_arguments
 
     refuse_secret_arguments(arguments)
     return _command(command)(arguments)
@@ -71,7 +71,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 def guarded(command: Callable[[], int], debug: bool) -> int:
     """Turn exceptions into one line each: 2 for what the user can fix, 1 for points that did not finish, 130 for ^C."""
-    from harness.errors import UserError
+    from harness.foundation.errors import UserError
 
     try:
         return command() or 0
@@ -89,7 +89,7 @@ def guarded(command: Callable[[], int], debug: bool) -> int:
 
 
 def fail(message: str, code: int = 2) -> int:
-    from harness.redaction import redact
+    from harness.foundation.redaction import redact
 
     for line in redact(message).splitlines():
         print(f"ptq-bench: {line}", file=sys.stderr)

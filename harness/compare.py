@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
+from harness.foundation.text import visible
 from harness.reporting.comparison import Run, compare
 from harness.reporting.frames import entries_of, load_records
-from harness.reporting.labels import visible
 from harness.reporting.terminal import print_tables
 
 DEFAULTS = {"paths.results": "results"}

@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
+from harness.foundation.redaction import refuse_secrets
 from harness.methods import build_method, canonical
-from harness.redaction import refuse_secrets
 from methods.core.method import Method
 from methods.core.scheme import Scheme
 

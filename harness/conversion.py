@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from harness.errors import UserError
-from harness.files import sha256_file, write_atomic
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
+from harness.foundation.hashes import sha256_file
 
 SENTENCE = (
     "Paris is the capital of France. It lies on the river Seine, in the north of the country, and more than two "

@@ -20,8 +20,9 @@ from torch import LongTensor
 
 from harness import assets
 from harness.config import Bos
-from harness.errors import UserError
-from harness.files import write_atomic
+from harness.foundation.cache import cache_dir
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
 from harness.tokens import tokenize
 
 SEPARATOR = "\n\n"
@@ -170,7 +171,7 @@ def _wiki(split: str, mirror: str | None) -> list[str]:
 def _wiki_articles() -> list[tuple[str, str]]:
     from harness import wikipedia
 
-    parsed = assets.cache_dir() / "corpora" / f"wiki-{wikipedia.VERSION}.jsonl"
+    parsed = cache_dir() / "corpora" / f"wiki-{wikipedia.VERSION}.jsonl"
     if not parsed.is_file():
         with assets.status("parsing the Wikipedia sample (once)"):
             found = [(title, text) for title, text in wikipedia.articles(assets.fetch("wiki")) if text]

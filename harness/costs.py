@@ -1,11 +1,7 @@
 """What a run costs: seconds by stage, and peak memory."""
 
-import resource
 import time
 from contextlib import contextmanager
-from pathlib import Path
-
-import torch
 
 from harness.reports import Walked
 
@@ -40,23 +36,3 @@ class Clock:
     def seconds(self) -> dict[str, float]:
         """Of every stage, and their sum: what the run costs, however often it was cut short."""
         return {name: round(value, 3) for name, value in self.stages.items()} | {"total": round(sum(self.stages.values()), 3)}
-
-
-def reset_peak_memory() -> None:
-    """Start the peak counters anew, so that a run in a long process reports its own peak."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # not Linux: the peak is then the process's
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory() -> dict[str, int]:
-    """Peak bytes since the last reset."""
-    try:
-        status = Path("/proc/self/status").read_text().splitlines()
-        cpu = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"cpu": cpu, "gpu": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0}

@@ -11,9 +11,10 @@ from rich.markup import escape
 
 from harness import assets
 from harness.findings import BAD, GIB, NOTE, OK, Finding, findings, libraries, offline
+from harness.foundation.cache import cache_dir
+from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, refuses_files
 from harness.planned import planned
 from harness.records import versions
-from harness.resources import free_disk, free_gpu_memory, free_memory, refuses_files
 
 COLOURS = {OK: "green", NOTE: "yellow", BAD: "red"}
 LEAST_DISK = 5 * GIB  # below which a disk is worth a note
@@ -51,7 +52,7 @@ def machine(results: str) -> Iterator[Finding]:
     yield Finding(OK, ", ".join(f"{name} {version}" for name, version in versions().items()))
     yield from libraries()
     yield from _devices()
-    for name, path in {"results (paths.results)": Path(results), "cache (PTQ_BENCH_CACHE)": assets.cache_dir()}.items():
+    for name, path in {"results (paths.results)": Path(results), "cache (PTQ_BENCH_CACHE)": cache_dir()}.items():
         yield _directory(name, path)
     yield from _cache()
     for name in ("smollm2-135m", "wiki", "news", "analogies"):
@@ -87,7 +88,7 @@ def _directory(name: str, path: Path) -> Finding:
 
 def _cache() -> Iterator[Finding]:
     """What fills the cache, the largest part first."""
-    parts = {part.name: _size(part) for part in assets.cache_dir().glob("*") if part.is_dir()}
+    parts = {part.name: _size(part) for part in cache_dir().glob("*") if part.is_dir()}
     if parts:
         largest = sorted(parts.items(), key=lambda part: -part[1])
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in largest)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from harness import seams as seam_tables
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.linear import QuantizedLinear
 from methods.core.block import Attention
 from methods.core.seams import Seam

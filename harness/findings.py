@@ -13,15 +13,16 @@ from packaging.requirements import Requirement
 
 from harness import assets, corpora
 from harness.config import RunConfig
-from harness.errors import UserError
 from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.memory import Memory, peak_memory
 from harness.estimates.sweep import device_of
+from harness.foundation.cache import cache_dir
+from harness.foundation.errors import UserError
+from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
 from harness.model_files import check_tokenizer, locate
 from harness.models import TINY
 from harness.progress import label
-from harness.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
 from harness.zero_shot import STOCK
 
 OK, NOTE, BAD = "ok", "note", "bad"
@@ -67,7 +68,7 @@ def libraries() -> Iterator[Finding]:
 
 def _places(configs: list[RunConfig]) -> Iterator[Finding]:
     places = {f"paths.results={config.paths.results}": config.paths.results for config in configs}
-    for knob, path in {**places, f"the cache {assets.cache_dir()} (PTQ_BENCH_CACHE=DIR moves it)": assets.cache_dir()}.items():
+    for knob, path in {**places, f"the cache {cache_dir()} (PTQ_BENCH_CACHE=DIR moves it)": cache_dir()}.items():
         if reason := refuses_files(path):
             yield Finding(BAD, f"{knob}: cannot be written ({reason})")
 
@@ -184,7 +185,7 @@ def _disk(configs: list[RunConfig]) -> Iterator[Finding]:
     need: dict[int, list] = {}  # by device number: bytes, free bytes, knobs
     disk = disk_needed([(config, architecture_of(config.model)) for config in configs])
     results = configs[0].paths.results if configs else "."
-    for place, count, knob in ((results, disk.results, f"paths.results={results}"), (assets.cache_dir(), disk.cache, "PTQ_BENCH_CACHE")):
+    for place, count, knob in ((results, disk.results, f"paths.results={results}"), (cache_dir(), disk.cache, "PTQ_BENCH_CACHE")):
         entry = need.setdefault(os.stat(nearest(place)).st_dev, [0, free_disk(place), []])
         entry[0] += count
         entry[2].append(knob)

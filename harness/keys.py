@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import corpora
 from harness.config import DataConfig, EvalConfig, ModelConfig, RunConfig
-from harness.fingerprint import directory_sha256
+from harness.foundation.hashes import directory_sha256
 from harness.models import model_fingerprint
 from harness.schema import NUMBERS
 from harness.zero_shot import STOCK

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import no_such_key, plain_config, to_run_config
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.run import run as run_point
 from harness.supervise import supervise
 from harness.worker import Worker, gpus

@@ -12,13 +12,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import checkpoint
 from harness.config import Bos, Device, EvalConfig, typed
-from harness.errors import UserError
 from harness.evaluation import evaluate
+from harness.foundation.errors import UserError
+from harness.foundation.resources import device_name
 from harness.linear import QuantizedLinear
 from harness.progress import scheme_label
 from harness.records import Store
 from harness.reporting.frames import number
-from harness.run import device_name
 from methods.blocks.activations import ActivationQuantizer
 from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.attention_operands import AttentionOperands

@@ -7,7 +7,7 @@ from functools import cache
 from queue import SimpleQueue
 
 from harness.config import from_plain
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.run import run
 from harness.supervise import supervise
 from harness.worker import Worker, gpus

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from methods.core.method import Method
 
 TARGET = re.compile(r"methods\.[a-z0-9_]+\.[A-Za-z0-9]+")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ModelConfig
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.shards import PICKLE, SAFETENSORS, read_json, shard_names
 
 TOKENIZER_FILES = (

@@ -14,9 +14,9 @@ from transformers.utils import logging as transformers_logging
 from harness import tiny
 from harness.blocks import BatchInput, BlockSource, ModelBlocks
 from harness.config import ModelConfig
-from harness.errors import UserError
 from harness.families import FAMILIES, Family, check_coverage, family_of, skeleton
 from harness.fingerprint import fingerprint
+from harness.foundation.errors import UserError
 from harness.model_files import check_config, check_tokenizer, locate
 from harness.shards import PICKLE, SAFETENSORS, check_shard, weight_files
 from methods.core.seams import Seam

@@ -17,12 +17,12 @@ from harness.config import RunConfig
 from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.sweep import Estimate, Estimator
+from harness.foundation.seals import unseal
 from harness.models import inspect
 from harness.preflight import skip_reason
 from harness.progress import label
 from harness.records import Store
 from harness.schema import FAILED
-from harness.seals import unseal
 
 GIB = 2**30
 TO_RUN = ("missing", "interrupted")  # what a sweep would compute; with retry=true failed points too

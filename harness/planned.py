@@ -9,8 +9,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import RunConfig, to_run_config
-from harness.errors import UserError
 from harness.findings import is_here
+from harness.foundation.errors import UserError
 from harness.points import expand
 from harness.preflight import check
 

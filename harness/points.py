@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import SCALARS, RunConfig, from_plain, plain_config
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.keys import run_key
 from harness.preflight import check
 from harness.records import Store

@@ -8,9 +8,9 @@ import os
 from harness import zero_shot
 from harness.config import Device, RunConfig
 from harness.corpora import CORPORA
-from harness.errors import UserError
+from harness.foundation.errors import UserError
+from harness.foundation.resources import refuses_files
 from harness.models import check_files, inspect
-from harness.resources import refuses_files
 
 
 def check(config: RunConfig) -> None:

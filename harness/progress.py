@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.config import RunConfig
-from harness.files import ASIDE
+from harness.foundation.files import ASIDE
 from harness.naming import method_name
 from methods.core.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
 

@@ -19,11 +19,11 @@ from typing import Any
 import pandas as pd
 
 from harness.config import RunConfig
-from harness.errors import UserError
-from harness.files import sync, write_atomic
+from harness.foundation.errors import UserError
+from harness.foundation.files import sync, write_atomic
+from harness.foundation.seals import read_record, seal
 from harness.keys import fingerprint, plain
 from harness.schema import FAILED, FINISHED, RECORD
-from harness.seals import read_record, seal
 
 
 class Store:

@@ -10,8 +10,8 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.files import write_atomic
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
 from harness.reporting.document import Document
 from harness.reporting.frames import Records, load_records
 from harness.reporting.terminal import print_first, print_tables

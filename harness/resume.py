@@ -27,10 +27,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness import packed
-from harness.errors import UserError
-from harness.files import ASIDE, disk_errors, replace_file, sha256_file, write_atomic
+from harness.foundation.errors import UserError
+from harness.foundation.files import ASIDE, disk_errors, replace_file, write_atomic
+from harness.foundation.hashes import sha256_file
+from harness.foundation.seals import seal, unseal
 from harness.reports import BlockReport, LayerReport
-from harness.seals import seal, unseal
 from harness.statistics import Batch
 from methods.core.block import Block
 

@@ -11,22 +11,24 @@ from pathlib import Path
 import torch
 import yaml
 
-from harness import assets, corpora
+from harness import corpora
 from harness.blocks import ModelBlocks
 from harness.checkpoint import is_intact, save
 from harness.claims import attempts, claim, holder
-from harness.config import Device, Propagate, RunConfig
-from harness.costs import Clock, peak_memory, reset_peak_memory, seconds_of
-from harness.errors import UserError
+from harness.config import Propagate, RunConfig
+from harness.costs import Clock, seconds_of
 from harness.evaluation import evaluate
-from harness.files import disk_errors, remove_leftovers
+from harness.foundation.cache import cache_dir
+from harness.foundation.errors import UserError
+from harness.foundation.files import disk_errors, remove_leftovers
+from harness.foundation.redaction import RedactingFormatter, redact
+from harness.foundation.resources import device_name, peak_memory, reset_peak_memory
 from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.models import LoadedModel, load_model
 from harness.pipeline import quantize
 from harness.preflight import skip_reason
 from harness.progress import Stages, label
 from harness.records import Store, describe, versions
-from harness.redaction import RedactingFormatter, redact
 from harness.reports import BlockReport, Diverged, SolveError, Walked, summary
 from harness.resume import Resume
 from harness.schema import FAILED, FINISHED
@@ -156,7 +158,7 @@ def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: T
     data, source = config.data, ModelBlocks(loaded.model, loaded.family)
     shared = data.propagate is Propagate.float
     size = source.statistics_bytes() if shared else 0
-    cache = StatisticsCache(assets.cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib)
+    cache = StatisticsCache(cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib)
 
     def tokens() -> torch.Tensor:
         documents = corpora.documents(data.name, "train", data.mirror)
@@ -186,13 +188,6 @@ def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: T
         note(report.block, f"{report.linear} error {report.error:.3g}")
     log.info("commits took %.3f of %.3f seconds, beside the work", kept.writing, kept.seconds())
     return known
-
-
-def device_name(device: Device) -> str:
-    """cpu or cuda; `auto` takes a GPU where one is visible."""
-    if device is Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device.name
 
 
 def _ended(status: str, reason: str, error: BaseException) -> dict:

@@ -15,7 +15,7 @@ from lm_eval.api.model import TemplateLM
 from torch import Tensor, nn
 
 from harness.config import Bos
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 
 LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor: bounds memory, moves no number
 PADDED = 0.75  # a row shorter than this share of its batch's width starts another batch

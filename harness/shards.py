@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 FLOATS = ("F64", "F32", "F16", "BF16")

@@ -1,7 +1,6 @@
 """Calibration statistics of linears: gathered in one forward pass per block, and kept on disk when a sweep can share them."""
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from harness.files import write_atomic
+from harness.foundation.cache import evict
+from harness.foundation.files import write_atomic
 from methods.core.block import Block, Call
 from methods.core.linalg import energy
 
@@ -130,7 +130,7 @@ class StatisticsCache:
         self.directory, self.blocks = root / key, blocks
         self.enabled = 0 < bytes_needed <= bound_gib * 2**30
         if self.enabled:
-            _evict(root, bound_gib * 2**30 - bytes_needed, keep=key)
+            evict(root, bound_gib * 2**30 - bytes_needed, keep=key)
 
     def complete(self) -> bool:
         return self.enabled and all(self._path(index).exists() for index in range(self.blocks))
@@ -155,11 +155,3 @@ class StatisticsCache:
 
     def _path(self, index: int) -> Path:
         return self.directory / f"block-{index:04d}.safetensors"
-
-
-def _evict(root: Path, budget: float, keep: str) -> None:
-    entries = sorted((path for path in root.glob("*") if path.name != keep), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in entries:
-        budget -= sum(file.stat().st_size for file in path.glob("*"))
-        if budget < 0:
-            shutil.rmtree(path, ignore_errors=True)

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.schema import FAILED
 from harness.standing import ENDED, STATES, Plan, Standing, plans, seconds_left, standing
 

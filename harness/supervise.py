@@ -4,7 +4,6 @@ The process that supervises claims the run, so that the claim outlives whatever 
 """
 
 import json
-import re
 import signal
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import yaml
 
 from harness.claims import Claim, claim
 from harness.config import RunConfig, from_plain
+from harness.foundation.redaction import scrub_file
+from harness.foundation.resources import killed_for_memory
 from harness.keys import plain, run_key, semantic
 from harness.records import Store, describe
-from harness.redaction import scrub_file
 from harness.worker import Lost, Worker
 
 RUNNING = "running"  # by somebody else
@@ -44,12 +44,12 @@ def supervise(point: dict, worker: Worker) -> str:
 
 
 def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker: Worker) -> None:
-    directory, before = mine.path.parents[1], _killed_for_memory()
+    directory, before = mine.path.parents[1], killed_for_memory()
     seconds = config.time_limit and 60 * config.time_limit
     try:
         code = worker.run({"point": point, "attempt": mine.number}, directory / "log.txt", seconds)
         where = _where(directory, mine.number)
-        ending = _stopped(config, where) if code is None else _died(code, where, directory, _killed_for_memory() > before)
+        ending = _stopped(config, where) if code is None else _died(code, where, directory, killed_for_memory() > before)
     except Lost as error:
         ending = {"status": "failed", "reason": f"{error} {_where(directory, mine.number)}; retry=true goes on from there"}
     scrub_file(directory / "log.txt")  # whatever libraries printed went there as it was
@@ -92,12 +92,3 @@ def _where(directory: Path, attempt: int) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return "before it did anything"
-
-
-def _killed_for_memory() -> int:
-    """How many processes of this control group the kernel has killed for lack of memory; 0 where it does not say."""
-    try:
-        group = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.M)[1]
-        return int(re.search(r"^oom_kill (\d+)$", Path(f"/sys/fs/cgroup{group}/memory.events").read_text(), re.M)[1])
-    except (OSError, TypeError):
-        return 0

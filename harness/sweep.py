@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from harness.claims import attempts, holder, myself
-from harness.errors import UserError
-from harness.files import write_atomic
 from harness.findings import BAD, findings
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
 from harness.keys import baseline_of, digest, run_key
 from harness.local import launch
 from harness.points import Point, Points

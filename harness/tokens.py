@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import LongTensor
 
-from harness.assets import cache_dir
-from harness.errors import UserError
-from harness.files import write_atomic
+from harness.foundation.cache import cache_dir
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
 
 KEPT = 2**30  # bytes on disk; the texts not used for longest go first
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 
 CHUNK = 1 << 20  # bytes in memory at a time
 _NO_CONNECTION = (

@@ -25,7 +25,7 @@ from torch import nn
 
 from harness.config import Bos
 from harness.embedded_tasks import EMBEDDED, EmbeddedTask, rank
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 
 # name: (stock file below lm_eval/tasks, data set on the hub)
 STOCK = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import assets
+from harness.foundation import cache
 
 LONG = ("test_kills", "test_resume", "test_run", "test_local", "test_kernels", "test_bench", "test_load", "test_conformance")
 
@@ -50,7 +50,7 @@ def warm_cache(monkeypatch) -> Path:
         monkeypatch.delenv("PTQ_BENCH_CACHE")
     else:
         monkeypatch.setenv("PTQ_BENCH_CACHE", USER_CACHE)
-    return assets.cache_dir()
+    return cache.cache_dir()
 
 
 @pytest.fixture

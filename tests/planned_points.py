@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_module
 
 from harness.config import RunConfig, to_run_config
 from harness.estimates.architecture import Architecture
-from harness.seals import seal
+from harness.foundation.seals import seal
 
 TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke", "device=cpu"]
 LLAMA_7B = Architecture(  # of LLaMA-7B

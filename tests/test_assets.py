@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from harness import assets, wheels
-from harness.errors import UserError
-from harness.files import ASIDE
+from harness.foundation import cache
+from harness.foundation.errors import UserError
+from harness.foundation.files import ASIDE
 
 FIRST, SECOND, TEXT, OTHER = b"first half, ", b"second half" * 1000, b"some text\n", b"some other text\n"
 NO_NETWORK = """WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError: Name or service not known'
@@ -253,13 +254,13 @@ def _refused(name, told):
 
 
 def _leftovers():
-    return list(assets.cache_dir().rglob(ASIDE + "*"))
+    return list(cache.cache_dir().rglob(ASIDE + "*"))
 
 
 def _fetch_together(barrier):
     for _ in range(5):
         barrier.wait()
-        shutil.rmtree(assets.cache_dir() / "assets", ignore_errors=True)
+        shutil.rmtree(cache.cache_dir() / "assets", ignore_errors=True)
         barrier.wait()
         assert assets.fetch("joined").read_bytes() == FIRST + SECOND
 

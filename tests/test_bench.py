@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from harness import bench
 from harness.benchmarks import layers, measure, scaling, solvers, textbook
 from harness.cli import main
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reporting.bench_figures import scaling_figure
 from harness.reporting.plots.marks import front
 from methods.gptq import GPTQ

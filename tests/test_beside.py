@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reporting import beside
 from harness.reporting.beside import at_once
 

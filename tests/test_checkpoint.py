@@ -15,11 +15,11 @@ from torch import nn
 
 from harness import checkpoint, packed, tiny
 from harness.checkpoint import load, read_manifest, save
-from harness.errors import UserError
 from harness.families import family_of
+from harness.foundation.errors import UserError
+from harness.foundation.seals import seal
 from harness.linear import QuantizedLinear
 from harness.models import ModelBlocks
-from harness.seals import seal
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Attention

@@ -14,7 +14,7 @@ import pytest
 
 from harness import claims
 from harness.claims import SILENCE, attempts, claim, holder, myself
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from tests.torture.faults import Faults, refuse
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reporting.cells import Table
 from harness.reporting.claims_judging import CONTRADICTED, SUPPORTED, UNDECIDED, UNTESTABLE
 from harness.reporting.claims_ledger import Layers, headline, judge, ledger_tables, load_claims

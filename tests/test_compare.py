@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from harness.compare import find_run, main, parse
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reporting.comparison import compare
 from tests.fabricated import TASK, WIKI, ended, keep_items, metric, record, store
 

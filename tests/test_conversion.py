@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from harness import conversion
-from harness.errors import UserError
-from harness.files import sha256_file
+from harness.foundation.errors import UserError
+from harness.foundation.hashes import sha256_file
 
 HIDDEN, LAYERS, INNER, SOURCE = 64, 1, 96, {"asset": "tiny"}
 gguf = pytest.importorskip("gguf")

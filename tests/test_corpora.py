@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from harness import assets, corpora, pseudotext, wikipedia
 from harness.config import Bos
-from harness.errors import UserError
+from harness.foundation import cache
+from harness.foundation.errors import UserError
 
 BOS = 0
 TEXTS = ["alpha beta gamma", "delta", "epsilon zeta eta theta iota kappa"]
@@ -160,7 +161,7 @@ def test_a_dump_is_parsed_once_and_split_by_article(tmp_path, monkeypatch):
     assert sorted(train + test) == sorted(f"{title}. {PROSE}" for title in titles) and 3 < len(test) < 20
     dump.unlink()
     assert corpora.documents("wiki", "train") == train
-    assert os.listdir(assets.cache_dir() / "corpora") == [f"wiki-{wikipedia.VERSION}.jsonl"]
+    assert os.listdir(cache.cache_dir() / "corpora") == [f"wiki-{wikipedia.VERSION}.jsonl"]
 
 
 def test_news_and_analogies_are_read_line_by_line(tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ from transformers import BloomConfig, FalconConfig, GPT2Config, MixtralConfig
 
 from harness import assets, tiny
 from harness.config import Dtype
-from harness.errors import UserError
 from harness.families import FAMILIES, check_coverage, family_of
+from harness.foundation.errors import UserError
 from harness.models import ModelBlocks, inspect, load_model
 from tests.tiny_models import VARIANTS, config, tokens
 

@@ -11,8 +11,8 @@ import time
 import pytest
 from safetensors import SafetensorError
 
-from harness import files
-from harness.errors import UserError
+from harness.foundation import files, hashes
+from harness.foundation.errors import UserError
 
 REFUSALS = {"ENOSPC": "disk full", "EDQUOT": "disk full", "EACCES": "cannot use", "EROFS": "cannot use", "ENOTDIR": "cannot use"}
 
@@ -114,7 +114,7 @@ def test_many_processes_at_once_leave_one_whole_directory(tmp_path, overwrite):
 
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "empty").touch()
-    assert files.sha256_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")  # SHA-256 of nothing
+    assert hashes.sha256_file(tmp_path / "empty").startswith("e3b0c44298fc1c14")  # SHA-256 of nothing
 
 
 def _publish(target, name, barrier, overwrite):

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 
 from harness.cli import main
 from harness.config import to_run_config
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.keys import run_key
 from harness.preflight import check
 from harness.report import write_report

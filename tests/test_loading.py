@@ -12,9 +12,10 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, FalconConfig
 
-from harness import assets, fingerprint, tiny
+from harness import fingerprint, tiny
 from harness.config import Dtype
-from harness.errors import UserError
+from harness.foundation import cache
+from harness.foundation.errors import UserError
 from harness.models import ModelBlocks, inspect, load_model, model_fingerprint
 from tests.tiny_models import VARIANTS, config, tokens
 
@@ -306,7 +307,7 @@ def test_fingerprints_follow_the_bytes_and_are_remembered(checkpoint, monkeypatc
 
     content[-1] ^= 1
     weights.write_bytes(content)
-    (assets.cache_dir() / "file_hashes.json").write_text("{ damaged")  # a lost memory costs time, nothing else
+    (cache.cache_dir() / "file_hashes.json").write_text("{ damaged")  # a lost memory costs time, nothing else
     assert model_fingerprint(config(checkpoint)) == first and hashed["config.json"] == 2
 
 

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 import yaml
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.report import load_records
 from harness.reporting.cells import Cell, Notes, Row
 from harness.reporting.paper_parts import Column, Part

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
 from harness.config import plain_config
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.points import Points, expand
 
 TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke"]

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from harness import findings as findings_module
-from harness import resources
-from harness.errors import UserError
 from harness.findings import BAD, NOTE, findings, libraries
+from harness.foundation import resources
+from harness.foundation.errors import UserError
 from harness.preflight import check
 from harness.tiny import tiny_model
 from tests.planned_points import config, of_model

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reporting import csv_tables, latex, markdown, pdf
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Bullets, Document, Facts, Paragraph, Picture, RunEntry, Section

@@ -18,11 +18,11 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from harness.cli import main as command
-from harness.errors import UserError
+from harness.foundation.errors import UserError
+from harness.foundation.text import visible
 from harness.report import load_records, main, print_report, write_report
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.figures import pictures
-from harness.reporting.labels import visible
 from harness.reporting.markdown import escape, pipe_table
 from harness.reporting.placement import spread, within
 from harness.reporting.plots.bits import build_figure, lines_of

@@ -10,7 +10,8 @@ import torch
 from harness import assets, checkpoint
 from harness.cli import main
 from harness.config import Bos, Dtype, ModelConfig
-from harness.errors import UserError
+from harness.foundation import cache
+from harness.foundation.errors import UserError
 from harness.models import load_model
 from harness.progress import scheme_label
 from harness.tiny import CONFIGS
@@ -123,7 +124,7 @@ def test_shared_statistics_change_no_number():
     """propagate=float: from the cache or computed anew, the same records."""
     overrides = ["model=tiny-gemma3", "method=gptq", "scheme=w3", "data.propagate=float"]
     assert run(*overrides) == 0
-    assert list((assets.cache_dir() / "statistics").glob("*/*.safetensors"))
+    assert list((cache.cache_dir() / "statistics").glob("*/*.safetensors"))
     assert run(*overrides, "paths.results=warm") == 0
     assert run(*overrides, "paths.results=cold", "paths.cache_gib=0") == 0
     rows = [records("gptq", results)[0] for results in ("results", "warm", "cold")]

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from harness.cli import main
-from harness.errors import UserError
-from harness.redaction import MARK, RedactingFormatter, redact, refuse_secrets, scrub_file, secrets
+from harness.foundation.errors import UserError
+from harness.foundation.redaction import MARK, RedactingFormatter, redact, refuse_secrets, scrub_file, secrets
 
 CANARIES = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness import tiny
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.model_files import check_config
 from harness.models import SUPERSEDED_CODE, inspect, load_model, model_fingerprint
 from harness.shards import LEGACY_PICKLE, check_pickle, check_shard, weight_files

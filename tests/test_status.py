@@ -15,7 +15,7 @@ from rich.console import Console
 from harness import standing as standing_module
 from harness import status
 from harness.claims import claim
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.standing import Standing, plans, seconds_left, standing
 from tests.dying_sweeps import eventually
 from tests.fabricated import ended, record, store

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_module
 from harness import supervise as module
 from harness.claims import attempts, claim, holder
 from harness.config import plain_config, to_run_config
+from harness.foundation import resources
 from harness.keys import run_key
 from harness.records import Store, describe
 from harness.supervise import RUNNING, supervise
@@ -96,7 +97,7 @@ def test_a_child_that_leaves_no_record_gets_one(point, reason):
 
 def test_a_child_that_the_kernel_kills_for_memory(point, monkeypatch):
     counts = iter([4, 5])
-    monkeypatch.setattr(module, "_killed_for_memory", lambda: next(counts))
+    monkeypatch.setattr(resources, "_killed_for_memory", lambda: next(counts))
     child = Child(point, -signal.SIGKILL, progress=at("quantize", 3, 14))
     assert supervise(plain_config(point), child) == "oom"
     assert "SIGKILL" in child.record["reason"] and "data.batch_size" in child.record["reason"]
@@ -151,12 +152,12 @@ def test_a_point_that_somebody_finishes_while_we_claim_it(point, monkeypatch):
 
 def test_how_often_the_kernel_killed_for_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Path", lambda path: tmp_path / path.lstrip("/"))
-    assert module._killed_for_memory() == 0
+    assert resources.killed_for_memory() == 0
     own, events = tmp_path / "proc/self/cgroup", tmp_path / "sys/fs/cgroup/job 7/memory.events"
     for path in (own, events):
         path.parent.mkdir(parents=True)
     own.write_text("4:memory:/old\n0::/job 7\n")
-    assert module._killed_for_memory() == 0
+    assert resources.killed_for_memory() == 0
     for text, count in {"low 0\noom 8\noom_kill 3\noom_group_kill 1\n": 3, "low 0\n": 0, "": 0, "oom_kill": 0}.items():
         events.write_text(text)
-        assert module._killed_for_memory() == count
+        assert resources.killed_for_memory() == count

@@ -76,7 +76,7 @@ def test_one_run_that_fails_keeps_no_other_back(monkeypatch, tmp_path, capsys):
 )
 def test_what_a_user_can_fix(arguments, words, tmp_path, capsys):
     (tmp_path / "nowhere").mkdir()
-    from harness.errors import UserError
+    from harness.foundation.errors import UserError
 
     with pytest.raises(UserError, match=words):
         main(arguments)

@@ -13,8 +13,8 @@ from lm_eval.api.instance import Instance
 
 from harness import assets, corpora, embedded_tasks, scoring, tiny, zero_shot
 from harness.config import Bos, Dtype, EvalConfig, ModelConfig
-from harness.errors import UserError
 from harness.evaluation import evaluate
+from harness.foundation.errors import UserError
 from harness.scoring import Scorer, plan
 from harness.zero_shot import STOCK, TASKS, overlay, run_task, sample
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pandas as pd
 
 from harness.config import TrackerConfig
+from harness.foundation.seals import seal
 from harness.reports import BlockReport, LayerReport
-from harness.seals import seal
 from tests.fabricated import ended, metric, record
 
 WANDB = TrackerConfig("wandb", "offline", "ptq-bench")

@@ -12,7 +12,7 @@ import conf
 from harness import corpora, methods
 from harness.blocks import ModelBlocks
 from harness.config import Bos, Dtype, ModelConfig, typed
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.models import LoadedModel, load_model
 from harness.statistics import Batch, gather
 from methods.core.method import Method

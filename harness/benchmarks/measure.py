@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from harness.errors import UserError
-from harness.files import write_atomic
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
 
 M_MMAP_THRESHOLD, SMALL, LARGEST = -3, 2**18, 2**25  # of malloc.h; bytes; what glibc itself arrives at after large arrays
 ENOUGH = 5.0  # seconds of measuring after which a median needs no more repeats

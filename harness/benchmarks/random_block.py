@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PreTrainedConfig
 
 from harness.blocks import ModelBlocks
-from harness.errors import UserError
 from harness.families import family_of
+from harness.foundation.errors import UserError
 from harness.tiny import GATED
 from methods.core.block import Block, Call
 from methods.core.tuning import Sample

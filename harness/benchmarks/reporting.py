@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.seals import seal
+from harness.foundation.seals import seal
 
 METHODS = ("rtn", "gptq", "quantease", "spqr", "awq", "omniquant", "affinequant", "vptq", "gptvq", "smoothquant")
 BITS, GROUPS, RATIOS, CORPORA = (4, 3, 2), (None, 128, 64), (0.0, 0.005, 0.01, 0.02), ("wikitext2", "c4")

@@ -13,7 +13,7 @@ import torch
 
 from harness.benchmarks.layers import Layer, method_named, scheme_named, synthetic_layer
 from harness.benchmarks.measure import available_bytes, timed
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from methods.core.descent import products_in
 from methods.core.problem import LayerProblem, LayerSolver
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import assets
-from harness.errors import UserError
+from harness.foundation.cache import cache_dir
+from harness.foundation.errors import UserError
 
 LINKED = ("assets", "models", "corpora")  # of the cache: what was downloaded and converted once is there for the cold runs too
 
@@ -43,8 +43,8 @@ def _timed(name: str, points: int, overrides: list[str], place: Path) -> Timed:
     cache = place / "cache"
     cache.mkdir(parents=True)
     for part in LINKED:
-        if (assets.cache_dir() / part).is_dir():
-            (cache / part).symlink_to(assets.cache_dir() / part)
+        if (cache_dir() / part).is_dir():
+            (cache / part).symlink_to(cache_dir() / part)
     command = [sys.executable, "-m", "harness.run", *overrides, f"paths.results={place / 'results'}"]
     start = time.perf_counter()
     ended = subprocess.run(command, env=os.environ | {"PTQ_BENCH_CACHE": str(cache)}, capture_output=True, text=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from harness.benchmarks.layers import scheme_named
 from harness.benchmarks.measure import failure, peak_extra_bytes, synchronize
 from harness.benchmarks.random_block import SHAPES, check_groups, random_lesson
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.methods import FOLDER, build_method, method_config
 from methods.core.block import Block
 from methods.core.scheme import Scheme

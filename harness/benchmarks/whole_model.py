@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness import assets
 from harness.benchmarks.layers import MODEL, calibration, method_named, scheme_named
 from harness.benchmarks.measure import timed
 from harness.blocks import ModelBlocks
 from harness.config import DataConfig, Propagate
+from harness.foundation.cache import cache_dir
 from harness.models import LoadedModel, load_model
 from harness.pipeline import quantize
 from harness.statistics import StatisticsCache
@@ -28,7 +28,7 @@ def whole_model() -> Iterator[str]:
     for name in TIMED:
         fresh = load_model(MODEL, "cpu")
         source = ModelBlocks(fresh.model, fresh.family)
-        cache = StatisticsCache(assets.cache_dir() / "statistics", "bench", len(source), source.statistics_bytes(), 10)
+        cache = StatisticsCache(cache_dir() / "statistics", "bench", len(source), source.statistics_bytes(), 10)
         data = DataConfig("wiki", 32, 512, 8, Propagate.float, True, False, None)
         scheme = replace(scheme_named("w3"), range=RangeRule.search)
         reports = list(quantize(source, lambda: tokens[:32], method_named(name), scheme, data, cache))

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from harness.config import DataConfig, EvalConfig, ModelConfig, Propagate, RunConfig, typed
-from harness.errors import UserError
 from harness.estimates.architecture import architecture_of
 from harness.estimates.operations import needs_activations, operations
+from harness.foundation.errors import UserError
 from harness.methods import build_method
 from harness.records import Store
 from methods.core.method import Method

@@ -5,12 +5,12 @@ from typing import Protocol
 
 import torch
 
-from harness import assets
 from harness.config import Device, Propagate, RunConfig
 from harness.estimates.architecture import Architecture, architecture_of
 from harness.estimates.memory import Memory, peak_memory
 from harness.estimates.operations import needs_activations, operations
 from harness.estimates.rates import Rates, rates_of, worker_of
+from harness.foundation.cache import cache_dir
 from harness.keys import baseline_of, run_key, statistics_key
 from harness.records import Store
 
@@ -86,7 +86,7 @@ class Estimator:
         if model.blocks * model.hessian_bytes > config.paths.cache_gib * 2**30:
             return False
         key = statistics_key(config)
-        there = key in self._left or len(list((assets.cache_dir() / "statistics" / key).glob("block-*"))) == model.blocks
+        there = key in self._left or len(list((cache_dir() / "statistics" / key).glob("block-*"))) == model.blocks
         if config.method.transform is None:
             self._left.add(key)
         return there and not needs_activations(config)

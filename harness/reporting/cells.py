@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from harness.reporting.labels import visible
+from harness.foundation.text import visible
 
 NOT_RUN = "–"
 SOURCE_MARK, FALLBACK_MARK, CONFLICT_MARK = "†", "*", "‡"

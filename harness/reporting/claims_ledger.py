@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from harness.foundation.text import visible
 from harness.reporting.cells import FALLBACK_MARK, Cell, Notes, Row, Table
 from harness.reporting.claims_judging import (
     CONTRADICTED,
@@ -21,7 +22,7 @@ from harness.reporting.claims_matching import OTHER_MODEL
 from harness.reporting.claims_reading import ACCURACY, BOUNDS, LAYERS, PERPLEXITY, Claim, Rule, load_claims
 from harness.reporting.claims_runs import Layers
 from harness.reporting.grid import FALLBACK_NOTE
-from harness.reporting.labels import signed, visible
+from harness.reporting.labels import signed
 from harness.reporting.measures import KINDS, Measure
 
 __all__ = ["UNTESTED", "Layers", "headline", "judge", "ledger_tables", "load_claims"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 
 KINDS = ("ordering", "magnitude", "up to", "ablation", "cost")
 BOUNDS = {"below": -1, "at_most": -1, "above": +1, "at_least": +1}  # on which side of the bound the claim is true

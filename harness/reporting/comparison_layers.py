@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table
-from harness.reporting.labels import visible
 
 BARS = "▁▂▃▄▅▆▇█"
 EXTREMES = 3

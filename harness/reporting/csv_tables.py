@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Iterator
 
+from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Table
 from harness.reporting.document import Document, tables_of
-from harness.reporting.labels import visible
 from harness.reporting.shown import groups_by_column, tied
 
 COLUMNS = (

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.foundation.seals import read_record
 from harness.naming import method_name
 from harness.schema import RECORD
-from harness.seals import read_record
 
 STATUSES = ("done", "diverged", "oom", "failed", "skipped")
 HALF = re.compile(rb"\\u[dD]|\xed")  # what half a surrogate pair begins with, escaped or not

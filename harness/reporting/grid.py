@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.foundation.text import visible
 from harness.reporting.cells import CONFLICT_MARK, FALLBACK_MARK, NOT_RUN, SOURCE_MARK, Cell, Notes, Row, Table
 from harness.reporting.frames import entries_of, finite
-from harness.reporting.labels import FLOAT, column_label, column_of, column_rank, row_labels, row_rank, signed, visible
+from harness.reporting.labels import FLOAT, column_label, column_of, column_rank, row_labels, row_rank, signed
 from harness.reporting.measures import Measure, Measurement, mean, summary
 
 Record = Mapping[str, Any]  # one row of the frame, with its label and its measurement

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pandas as pd
 
+from harness.foundation.text import visible
 from harness.reporting.frames import STATUSES, entries_of, finite
-from harness.reporting.labels import SEPARATOR, present, settings, visible
+from harness.reporting.labels import SEPARATOR, present, settings
 
 MANY = 8  # of anything that is listed
 

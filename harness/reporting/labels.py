@@ -6,13 +6,13 @@ field shows itself. Known by name are what the head of a column says, and outlie
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from harness.foundation.text import visible
 from harness.naming import method_rank
 from harness.reporting.frames import finite
 
@@ -188,11 +188,6 @@ def row_rank(method: str, label: str) -> tuple:
     return (method_rank(method), pieces, label)
 
 
-def visible(text: str) -> str:
-    """The text with nothing hidden in it: control, formatting and separator characters, line breaks too, get a visible form."""
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
 def signed(text: str) -> str:
     """A formatted difference with its sign, the typographic minus; none on what rounds to zero."""
     if not text.strip("-0."):
@@ -214,11 +209,3 @@ def _identity(value: Any) -> Any:
 
 def _magnitude(value: Any, default: float) -> float:
     return default if finite(value) is None else float(value)
-
-
-def _visible(character: str) -> str:
-    if ord(character) < 32:
-        return chr(0x2400 + ord(character))  # the picture of the control character
-    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"):
-        return f"\\u{ord(character):04x}"
-    return character

@@ -6,9 +6,9 @@ They need `\usepackage{booktabs}` and compile with pdflatex, xelatex and lualate
 import re
 import unicodedata
 
+from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Document, tables_of
-from harness.reporting.labels import visible
 from harness.reporting.shown import TIE, groups_by_column, tied, title_of
 
 HEAD = "% Table bodies of the report; they need \\usepackage{booktabs}.\n"

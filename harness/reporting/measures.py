@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.reporting.labels import visible
+from harness.foundation.text import visible
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Notes
 from harness.reporting.commands import shared_settings
 from harness.reporting.conditions import Masks
 from harness.reporting.frames import entries_of, finite
-from harness.reporting.labels import FLOAT, LETTERS, present, value_text, visible
+from harness.reporting.labels import FLOAT, LETTERS, present, value_text
 from harness.reporting.measures import Measure, Measurement, measure_of
 from harness.reporting.table_specs import Columns, Spec, Value, head_of
 from harness.reporting.values import COSTS, parts

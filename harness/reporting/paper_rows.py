@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from harness.foundation.text import visible
 from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, Cell, Notes, Row
 from harness.reporting.conditions import Masks
 from harness.reporting.grid import with_best
-from harness.reporting.labels import FLOAT, SEPARATOR, row_labels, row_rank, visible
+from harness.reporting.labels import FLOAT, SEPARATOR, row_labels, row_rank
 from harness.reporting.paper_gaps import Gaps
 from harness.reporting.paper_parts import Column, Part, Source
 from harness.reporting.table_specs import Lines, Spec

@@ -7,10 +7,10 @@ from importlib import resources
 from itertools import count
 from typing import Any
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
+from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, Picture, RunEntry
-from harness.reporting.labels import visible
 from harness.reporting.shown import below, groups_by_column, tied, title_parts
 
 SHOWN_RUNS = 300

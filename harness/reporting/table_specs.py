@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reporting.published import Shape
 from harness.reporting.reference import NAMES
 from harness.reporting.values import COSTS, MEAN

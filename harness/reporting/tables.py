@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from harness.foundation.text import visible
 from harness.reporting.cells import NOT_RUN, Cell, Row, Table
 from harness.reporting.frames import entries_of, finite, number
 from harness.reporting.grid import Grid, grid
@@ -19,7 +20,6 @@ from harness.reporting.labels import (
     settings,
     value_text,
     varying,
-    visible,
 )
 from harness.reporting.measures import BLOCK_ERROR, COST_UNITS, LAYER_ERROR, Measure, Measurement, mean, measure_of
 

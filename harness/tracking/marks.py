@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from harness.config import TrackerConfig
-from harness.files import write_atomic
+from harness.foundation.files import write_atomic
 
 MARKS = "mirrored.json"
 

@@ -15,7 +15,7 @@ from rich.progress import track
 
 import conf
 from harness.config import TrackerConfig, typed
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.reports import BlockReport, LayerReport
 from harness.tracking import BACKENDS
 from harness.tracking.marks import marked

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import TrackerConfig
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.tracking.story import COLUMNS, Ending, Identity
 
 

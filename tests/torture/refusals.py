@@ -18,7 +18,7 @@ import pandas as pd
 
 from harness.checkpoint import is_intact
 from harness.cli import main as ptq_bench
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 from harness.records import Store
 from harness.supervise import work
 from harness.worker import Worker

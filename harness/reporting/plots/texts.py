@@ -6,7 +6,8 @@ from functools import cache
 from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
-from harness.reporting.labels import SEPARATOR, visible
+from harness.foundation.text import visible
+from harness.reporting.labels import SEPARATOR
 from harness.reporting.styles import FIGURE
 
 LONGEST = 60  # letters of a label

@@ -1,7 +1,6 @@
 """Files that are there whole or not at all: written aside, synced, renamed into place."""
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from harness.errors import UserError
+from harness.foundation.errors import UserError
 
 ASIDE = ".aside-"  # prefix of unfinished files and directories, next to the ones they will become
 
@@ -66,12 +65,6 @@ def replace_directory(target: Path | str, overwrite: bool = True) -> Iterator[Pa
             sync(target.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def sha256_file(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with disk_errors(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_leftovers(directory: Path, hours: float = 24) -> None:

@@ -2,12 +2,16 @@
 
 import math
 import os
+import re
+import resource
 import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+
+from harness.config import Device
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -82,3 +86,39 @@ def _left_of_limit() -> float:
         except (OSError, StopIteration, ValueError):
             continue  # no such group, or no limit: "max"
     return math.inf
+
+
+def device_name(device: Device) -> str:
+    """cpu or cuda; `auto` takes a GPU where one is visible."""
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.name
+
+
+def killed_for_memory() -> int:
+    """How many processes of this control group the kernel has killed for lack of memory; 0 where it does not say."""
+    try:
+        group = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.M)[1]
+        return int(re.search(r"^oom_kill (\d+)$", Path(f"/sys/fs/cgroup{group}/memory.events").read_text(), re.M)[1])
+    except (OSError, TypeError):
+        return 0
+
+
+def reset_peak_memory() -> None:
+    """Start the peak counters anew, so that a run in a long process reports its own peak."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux: the peak is then the process's
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak bytes since the last reset."""
+    try:
+        status = Path("/proc/self/status").read_text().splitlines()
+        cpu = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"cpu": cpu, "gpu": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from harness.errors import UserError
-from harness.files import write_atomic
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
 
 MARK = "[secret]"
 SHORTEST = 8  # characters; anything shorter would blot out ordinary words

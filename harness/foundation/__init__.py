@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, hashes, seals, the cache, resources of this machine."""

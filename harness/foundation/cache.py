@@ -1,0 +1,21 @@
+"""The cache directory, and how its parts stay below their bounds."""
+
+import os
+import shutil
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_dir() -> Path:
+    """Where assets live: PTQ_BENCH_CACHE, or `ptq-bench` in the user's cache directory."""
+    override = os.environ.get("PTQ_BENCH_CACHE")
+    return Path(override).expanduser().absolute() if override else platformdirs.user_cache_path("ptq-bench")
+
+
+def evict(root: Path, budget: float, keep: str) -> None:
+    entries = sorted((path for path in root.glob("*") if path.name != keep), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in entries:
+        budget -= sum(file.stat().st_size for file in path.glob("*"))
+        if budget < 0:
+            shutil.rmtree(path, ignore_errors=True)
