@@ -23,7 +23,7 @@ from harness.foundation.hashes import sha256_file
 from harness.foundation.seals import seal, unseal
 from harness.model_files import check_config
 from harness.models import SUPERSEDED_CODE, quiet, read_architecture, read_tokenizer
-from harness.schema import CHECKPOINT
+from harness.records.format import CHECKPOINT
 
 WEIGHTS, MANIFEST = "quantized.safetensors", "manifest.json"
 FIELDS = {"schema", "family", "dtype", "attention", "linears", "tied", "files", "run"}

@@ -14,7 +14,7 @@ from harness.findings import BAD, GIB, NOTE, OK, Finding, findings, libraries, o
 from harness.foundation.cache import cache_dir
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, refuses_files
 from harness.planned import planned
-from harness.records import versions
+from harness.records.store import versions
 
 COLOURS = {OK: "green", NOTE: "yellow", BAD: "red"}
 LEAST_DISK = 5 * GIB  # below which a disk is worth a note

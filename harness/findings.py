@@ -22,7 +22,7 @@ from harness.foundation.errors import UserError
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
 from harness.model_files import check_tokenizer, locate
 from harness.models import TINY
-from harness.progress import label
+from harness.records.progress import label
 from harness.zero_shot import STOCK
 
 OK, NOTE, BAD = "ok", "note", "bad"

@@ -15,7 +15,7 @@ from harness import corpora
 from harness.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 from harness.foundation.hashes import directory_sha256
 from harness.models import model_fingerprint
-from harness.schema import NUMBERS
+from harness.records.format import NUMBERS
 from harness.zero_shot import STOCK
 from methods.core.method import Method
 from methods.core.scheme import Scheme

@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.claims import holder
 from harness.config import RunConfig
 from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
@@ -20,9 +19,10 @@ from harness.estimates.sweep import Estimate, Estimator
 from harness.foundation.seals import unseal
 from harness.models import inspect
 from harness.preflight import skip_reason
-from harness.progress import label
-from harness.records import Store
-from harness.schema import FAILED
+from harness.records.attempts import holder
+from harness.records.format import FAILED
+from harness.records.progress import label
+from harness.records.store import Store
 
 GIB = 2**30
 TO_RUN = ("missing", "interrupted")  # what a sweep would compute; with retry=true failed points too

@@ -16,8 +16,8 @@ from harness.config import SCALARS, RunConfig, from_plain, plain_config
 from harness.foundation.errors import UserError
 from harness.keys import run_key
 from harness.preflight import check
-from harness.records import Store
-from harness.schema import FAILED
+from harness.records.format import FAILED
+from harness.records.store import Store
 
 
 @dataclass(frozen=True)

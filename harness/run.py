@@ -14,7 +14,6 @@ import yaml
 from harness import corpora
 from harness.blocks import ModelBlocks
 from harness.checkpoint import is_intact, save
-from harness.claims import attempts, claim, holder
 from harness.config import Propagate, RunConfig
 from harness.costs import Clock, seconds_of
 from harness.evaluation import evaluate
@@ -27,11 +26,12 @@ from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.models import LoadedModel, load_model
 from harness.pipeline import quantize
 from harness.preflight import skip_reason
-from harness.progress import Stages, label
-from harness.records import Store, describe, versions
+from harness.records.attempts import attempts, claim, holder
+from harness.records.format import FAILED, FINISHED
+from harness.records.progress import Stages, label
+from harness.records.store import Store, describe, versions
 from harness.reports import BlockReport, Diverged, SolveError, Walked, summary
 from harness.resume import Resume
-from harness.schema import FAILED, FINISHED
 from harness.statistics import StatisticsCache
 from harness.tracking import Tracker, make_tracker
 

@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.foundation.errors import UserError
-from harness.schema import FAILED
-from harness.standing import ENDED, STATES, Plan, Standing, plans, seconds_left, standing
+from harness.records.format import FAILED
+from harness.records.standing import ENDED, STATES, Plan, Standing, plans, seconds_left, standing
 
 COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "oom": "red", "diverged": "red"}
 INTERVAL = 0.5  # seconds between two looks
@@ -127,7 +127,7 @@ def watch(results: str | Path, points: Sequence[Any], console: Console) -> Itera
     Args:
         points: have `key` and `config` (a RunConfig).
     """
-    from harness.progress import label, outcome  # loads torch, as the sweep has done; `status` need not
+    from harness.records.progress import label, outcome  # loads torch, as the sweep has done; `status` need not
 
     over, results = threading.Event(), Path(results)
     left = [Awaited(point.key, label(point.config), _version(results, point.key), partial(outcome, point.config)) for point in points]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import yaml
 
-from harness.claims import Claim, claim
 from harness.config import RunConfig, from_plain
 from harness.foundation.redaction import scrub_file
 from harness.foundation.resources import killed_for_memory
 from harness.keys import plain, run_key, semantic
-from harness.records import Store, describe
+from harness.records.attempts import Claim, claim
+from harness.records.store import Store, describe
 from harness.worker import Lost, Worker
 
 RUNNING = "running"  # by somebody else

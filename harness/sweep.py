@@ -18,7 +18,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.markup import escape
 
-from harness.claims import attempts, holder, myself
 from harness.findings import BAD, findings
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
@@ -26,9 +25,10 @@ from harness.keys import baseline_of, digest, run_key
 from harness.local import launch
 from harness.points import Point, Points
 from harness.preflight import skip_reason
-from harness.progress import console, label
+from harness.records.attempts import attempts, holder, myself
+from harness.records.format import FINISHED
+from harness.records.progress import console, label
 from harness.run import RESUME
-from harness.schema import FINISHED
 from harness.status import watch
 from hydra_plugins.ptq_bench_launcher import LocalLauncher
 

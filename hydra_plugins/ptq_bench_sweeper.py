@@ -16,7 +16,7 @@ class CheckedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from harness.plan import show
-        from harness.progress import console
+        from harness.records.progress import console
         from harness.sweep import Sweep
 
         sweep = Sweep(self.hydra_context, self.task_function, self.config)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import claims
-from harness.claims import SILENCE, attempts, claim, holder, myself
 from harness.foundation.errors import UserError
+from harness.records import attempts as attempts_module
+from harness.records.attempts import SILENCE, attempts, claim, holder, myself
 from tests.torture.faults import Faults, refuse
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +100,7 @@ def test_elsewhere_by_the_age_of_its_heartbeat(age, lives, tmp_path):
 
 
 def test_the_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(attempts_module, "HEARTBEAT", 0.05)
     with claim(tmp_path) as mine:
         os.utime(mine.path, (0, 0))
         end = time.monotonic() + 10
@@ -162,7 +162,7 @@ def test_age_is_told_where_nothing_can_be_written(tmp_path, monkeypatch):
     def readonly(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(claims.tempfile, "NamedTemporaryFile", readonly)
+    monkeypatch.setattr(attempts_module.tempfile, "NamedTemporaryFile", readonly)
     assert holder(tmp_path) is not None
 
 
@@ -191,7 +191,7 @@ def test_a_claim_that_cannot_be_written_says_so(code, tmp_path):
 
 
 def test_threads_of_one_process_that_all_found_it_free(tmp_path, monkeypatch):
-    won, barrier, last = [], threading.Barrier(8), claims._last
+    won, barrier, last = [], threading.Barrier(8), attempts_module._last
 
     def look_then_wait(directory: Path) -> Path | None:
         found = last(directory)
@@ -201,7 +201,7 @@ def test_threads_of_one_process_that_all_found_it_free(tmp_path, monkeypatch):
     def contend() -> None:
         won.append(claim(tmp_path))
 
-    monkeypatch.setattr(claims, "_last", look_then_wait)
+    monkeypatch.setattr(attempts_module, "_last", look_then_wait)
     threads = [threading.Thread(target=contend) for _ in range(8)]
     for thread in threads:
         thread.start()

@@ -5,8 +5,9 @@ import sys
 import pandas as pd
 import pytest
 
-from harness.compare import find_run, main, parse
+from harness.compare import main, parse
 from harness.foundation.errors import UserError
+from harness.records.lookup import find_run
 from harness.reporting.comparison import compare
 from tests.fabricated import TASK, WIKI, ended, keep_items, metric, record, store
 

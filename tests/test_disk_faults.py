@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.progress import Stages
+from harness.records.progress import Stages
 from harness.worker import Worker
 from tests.torture.faults import Faults, refuse
 

@@ -12,7 +12,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from harness.naming import METHODS
+from harness.records.naming import METHODS
 from harness.reporting.figures import pictures
 from harness.reporting.frames import Records, load_records
 from harness.reporting.plots.bits import Line, build_figure, lines_of

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from harness import keys, points
 from harness.keys import baseline_of, run_key, statistics_key
-from harness.records import Store
+from harness.records.store import Store
 from harness.report import write_report
 from harness.reporting.frames import load_records
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from harness.records.measurements import Items
 from harness.report import load_records
 from harness.reporting.document import Facts
 from harness.reporting.in_short import MODELS, in_short
-from harness.reporting.items import Items
 from harness.reporting.tables import build_tables
 from harness.reporting.ties import mark_ties
 from tests.fabricated import ended, keep_items, metric, record, store

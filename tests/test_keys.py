@@ -14,7 +14,7 @@ from harness import keys as keys_module
 from harness.config import to_run_config
 from harness.keys import baseline_of, fingerprint, run_key, semantic, statistics_key
 from harness.methods import method_config, method_names
-from harness.records import describe
+from harness.records.store import describe
 from harness.tiny import tiny_model
 
 OVERRIDES = ["model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "scheme=w4g32", "eval.tasks=[analogies]"]

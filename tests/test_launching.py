@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from hydra import compose, initialize_config_module
 
-from harness.claims import attempts, claim
 from harness.config import to_run_config
 from harness.keys import run_key
-from harness.records import Store, describe
+from harness.records.attempts import attempts, claim
+from harness.records.store import Store, describe
 from harness.sweep import LOSSES, Point, Sweep
 
 

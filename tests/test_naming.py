@@ -5,7 +5,7 @@ import pytest
 from harness import keys
 from harness.foundation.errors import UserError
 from harness.methods import build_method, method_config, method_names
-from harness.naming import METHODS, method_name, method_rank
+from harness.records.naming import METHODS, method_name, method_rank
 
 CALLED = [
     ("awq", [], "awq"),

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from harness import plan
-from harness.claims import claim
 from harness.foundation.seals import seal
 from harness.keys import run_key
+from harness.records.attempts import claim
 from tests.planned_points import Point, config, leave_record
 
 

@@ -13,7 +13,7 @@ from harness.config import Bos, Dtype, ModelConfig
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 from harness.models import load_model
-from harness.progress import scheme_label
+from harness.records.progress import scheme_label
 from harness.tiny import CONFIGS
 from methods.core.scheme import OutlierStructure, ZeroPoint
 from tests.fake_wandb import FakeWandb, explode

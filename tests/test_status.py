@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from harness import standing as standing_module
 from harness import status
-from harness.claims import claim
 from harness.foundation.errors import UserError
-from harness.standing import Standing, plans, seconds_left, standing
+from harness.records import standing as standing_module
+from harness.records.attempts import claim
+from harness.records.standing import Standing, plans, seconds_left, standing
 from tests.dying_sweeps import eventually
 from tests.fabricated import ended, record, store
 
@@ -74,9 +74,7 @@ def test_a_second_attempt_is_running_and_not_what_the_first_one_was(tmp_path):
 
 
 def test_a_killed_process_runs_no_more(tmp_path):
-    script = (
-        "import sys, time; from pathlib import Path; from harness.claims import claim; claim(Path(sys.argv[1])); print(1); time.sleep(60)"
-    )
+    script = "import sys, time; from pathlib import Path; from harness.records.attempts import claim; claim(Path(sys.argv[1])); print(1); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "runs/aaaa")], stdout=subprocess.PIPE, env=os.environ)
     child.stdout.read(1)
     assert standing(tmp_path, "aaaa").state == "running"
@@ -133,8 +131,8 @@ def test_a_thousand_runs_in_a_second_and_no_torch(tmp_path):
 @pytest.mark.parametrize("terminal", [False, True])
 def test_beside_a_sweep_every_ending_is_one_line(terminal, tmp_path, monkeypatch):
     monkeypatch.setattr(status, "INTERVAL", 0.05)
-    monkeypatch.setattr("harness.progress.outcome", lambda config, record: f"{record['status']} {config}")
-    monkeypatch.setattr("harness.progress.label", lambda config: f"label of {config}")
+    monkeypatch.setattr("harness.records.progress.outcome", lambda config, record: f"{record['status']} {config}")
+    monkeypatch.setattr("harness.records.progress.label", lambda config: f"label of {config}")
     store(tmp_path, ended("bbbb", "failed", "before"))
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=120, color_system=None)

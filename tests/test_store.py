@@ -11,7 +11,7 @@ import pytest
 
 from harness.foundation.errors import UserError
 from harness.foundation.seals import read_record, seal
-from harness.records import Store
+from harness.records.store import Store
 from harness.report import load_records
 from tests.fabricated import record, store
 from tests.torture.faults import Faults

@@ -8,11 +8,11 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness import supervise as module
-from harness.claims import attempts, claim, holder
 from harness.config import plain_config, to_run_config
 from harness.foundation import resources
 from harness.keys import run_key
-from harness.records import Store, describe
+from harness.records.attempts import attempts, claim, holder
+from harness.records.store import Store, describe
 from harness.supervise import RUNNING, supervise
 from harness.worker import Lost, Stopped
 

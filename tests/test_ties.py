@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.grid import with_best
-from harness.reporting.items import Items
 from harness.reporting.measures import KINDS
 from harness.reporting.ties import NOTE, differences, mark_ties
 from tests.fabricated import keep_items

@@ -15,7 +15,7 @@ from harness.estimates.architecture import architecture_of
 from harness.estimates.operations import needs_activations, operations
 from harness.foundation.errors import UserError
 from harness.methods import build_method
-from harness.records import Store
+from harness.records.store import Store
 from methods.core.method import Method
 from methods.core.scheme import Scheme
 

@@ -12,7 +12,7 @@ from harness.estimates.operations import needs_activations, operations
 from harness.estimates.rates import Rates, rates_of, worker_of
 from harness.foundation.cache import cache_dir
 from harness.keys import baseline_of, run_key, statistics_key
-from harness.records import Store
+from harness.records.store import Store
 
 START = 10.0  # seconds to load and to begin
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from harness.records.measurements import Items
 from harness.reporting.beside import at_once
 from harness.reporting.cells import Table
 from harness.reporting.claims_ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
@@ -14,7 +15,6 @@ from harness.reporting.figures import pictures
 from harness.reporting.frames import Records, entries_of, finite
 from harness.reporting.header import what_was_run
 from harness.reporting.in_short import in_short
-from harness.reporting.items import Items
 from harness.reporting.labels import SEPARATOR, column_label, column_of, column_rank, present, row_rank, value_text
 from harness.reporting.paper_tables import Spec, paper_tables
 from harness.reporting.tables import build_tables

@@ -25,10 +25,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from harness.records.measurements import Items, Layers
 from harness.reporting.claims_matching import Comparison, compare
 from harness.reporting.claims_reading import BOUNDS, Claim, Rule
-from harness.reporting.claims_runs import Layers, Runs
-from harness.reporting.items import Items
+from harness.reporting.claims_runs import Runs
 from harness.reporting.statistics import RESAMPLES, Paired, holm, paired_rows
 
 SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTABLE = "supported", "contradicted", "undecided", "not testable"

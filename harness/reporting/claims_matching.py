@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.records.measurements import Items, Layers
 from harness.reporting.claims_measuring import Measured, Seeds, measure, protocols_of
 from harness.reporting.claims_reading import Claim, Rule
-from harness.reporting.claims_runs import Layers, Runs, same_method, shared_columns, sides, usable
+from harness.reporting.claims_runs import Runs, same_method, shared_columns, sides, usable
 from harness.reporting.frames import finite
-from harness.reporting.items import Items
 from harness.reporting.labels import short_names, value_text
 
 OTHER_MODEL = "is about another model"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.records.measurements import Items, Layers
 from harness.reporting.claims_reading import ACCURACY, LAYERS, PERPLEXITY, Rule
-from harness.reporting.claims_runs import Layers, Runs
+from harness.reporting.claims_runs import Runs
 from harness.reporting.frames import finite
-from harness.reporting.items import Items
 
 Seeds = Mapping[Any, tuple[int, int]]  # seed -> the runs of both sides
 

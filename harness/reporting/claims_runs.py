@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,27 +11,6 @@ import pandas as pd
 from harness.reporting.claims_reading import LAYERS, Rule
 from harness.reporting.frames import finite
 from harness.reporting.labels import column_label, column_of, without_idle
-
-
-class Layers:
-    """Reads `runs/<place>/layers.parquet` when asked, each file once. What is missing or damaged counts as not kept."""
-
-    def __init__(self, results_dir: str | Path):
-        self._runs = Path(results_dir) / "runs"
-        self._read: dict[str, dict[str, float]] = {}
-
-    def of(self, place: str) -> dict[str, float]:
-        """The relative output error of every linear of a run, by its name; empty where there are none."""
-        if place not in self._read:
-            self._read[place] = self._load(place)
-        return self._read[place]
-
-    def _load(self, place: str) -> dict[str, float]:
-        try:
-            found = pd.read_parquet(self._runs / place / "layers.parquet", columns=["layer", "error"])
-            return {str(layer): float(error) for layer, error in zip(found["layer"], found["error"], strict=True)}
-        except (OSError, ValueError, TypeError, KeyError):
-            return {}
 
 
 class Runs:

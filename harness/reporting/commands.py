@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from harness.naming import PLUS
+from harness.records.naming import PLUS
 from harness.reporting.labels import FLOAT, present
 from harness.reporting.table_specs import Where
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.foundation.text import visible
+from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.comparison_layers import layer_tables
 from harness.reporting.frames import finite, number
-from harness.reporting.items import Items
 from harness.reporting.labels import SEPARATOR, column_label, column_of, present, signed, value_text
 from harness.reporting.measures import COST_UNITS, Measure, measure_of
 from harness.reporting.statistics import Paired, holm, paired

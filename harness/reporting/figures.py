@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.records.measurements import Profiles
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture, slugs
 from harness.reporting.frames import Records
@@ -14,7 +15,7 @@ from harness.reporting.plots.loss_curves import loss_picture
 from harness.reporting.plots.outliers import outliers_picture
 from harness.reporting.plots.profiles import blocks_picture, layer_pictures
 from harness.reporting.plots.runtime import runtime_picture
-from harness.reporting.profiles_data import Profiles, labelled
+from harness.reporting.profiles_data import labelled
 
 
 def pictures(records: Records, tables: Sequence[Table], results_dir: str | Path) -> list[Picture]:

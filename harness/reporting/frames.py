@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from harness.foundation.seals import read_record
-from harness.naming import method_name
-from harness.schema import RECORD
+from harness.records.format import RECORD
+from harness.records.naming import method_name
 
 STATUSES = ("done", "diverged", "oom", "failed", "skipped")
 HALF = re.compile(rb"\\u[dD]|\xed")  # what half a surrogate pair begins with, escaped or not
@@ -25,7 +25,7 @@ class Records:
 
     `frame` has one row per record, sorted by run key, with dotted columns ("scheme.bits", "method.solver.damping").
     An entry that names a class becomes one column with its target ("method.solver" = "methods.gptq.GPTQ") beside those of
-    its fields; "method.name" is what tables call the method, see `harness.naming`; "place" is the directory below `runs`. None is a
+    its fields; "method.name" is what tables call the method, see `harness.records.naming`; "place" is the directory below `runs`. None is a
     null of the record, NaN a field that the record lacks.
     """
 

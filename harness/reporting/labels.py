@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness.foundation.text import visible
-from harness.naming import method_rank
+from harness.records.naming import method_rank
 from harness.reporting.frames import finite
 
 FLOAT = "float"

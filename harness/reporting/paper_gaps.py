@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.foundation.text import visible
-from harness.naming import method_rank
+from harness.records.naming import method_rank
 from harness.reporting.commands import command, is_scheme
 from harness.reporting.labels import FLOAT
 from harness.reporting.paper_parts import Column, Part

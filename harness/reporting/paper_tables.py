@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from harness.naming import method_rank
+from harness.records.naming import method_rank
 from harness.reporting.cells import NOT_RUN, Notes, Row, Table
 from harness.reporting.conditions import Masks
 from harness.reporting.labels import FLOAT

@@ -4,7 +4,7 @@ import hashlib
 
 from matplotlib.colors import to_hex, to_rgb
 
-from harness.naming import PLUS
+from harness.records.naming import PLUS
 
 # Colours that people with colour blindness can tell apart (after Okabe and Ito); no marker twice, for greyscale.
 METHODS = {

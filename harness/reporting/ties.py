@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
-from harness.reporting.items import Items
 from harness.reporting.labels import FLOAT
 from harness.reporting.statistics import holm, paired_rows
 from harness.reporting.values import MEAN, measure, parts

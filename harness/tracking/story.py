@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.config import TrackerConfig
-from harness.naming import method_name
+from harness.records.format import FINISHED
+from harness.records.naming import method_name
 from harness.reports import BlockReport, LayerReport
-from harness.schema import FINISHED
 from harness.tracking.marks import mark
 
 CONFIG = ("schema", "run_key", "attempt", "model", "data", "scheme", "method", "eval", "seed", "versions")

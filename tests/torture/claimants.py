@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.claims import claim
+from harness.records.attempts import claim
 
 
 def main(directory: Path) -> None:

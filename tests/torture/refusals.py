@@ -19,7 +19,7 @@ import pandas as pd
 from harness.checkpoint import is_intact
 from harness.cli import main as ptq_bench
 from harness.foundation.errors import UserError
-from harness.records import Store
+from harness.records.store import Store
 from harness.supervise import work
 from harness.worker import Worker
 from tests.torture.faults import Faults, refuse

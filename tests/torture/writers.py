@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from statistics import quantiles
 
-from harness.claims import claim
-from harness.records import Store
+from harness.records.attempts import claim
+from harness.records.store import Store
 
 FILLER = "x" * 2000  # a record of a real run has as many bytes
 

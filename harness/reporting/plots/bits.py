@@ -8,7 +8,7 @@ from itertools import accumulate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.naming import PLUS, TRANSFORMS
+from harness.records.naming import PLUS, TRANSFORMS
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
 from harness.reporting.frames import finite

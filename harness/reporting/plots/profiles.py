@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from harness.records.measurements import Profiles
 from harness.reporting.document import Picture
 from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, titled
 from harness.reporting.plots.marks import GREY, draw_level, shown
 from harness.reporting.plots.points import bits_in_words, joined
 from harness.reporting.plots.scales import scale_along
 from harness.reporting.plots.texts import shortened
-from harness.reporting.profiles_data import Group, Models, Profiles, Run, chosen, fullest, groups_of, plainest, positive
+from harness.reporting.profiles_data import Group, Models, Run, chosen, fullest, groups_of, plainest, positive
 from harness.reporting.styles import WIDTH, colour_and_marker, line_style
 
 PICTURES = 4  # of linears

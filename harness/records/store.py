@@ -23,7 +23,7 @@ from harness.foundation.errors import UserError
 from harness.foundation.files import sync, write_atomic
 from harness.foundation.seals import read_record, seal
 from harness.keys import fingerprint, plain
-from harness.schema import FAILED, FINISHED, RECORD
+from harness.records.format import FAILED, FINISHED, RECORD
 
 
 class Store:

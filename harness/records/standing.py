@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.claims import attempts, holder
-from harness.naming import method_name
-from harness.schema import FAILED, FINISHED
+from harness.records.attempts import attempts, holder
+from harness.records.format import FAILED, FINISHED
+from harness.records.naming import method_name
 
 ENDED = (*FINISHED, *FAILED)
 STATES = (*ENDED, "running", "interrupted", "waiting")

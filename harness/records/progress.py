@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from harness.config import RunConfig
 from harness.foundation.files import ASIDE
-from harness.naming import method_name
+from harness.records.naming import method_name
 from methods.core.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
 
 INTERVAL = 1.0  # seconds between two notes of a stage
