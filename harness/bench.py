@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.benchmarks import reporting, scaling, solvers, sweep, textbook, transforms, whole_model
-from harness.benchmarks.layers import Layer, method_names, read_layers, real_layers, scheme_named, scheme_names
+from harness.benchmarks.layers import Layer, read_layers, real_layers, solver_names
 from harness.benchmarks.measure import csv_text, machine, write
+from harness.config.compose import scheme_named, scheme_names, transform_names
 from harness.foundation.errors import UserError
 from harness.reporting.bench_figures import scaling_figure, solvers_figure
 
@@ -88,7 +89,7 @@ def bench_solvers(arguments: argparse.Namespace) -> int:
         layers=read_layers(arguments.layers) if arguments.layers else real_layers(),
         schemes=[(name, scheme) for name, scheme in schemes if not bits or scheme.bits in bits],
         outliers=values("--outliers", arguments.outliers, float, lambda ratio: 0 <= ratio <= 0.5),
-        methods=chosen("--methods", arguments.methods, method_names()) if arguments.methods else method_names(),
+        methods=chosen("--methods", arguments.methods, solver_names()) if arguments.methods else solver_names(),
         device=arguments.device,
         repeats=max(1, arguments.repeats),
     )
@@ -187,7 +188,7 @@ def show_scaling(sizes: Sequence[scaling.Size], coefficients: tuple[float, float
 
 def bench_transforms(arguments: argparse.Namespace) -> int:
     work = transforms.Work(
-        transforms=chosen("--transforms", arguments.transforms, transforms.transform_names()),
+        transforms=chosen("--transforms", arguments.transforms, transform_names()),
         shape=arguments.shape,
         scheme_name=chosen("--scheme", arguments.scheme, scheme_names())[0],
         samples=arguments.samples,

@@ -19,7 +19,7 @@ import torch
 from torch import LongTensor
 
 from harness import assets
-from harness.config import Bos
+from harness.config.groups import Bos
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import LongTensor, Tensor, nn
 
 from harness import corpora, zero_shot
-from harness.config import Bos, EvalConfig
+from harness.config.groups import Bos, EvalConfig
 
 LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor, if one window has fewer: moves no number
 LOSS_TOKENS = 256  # tokens whose log-softmax is taken at once

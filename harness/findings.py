@@ -12,7 +12,7 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 from harness import assets, corpora
-from harness.config import RunConfig
+from harness.config.run_config import RunConfig
 from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.memory import Memory, peak_memory

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import corpora
-from harness.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+from harness.config.groups import DataConfig, EvalConfig, ModelConfig
+from harness.config.run_config import RunConfig
 from harness.foundation.hashes import directory_sha256
 from harness.models import model_fingerprint
 from harness.records.format import NUMBERS

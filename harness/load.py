@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import checkpoint
-from harness.config import Bos, Device, EvalConfig, typed
+from harness.config.groups import Bos, Device, EvalConfig
+from harness.config.run_config import typed
 from harness.evaluation import evaluate
 from harness.foundation.errors import UserError
 from harness.foundation.resources import device_name

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
 
-from harness.config import from_plain
+from harness.config.run_config import from_plain
 from harness.foundation.errors import UserError
 from harness.run import run
 from harness.supervise import supervise

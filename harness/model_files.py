@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.config import ModelConfig
+from harness.config.groups import ModelConfig
 from harness.foundation.errors import UserError
 from harness.shards import PICKLE, SAFETENSORS, read_json, shard_names
 

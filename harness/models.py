@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from harness import tiny
 from harness.blocks import BatchInput, BlockSource, ModelBlocks
-from harness.config import ModelConfig
+from harness.config.groups import ModelConfig
 from harness.families import FAMILIES, Family, check_coverage, family_of, skeleton
 from harness.fingerprint import fingerprint
 from harness.foundation.errors import UserError

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.blocks import BlockSource
-from harness.config import DataConfig, Propagate
+from harness.config.groups import DataConfig, Propagate
 from harness.linear import QuantizedLinear
 from harness.reports import BlockReport, Diverged, LayerReport, SolveError
 from harness.resume import Resume

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.config import RunConfig
+from harness.config.run_config import RunConfig
 from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.sweep import Estimate, Estimator

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import RunConfig, to_run_config
+from harness.config.run_config import RunConfig, to_run_config
 from harness.findings import is_here
 from harness.foundation.errors import UserError
 from harness.points import expand

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import SCALARS, RunConfig, from_plain, plain_config
+from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config
 from harness.foundation.errors import UserError
 from harness.keys import run_key
 from harness.preflight import check

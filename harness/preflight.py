@@ -6,7 +6,8 @@
 import os
 
 from harness import zero_shot
-from harness.config import Device, RunConfig
+from harness.config.groups import Device
+from harness.config.run_config import RunConfig
 from harness.corpora import CORPORA
 from harness.foundation.errors import UserError
 from harness.foundation.resources import refuses_files

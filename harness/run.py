@@ -14,7 +14,8 @@ import yaml
 from harness import corpora
 from harness.blocks import ModelBlocks
 from harness.checkpoint import is_intact, save
-from harness.config import Propagate, RunConfig
+from harness.config.groups import Propagate
+from harness.config.run_config import RunConfig
 from harness.costs import Clock, seconds_of
 from harness.evaluation import evaluate
 from harness.foundation.cache import cache_dir

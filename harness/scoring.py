@@ -14,7 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from torch import Tensor, nn
 
-from harness.config import Bos
+from harness.config.groups import Bos
 from harness.foundation.errors import UserError
 
 LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor: bounds memory, moves no number

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.config import RunConfig, from_plain
+from harness.config.run_config import RunConfig, from_plain
 from harness.foundation.redaction import scrub_file
 from harness.foundation.resources import killed_for_memory
 from harness.keys import plain, run_key, semantic

@@ -23,7 +23,7 @@ import torch
 import yaml
 from torch import nn
 
-from harness.config import Bos
+from harness.config.groups import Bos
 from harness.embedded_tasks import EMBEDDED, EmbeddedTask, rank
 from harness.foundation.errors import UserError
 

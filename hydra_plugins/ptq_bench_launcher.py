@@ -18,7 +18,7 @@ class LocalLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from harness.config import plain_config
+        from harness.config.run_config import plain_config
         from harness.local import launch
 
         loader = self.hydra_context.config_loader

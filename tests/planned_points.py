@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 
-from harness.config import RunConfig, to_run_config
+from harness.config.run_config import RunConfig, to_run_config
 from harness.estimates.architecture import Architecture
 from harness.foundation.seals import seal
 

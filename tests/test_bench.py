@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from harness import bench
 from harness.benchmarks import layers, measure, scaling, solvers, textbook
 from harness.cli import main
+from harness.config import compose
 from harness.foundation.errors import UserError
 from harness.reporting.bench_figures import scaling_figure
 from harness.reporting.plots.marks import front
@@ -49,7 +50,7 @@ def test_every_number_is_the_one_of_the_solver(run, tmp_path, capsys):
     code, rows = run("--methods", "rtn,gptq", "--schemes", "w3,w2g16s3", "--outliers", "0")
     assert code == 0 and len(rows) == 2 * 2 * 2
     assert [row["method"] for row in rows[:4]] == ["rtn", "rtn", "gptq", "gptq"]
-    problem = layer_problem(24, 32, 0, torch.float32, **vars(layers.scheme_named("w3")))
+    problem = layer_problem(24, 32, 0, torch.float32, **vars(compose.scheme_named("w3")))
     rounded = layers.method_named("gptq").solver.solve(problem).weight
     (row,) = (row for row in rows if (row["scheme"], row["method"], row["layer"]) == ("w3", "gptq", "narrow"))
     lost, weight = (problem.weight - rounded.dequantize()).double(), problem.weight.double()

@@ -7,10 +7,11 @@ import torch
 
 from harness import tiny
 from harness.blocks import ModelBlocks
-from harness.config import DataConfig, Propagate
+from harness.config.compose import method_config, method_names
+from harness.config.groups import DataConfig, Propagate
+from harness.config.method_builder import build_method
 from harness.families import family_of
 from harness.linear import QuantizedLinear
-from harness.methods import build_method, method_config, method_names
 from harness.pipeline import quantize
 from harness.statistics import StatisticsCache
 from methods.core.method import Method

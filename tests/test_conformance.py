@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from harness.methods import FOLDER, build_method, method_config, method_names
+from harness.config.compose import FOLDER, method_config, method_names
+from harness.config.method_builder import build_method
 from methods.blocks.rewriting import values_of
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error

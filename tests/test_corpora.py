@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from harness import assets, corpora, pseudotext, wikipedia
-from harness.config import Bos
+from harness.config.groups import Bos
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 

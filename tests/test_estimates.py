@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from harness.blocks import ModelBlocks
-from harness.config import Propagate
+from harness.config.compose import method_config, method_names
+from harness.config.groups import Propagate
+from harness.config.method_builder import build_method
 from harness.estimates import rates as rates_module
 from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
@@ -21,7 +23,6 @@ from harness.estimates.operations import block_effort, operations, passes, solvi
 from harness.estimates.rates import EFFICIENCY, MEASURED, RECORDS, RELATIVES, Rates, config_of, rates_of
 from harness.estimates.sweep import Estimator
 from harness.keys import plain, run_key
-from harness.methods import build_method, method_config, method_names
 from harness.models import load_model
 from harness.pipeline import quantize
 from harness.statistics import StatisticsCache

@@ -5,7 +5,7 @@ import torch
 from transformers import BloomConfig, FalconConfig, GPT2Config, MixtralConfig
 
 from harness import assets, tiny
-from harness.config import Dtype
+from harness.config.groups import Dtype
 from harness.families import FAMILIES, check_coverage, family_of
 from harness.foundation.errors import UserError
 from harness.models import ModelBlocks, inspect, load_model

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.methods import build_method, method_config, method_names
+from harness.config.compose import method_config, method_names
+from harness.config.method_builder import build_method
 from methods.core.linalg import energy, live_hessian
 from methods.core.problem import LayerProblem, Solution
 from methods.core.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.methods import build_method, method_config
+from harness.config.compose import method_config
+from harness.config.method_builder import build_method
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error, upper_factor
 from methods.core.weight import bits_per_weight

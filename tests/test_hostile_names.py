@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness.cli import main
-from harness.config import to_run_config
+from harness.config.run_config import to_run_config
 from harness.foundation.errors import UserError
 from harness.keys import run_key
 from harness.preflight import check

@@ -8,7 +8,7 @@ import torch
 
 from harness import tiny
 from harness.blocks import ModelBlocks
-from harness.config import Bos
+from harness.config.groups import Bos
 from harness.families import family_of
 from harness.linear import QuantizedLinear
 from harness.scoring import Scorer

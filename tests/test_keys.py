@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from harness import keys as keys_module
-from harness.config import to_run_config
+from harness.config.compose import method_config, method_names
+from harness.config.run_config import to_run_config
 from harness.keys import baseline_of, fingerprint, run_key, semantic, statistics_key
-from harness.methods import method_config, method_names
 from harness.records.store import describe
 from harness.tiny import tiny_model
 

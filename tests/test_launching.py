@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hydra import compose, initialize_config_module
 
-from harness.config import to_run_config
+from harness.config.run_config import to_run_config
 from harness.keys import run_key
 from harness.records.attempts import attempts, claim
 from harness.records.store import Store, describe

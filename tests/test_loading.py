@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, FalconConfig
 
 from harness import fingerprint, tiny
-from harness.config import Dtype
+from harness.config.groups import Dtype
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 from harness.models import ModelBlocks, inspect, load_model, model_fingerprint

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 
 from harness import local
 from harness.cli import main
-from harness.config import plain_config
+from harness.config.run_config import plain_config
 from harness.foundation.errors import UserError
 from tests.dying_sweeps import (
     LAST_BLOCK,

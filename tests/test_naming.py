@@ -3,8 +3,9 @@
 import pytest
 
 from harness import keys
+from harness.config.compose import method_config, method_names
+from harness.config.method_builder import build_method
 from harness.foundation.errors import UserError
-from harness.methods import build_method, method_config, method_names
 from harness.records.naming import METHODS, method_name, method_rank
 
 CALLED = [

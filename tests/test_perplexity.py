@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness import corpora, evaluation, tiny
-from harness.config import Bos, Dtype, EvalConfig, ModelConfig
+from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
 from harness.evaluation import Metric, evaluate, mean_of, perplexity, perplexity_of, window_losses
 from harness.foundation.errors import UserError
 from tests.tiny_models import tokens

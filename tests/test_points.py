@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from harness.config import plain_config
+from harness.config.run_config import plain_config
 from harness.foundation.errors import UserError
 from harness.points import Points, expand
 

@@ -9,7 +9,7 @@ import torch
 
 from harness import assets, checkpoint
 from harness.cli import main
-from harness.config import Bos, Dtype, ModelConfig
+from harness.config.groups import Bos, Dtype, ModelConfig
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 from harness.models import load_model

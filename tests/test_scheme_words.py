@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from harness.benchmarks.layers import CONF, scheme_named
+from harness.config.compose import CONF, scheme_named
 from harness.records.progress import scheme_label
 from harness.reporting.labels import activations_in, column_label, column_of, column_rank, without_idle
 from methods.core.scheme import ActRange, RangeRule, ZeroPoint

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness import supervise as module
-from harness.config import plain_config, to_run_config
+from harness.config.run_config import plain_config, to_run_config
 from harness.foundation import resources
 from harness.keys import run_key
 from harness.records.attempts import attempts, claim, holder

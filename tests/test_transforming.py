@@ -12,10 +12,11 @@ import torch
 from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.cli import main
-from harness.config import DataConfig, Propagate
+from harness.config.compose import FOLDER, method_config
+from harness.config.groups import DataConfig, Propagate
+from harness.config.method_builder import build_method
 from harness.families import FAMILIES, family_of
 from harness.load import check, load_run
-from harness.methods import FOLDER, build_method, method_config
 from harness.pipeline import quantize
 from harness.reports import BlockReport, Diverged, LayerReport, SolveError, Walked, summary
 from harness.statistics import Batch, StatisticsCache, gather_only, home_of

@@ -3,7 +3,7 @@
 import torch
 
 from harness import tiny
-from harness.config import Bos, Dtype, ModelConfig
+from harness.config.groups import Bos, Dtype, ModelConfig
 
 VARIANTS = sorted(tiny.CONFIGS)
 

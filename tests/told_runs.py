@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from harness.config import TrackerConfig
+from harness.config.groups import TrackerConfig
 from harness.foundation.seals import seal
 from harness.reports import BlockReport, LayerReport
 from tests.fabricated import ended, metric, record

@@ -4,21 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-import conf
-from harness import corpora, methods
+from harness import corpora
 from harness.blocks import ModelBlocks
-from harness.config import Bos, Dtype, ModelConfig, typed
+from harness.config import method_builder
+from harness.config.compose import method_config, method_names
+from harness.config.groups import Bos, Dtype, ModelConfig
 from harness.foundation.errors import UserError
 from harness.models import LoadedModel, load_model
 from harness.statistics import Batch, gather
 from methods.core.method import Method
-from methods.core.scheme import Scheme
 
-CONF = Path(conf.__file__).parent
 MODEL = ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4)
 BLOCK, LINEARS = 15, ("self_attn.q_proj", "mlp.gate_proj", "mlp.down_proj")  # the set of real layers
 
@@ -86,9 +84,9 @@ def read_layers(path: Path) -> list[Layer]:
     return [Layer(name, tensors[f"{name}.weight"], tensors[f"{name}.hessian"]) for name in names]
 
 
-def method_names() -> list[str]:
+def solver_names() -> list[str]:
     """Names of the methods that have a solver of their own; those that transform or tune a block around another's solver are left out."""
-    found = {name: methods.method_config(name) for name in methods.method_names()}
+    found = {name: method_config(name) for name in method_names()}
     return [name for name, config in found.items() if config["solver"] and not (config.get("transform") or config.get("tuning"))]
 
 
@@ -98,20 +96,8 @@ def method_named(name: str, changes: dict | None = None) -> Method:
     Raises:
         UserError: a change names no value of the solver, or is out of range.
     """
-    config = methods.method_config(name)
-    return methods.build_method(config | {"solver": config["solver"] | (changes or {})})
-
-
-def scheme_names() -> list[str]:
-    return sorted(path.stem for path in CONF.glob("scheme/*.yaml"))
-
-
-def scheme_named(name: str) -> Scheme:
-    return typed(Scheme, _read("scheme", name), "scheme")
-
-
-def _read(group: str, name: str) -> dict:
-    return yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    config = method_config(name)
+    return method_builder.build_method(config | {"solver": config["solver"] | (changes or {})})
 
 
 def synthetic_layer(rows: int, columns: int, device: str, tokens: int = 2048) -> Layer:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from harness.benchmarks.layers import Layer, method_named, scheme_named, synthetic_layer
+from harness.benchmarks.layers import Layer, method_named, synthetic_layer
 from harness.benchmarks.measure import available_bytes, timed
+from harness.config.compose import scheme_named
 from harness.foundation.errors import UserError
 from methods.core.descent import products_in
 from methods.core.problem import LayerProblem, LayerSolver

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.benchmarks.layers import Layer, method_named, scheme_named
+from harness.benchmarks.layers import Layer, method_named
 from harness.benchmarks.measure import timed
+from harness.config.compose import scheme_named
 from methods.core.linalg import layer_error, upper_factor
 from methods.core.problem import LayerProblem
 from methods.core.ranges import find_grid

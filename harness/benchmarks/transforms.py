@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from harness.benchmarks.layers import scheme_named
 from harness.benchmarks.measure import failure, peak_extra_bytes, synchronize
 from harness.benchmarks.random_block import SHAPES, check_groups, random_lesson
+from harness.config.compose import method_config, scheme_named
+from harness.config.method_builder import build_method
 from harness.foundation.errors import UserError
-from harness.methods import FOLDER, build_method, method_config
 from methods.core.block import Block
 from methods.core.scheme import Scheme
 from methods.core.transform import BlockTransform, Transformed
@@ -98,10 +98,6 @@ class Result:
     def model_hours(self) -> float | None:
         """All blocks one after another, the transform alone."""
         return None if self.block_seconds is None else self.blocks * self.block_seconds / 3600
-
-
-def transform_names() -> list[str]:
-    return sorted(path.stem for path in (FOLDER / "transform").glob("*.yaml"))
 
 
 def measure(work: Work, on_start: Callable[[str], None]) -> Iterator[Result]:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.benchmarks.layers import MODEL, calibration, method_named, scheme_named
+from harness.benchmarks.layers import MODEL, calibration, method_named
 from harness.benchmarks.measure import timed
 from harness.blocks import ModelBlocks
-from harness.config import DataConfig, Propagate
+from harness.config.compose import scheme_named
+from harness.config.groups import DataConfig, Propagate
 from harness.foundation.cache import cache_dir
 from harness.models import LoadedModel, load_model
 from harness.pipeline import quantize

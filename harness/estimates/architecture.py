@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from harness import tiny
-from harness.config import ModelConfig
+from harness.config.groups import ModelConfig
 from harness.families import family_of, skeleton
 from harness.model_files import locate
 from harness.models import TINY, read_architecture

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.config import Propagate, RunConfig
+from harness.config.groups import Propagate
+from harness.config.run_config import RunConfig
 from harness.estimates.architecture import Architecture
 from harness.estimates.memory import bytes_per_number, streams
 

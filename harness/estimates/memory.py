@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.config import DataConfig, EvalConfig, RunConfig
+from harness.config.groups import DataConfig, EvalConfig
+from harness.config.run_config import RunConfig
 from harness.estimates.architecture import Architecture
 from harness.evaluation import LOGITS_AT_ONCE, LOSS_TOKENS
 

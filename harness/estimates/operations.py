@@ -4,7 +4,8 @@ Units are those of `methods.core.effort`. Stages are those of `seconds` in a rec
 transform, quantize (solvers and tunings), evaluate.
 """
 
-from harness.config import DataConfig, EvalConfig, Propagate, RunConfig
+from harness.config.groups import DataConfig, EvalConfig, Propagate
+from harness.config.run_config import RunConfig
 from harness.estimates.architecture import Architecture
 from methods.core.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
 from methods.core.method import Method

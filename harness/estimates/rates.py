@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from harness.config import DataConfig, EvalConfig, ModelConfig, Propagate, RunConfig, typed
+from harness.config.groups import DataConfig, EvalConfig, ModelConfig, Propagate
+from harness.config.method_builder import build_method
+from harness.config.run_config import RunConfig, typed
 from harness.estimates.architecture import architecture_of
 from harness.estimates.operations import needs_activations, operations
 from harness.foundation.errors import UserError
-from harness.methods import build_method
 from harness.records.store import Store
 from methods.core.method import Method
 from methods.core.scheme import Scheme

@@ -5,7 +5,8 @@ from typing import Protocol
 
 import torch
 
-from harness.config import Device, Propagate, RunConfig
+from harness.config.groups import Device, Propagate
+from harness.config.run_config import RunConfig
 from harness.estimates.architecture import Architecture, architecture_of
 from harness.estimates.memory import Memory, peak_memory
 from harness.estimates.operations import needs_activations, operations

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from harness.config import Device
+from harness.config.groups import Device
 
 CGROUP = Path("/sys/fs/cgroup")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from harness.config import RunConfig
+from harness.config.run_config import RunConfig
 from harness.foundation.files import ASIDE
 from harness.records.naming import method_name
 from methods.core.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint

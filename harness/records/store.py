@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.config import RunConfig
+from harness.config.run_config import RunConfig
 from harness.foundation.errors import UserError
 from harness.foundation.files import sync, write_atomic
 from harness.foundation.seals import read_record, seal

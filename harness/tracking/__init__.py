@@ -6,7 +6,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from harness.config import RunConfig
+from harness.config.run_config import RunConfig
 from harness.reports import BlockReport, LayerReport
 from harness.tracking.mirror import Mirror
 from harness.tracking.story import Backend

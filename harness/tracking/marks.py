@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from harness.config import TrackerConfig
+from harness.config.groups import TrackerConfig
 from harness.foundation.files import write_atomic
 
 MARKS = "mirrored.json"

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.config import RunConfig
+from harness.config.run_config import RunConfig
 from harness.reports import BlockReport, LayerReport
 from harness.tracking.story import Backend, Story
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.config import TrackerConfig
+from harness.config.groups import TrackerConfig
 from harness.records.format import FINISHED
 from harness.records.naming import method_name
 from harness.reports import BlockReport, LayerReport

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import track
 
 import conf
-from harness.config import TrackerConfig, typed
+from harness.config.groups import TrackerConfig
+from harness.config.run_config import typed
 from harness.foundation.errors import UserError
 from harness.reports import BlockReport, LayerReport
 from harness.tracking import BACKENDS

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.config import TrackerConfig
+from harness.config.groups import TrackerConfig
 from harness.foundation.errors import UserError
 from harness.tracking.story import COLUMNS, Ending, Identity
 

@@ -9,32 +9,15 @@ import re
 import types
 import typing
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import conf
 from harness.foundation.errors import UserError
 from methods.core.method import Method
 
 TARGET = re.compile(r"methods\.[a-z0-9_]+\.[A-Za-z0-9]+")
-FOLDER = Path(conf.__file__).parent / "method"
-
-
-def method_names() -> list[str]:
-    """Every method that has a yaml."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def method_config(name: str, *overrides: str) -> dict:
-    """What `method=<name>` composes to, e.g. with the override "method/solver=quantease". Not for use inside a Hydra run."""
-    GlobalHydra.instance().clear()  # an earlier run of this process that failed leaves it set
-    with initialize_config_module("conf", version_base="1.3"):
-        return OmegaConf.to_container(compose(f"method/{name}", list(overrides)).method)
 
 
 def build_method(config: dict) -> Method:

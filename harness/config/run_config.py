@@ -1,0 +1,130 @@
+"""The schema of a run. Values live in `conf/`; this file says which keys exist, their types and their ranges."""
+
+import json
+import re
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from harness.config.explaining import NO_SUCH_KEY, no_such_key, reason_of
+from harness.config.groups import DataConfig, Device, EvalConfig, ModelConfig, PathsConfig, TrackerConfig
+from harness.config.method_builder import build_method, canonical
+from harness.foundation.errors import UserError
+from harness.foundation.redaction import refuse_secrets
+from methods.core.method import Method
+from methods.core.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, fully resolved and checked field by field."""
+
+    model: ModelConfig
+    data: DataConfig
+    scheme: Scheme
+    method: Method
+    method_config: dict  # what `method` was built from, for the record
+    eval: EvalConfig
+    tracker: TrackerConfig
+    paths: PathsConfig
+    seed: int
+    device: Device
+    save: bool  # keep the packed checkpoint
+    retry: bool  # run points again that failed before
+    isolate: bool  # every point in a process of its own
+    time_limit: float | None  # minutes that a point may take
+
+
+@dataclass(frozen=True)
+class _Scalars:
+    seed: int
+    device: Device
+    save: bool
+    retry: bool
+    isolate: bool
+    time_limit: float | None
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be at least 0")
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise ValueError(f"time_limit={self.time_limit}: minutes, must be above 0 (null: no limit)")
+        if self.time_limit is not None and not self.isolate:
+            raise ValueError("time_limit: only a process of its own can be stopped; set isolate=true or time_limit=null")
+
+
+GROUPS = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "scheme": Scheme,
+    "eval": EvalConfig,
+    "tracker": TrackerConfig,
+    "paths": PathsConfig,
+}
+SCALARS = [field.name for field in fields(_Scalars)]
+
+
+def to_run_config(config: DictConfig) -> RunConfig:
+    """Type-check a composed configuration.
+
+    Raises:
+        UserError: a key is unknown, missing, ill-typed or out of range; the message names it.
+    """
+    return from_plain(plain_config(config))
+
+
+def plain_config(config: DictConfig) -> dict:
+    """The keys of a composed configuration that describe a run, resolved, in plain containers that JSON can hold.
+
+    Raises:
+        UserError: a key needs a value, is unknown or holds a credential.
+    """
+    try:
+        _refuse_unknown(config)
+        nodes = {key: config[key] for key in (*GROUPS, "method", *SCALARS)}
+        plain = {key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node for key, node in nodes.items()}
+        refuse_secrets(plain)
+        return plain
+    except InterpolationToMissingValueError as error:
+        missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+        raise UserError(f"{missing[1] if missing else error}: needs a value") from error
+
+
+def from_plain(plain: dict) -> RunConfig:
+    """The same from what `plain_config` gave, in another process too.
+
+    Raises:
+        UserError: as `to_run_config`.
+    """
+    groups = {group: typed(schema, plain[group], group) for group, schema in GROUPS.items()}
+    rest = typed(_Scalars, {name: plain[name] for name in SCALARS}, "")
+    method = build_method(plain["method"])
+    return RunConfig(**groups, **vars(rest), method=method, method_config=canonical(plain["method"], method))
+
+
+def typed(schema: type, node: dict, group: str) -> Any:
+    """An instance of the dataclass `schema` with the values of `node`, errors named by their full key."""
+    return _typed(schema, json.dumps(node), group)
+
+
+@lru_cache(maxsize=1024)  # the points of a sweep share most of their groups
+def _typed(schema: type, values: str, group: str) -> Any:
+    node = json.loads(values)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
+    except OmegaConfBaseException as error:
+        key = ".".join(filter(None, [group, str(error.full_key or error.key or "")]))
+        reason = reason_of(error)
+        raise UserError(no_such_key(key) if reason == NO_SUCH_KEY else f"{key}: {reason}") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _refuse_unknown(config: DictConfig) -> None:
+    """A group's keys are checked with its types; this is for what stands beside the groups."""
+    for key in config:
+        if key not in (*GROUPS, "method", "hydra", *SCALARS):
+            raise UserError(no_such_key(str(key)))
