@@ -61,7 +61,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     elif name == "load":
         from harness.load import main as command
     elif name == "assets":
-        from harness.assets import main as command
+        from harness.data.assets import main as command
     elif name == "doctor":
         from harness.doctor import main as command
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from harness import assets
+from harness.data import assets
 from harness.findings import BAD, GIB, NOTE, OK, Finding, findings, libraries, offline
 from harness.foundation.cache import cache_dir
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, refuses_files

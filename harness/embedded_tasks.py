@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness import corpora
+from harness.data import corpora
 
 CHOICES = 4
 CONTEXT_WORDS = 20  # a passage of the cloze task has at least so many

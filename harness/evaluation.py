@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import LongTensor, Tensor, nn
 
-from harness import corpora, zero_shot
+from harness import zero_shot
 from harness.config.groups import Bos, EvalConfig
+from harness.data import corpora
+from harness.data.windows import evaluation_windows
 
 LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor, if one window has fewer: moves no number
 LOSS_TOKENS = 256  # tokens whose log-softmax is taken at once
@@ -94,7 +96,7 @@ def evaluate(
 
 def _perplexity(corpus: str, model: nn.Module, tokenizer, config: EvalConfig, bos: Bos, dtype: str, on_batch: OnBatch) -> Evaluation:
     documents = corpora.documents(corpus, "test", config.mirror)
-    windows = corpora.evaluation_windows(documents, tokenizer, config.window, config.windows, bos)
+    windows = evaluation_windows(documents, tokenizer, config.window, config.windows, bos)
     losses = window_losses(model, windows, config.batch_size, on_batch).tolist()
     protocol = perplexity_protocol(corpus, corpora.text_sha256(documents), windows, bos, dtype)
     name = f"perplexity/{corpus}"

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
-from harness import assets, corpora
 from harness.config.run_config import RunConfig
+from harness.data import assets, corpora
+from harness.data.corpora import is_in_hub_cache
 from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.memory import Memory, peak_memory
@@ -130,21 +131,9 @@ def _texts(configs: list[RunConfig]) -> Iterator[Finding]:
             continue
         if mirror and not Path(mirror, path).is_dir():
             yield Finding(BAD, f"{group}.mirror={mirror}: has no directory {path}, which {name} needs; add it, or set {group}.mirror=null")
-        elif not mirror and offline() and not _is_in_hub_cache(path):
+        elif not mirror and offline() and not is_in_hub_cache(path):
             remedy = f"unset it once, or set {group}.mirror to a directory that holds {path}/"
             yield Finding(BAD, f"{name}: {path} is not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; {remedy}")
-
-
-def _is_in_hub_cache(dataset: str) -> bool:
-    """Data sets leave their files in the hub's cache, or what became of them in that of `datasets`."""
-    from datasets import config as datasets_config
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    places = (
-        Path(HF_HUB_CACHE, f"datasets--{dataset.replace('/', '--')}"),
-        Path(datasets_config.HF_DATASETS_CACHE, dataset.replace("/", "___")),
-    )
-    return any(place.is_dir() for place in places)
 
 
 def _calibration(configs: list[RunConfig]) -> Iterator[Finding]:

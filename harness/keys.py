@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness import corpora
 from harness.config.groups import DataConfig, EvalConfig, ModelConfig
 from harness.config.run_config import RunConfig
+from harness.data import corpora
 from harness.foundation.hashes import directory_sha256
 from harness.models import model_fingerprint
 from harness.records.format import NUMBERS

@@ -43,7 +43,7 @@ def locate(config: ModelConfig, weights: bool) -> Path:
     directory = Path(os.path.expanduser(config.id))
     if kind == "asset" and name:
         _no_revision(config)
-        from harness.assets import model_directory
+        from harness.data.assets import model_directory
 
         return Path(model_directory(name))
     if _is_directory(directory):

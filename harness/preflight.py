@@ -8,7 +8,7 @@ import os
 from harness import zero_shot
 from harness.config.groups import Device
 from harness.config.run_config import RunConfig
-from harness.corpora import CORPORA
+from harness.data.corpora import CORPORA
 from harness.foundation.errors import UserError
 from harness.foundation.resources import refuses_files
 from harness.models import check_files, inspect

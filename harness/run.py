@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 import yaml
 
-from harness import corpora
 from harness.blocks import ModelBlocks
 from harness.checkpoint import is_intact, save
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
 from harness.costs import Clock, seconds_of
+from harness.data import corpora
+from harness.data.windows import calibration_tokens
 from harness.evaluation import evaluate
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
@@ -163,7 +164,7 @@ def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: T
 
     def tokens() -> torch.Tensor:
         documents = corpora.documents(data.name, "train", data.mirror)
-        return corpora.calibration_tokens(documents, loaded.tokenizer, data.samples, data.window, config.seed, config.model.bos)
+        return calibration_tokens(documents, loaded.tokenizer, data.samples, data.window, config.seed, config.model.bos)
 
     known = shared and cache.complete()
     log.info("calibration statistics: %s", "reused from disk" if known else "computed")

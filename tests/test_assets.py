@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import assets, wheels
+from harness.data import assets, wheels
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 from harness.foundation.files import ASIDE

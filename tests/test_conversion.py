@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from harness import conversion
+from harness.data import gguf_conversion
 from harness.foundation.errors import UserError
 from harness.foundation.hashes import sha256_file
 
@@ -60,8 +60,8 @@ _SHAPES = {
 
 
 def test_a_checkpoint_keeps_the_weights_and_names_its_source(tiny, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(conversion, "HIGHEST_LOSS", 100.0)
-    conversion.convert(tiny, tmp_path, SOURCE)
+    monkeypatch.setattr(gguf_conversion, "HIGHEST_LOSS", 100.0)
+    gguf_conversion.convert(tiny, tmp_path, SOURCE)
     assert capfd.readouterr().err == ""  # no bars, no advice
     from safetensors.torch import load_file
 
@@ -79,11 +79,11 @@ def test_a_checkpoint_keeps_the_weights_and_names_its_source(tiny, tmp_path, mon
 
 def test_a_model_that_cannot_read_is_refused(tiny, tmp_path):
     with pytest.raises(UserError, match=r"tiny\.gguf converted to a model that cannot read English.*constraints.txt"):
-        conversion.convert(tiny, tmp_path, SOURCE)
+        gguf_conversion.convert(tiny, tmp_path, SOURCE)
     assert not (tmp_path / "manifest.json").exists()
 
 
 def test_a_missing_reader_is_told(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(gguf_conversion.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install gguf"):
-        conversion.convert(tiny, tmp_path, SOURCE)
+        gguf_conversion.convert(tiny, tmp_path, SOURCE)

@@ -14,8 +14,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from harness import assets, corpora, pseudotext, wikipedia
 from harness.config.groups import Bos
+from harness.data import assets, corpora, pseudotext, wikipedia
+from harness.data.windows import calibration_tokens, evaluation_windows
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 
@@ -39,52 +40,52 @@ def tokenizer():
 
 
 def test_evaluation_windows_tile_the_text_from_its_start(tokenizer):
-    none = corpora.evaluation_windows(TEXTS, tokenizer, 7, None, Bos.none)
+    none = evaluation_windows(TEXTS, tokenizer, 7, None, Bos.none)
     assert none.dtype == torch.long and none.shape == (len(STREAM) // 7, 7)
     assert tokenizer.decode(none.flatten()) == STREAM[: none.numel()]
-    stream = corpora.evaluation_windows(TEXTS, tokenizer, 7, 3, Bos.stream)
+    stream = evaluation_windows(TEXTS, tokenizer, 7, 3, Bos.stream)
     assert stream.shape == (3, 7) and stream[0, 0] == BOS and (stream == BOS).sum() == 1
     assert tokenizer.decode(stream.flatten()[1:]) == STREAM[:20]
-    window = corpora.evaluation_windows(TEXTS, tokenizer, 7, 3, Bos.window)
+    window = evaluation_windows(TEXTS, tokenizer, 7, 3, Bos.window)
     assert window.shape == (3, 7) and (window[:, 0] == BOS).all() and (window == BOS).sum() == 3
     assert tokenizer.decode(window[:, 1:].flatten()) == STREAM[:18]
 
 
 @pytest.mark.parametrize("bos", Bos)
 def test_calibration_segments_are_pieces_of_the_text(tokenizer, bos):
-    tokens = corpora.calibration_tokens(TEXTS, tokenizer, 5, 9, seed=3, bos=bos)
+    tokens = calibration_tokens(TEXTS, tokenizer, 5, 9, seed=3, bos=bos)
     assert tokens.shape == (5, 9) and tokens.dtype == torch.long
     for row in tokens:
         assert (row[0] == BOS) == (bos is Bos.window) or bos is Bos.stream
         assert tokenizer.decode(row, skip_special_tokens=True) in STREAM
-    assert torch.equal(tokens, corpora.calibration_tokens(TEXTS, tokenizer, 5, 9, seed=3, bos=bos))
-    assert not torch.equal(tokens, corpora.calibration_tokens(TEXTS, tokenizer, 5, 9, seed=4, bos=bos))
+    assert torch.equal(tokens, calibration_tokens(TEXTS, tokenizer, 5, 9, seed=3, bos=bos))
+    assert not torch.equal(tokens, calibration_tokens(TEXTS, tokenizer, 5, 9, seed=4, bos=bos))
 
 
 def test_calibration_reaches_every_place_of_the_text(tokenizer):
-    rows = {tokenizer.decode(corpora.calibration_tokens(["abcdef"], tokenizer, 1, 4, s, Bos.none)[0]) for s in range(40)}
+    rows = {tokenizer.decode(calibration_tokens(["abcdef"], tokenizer, 1, 4, s, Bos.none)[0]) for s in range(40)}
     assert rows == {"abcd", "bcde", "cdef"}
 
 
 def test_calibration_leaves_the_global_generator_alone(tokenizer):
     state = torch.get_rng_state()
-    corpora.calibration_tokens(TEXTS, tokenizer, 2, 8, seed=0, bos=Bos.none)
+    calibration_tokens(TEXTS, tokenizer, 2, 8, seed=0, bos=Bos.none)
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_short_texts_are_refused_with_the_knobs(tokenizer):
     for samples, window in ((10, 8), (1, 80)):
         with pytest.raises(UserError, match=rf"data.samples={samples} .*data.window={window} .*lower data.samples"):
-            corpora.calibration_tokens(TEXTS, tokenizer, samples, window, 0, Bos.none)
+            calibration_tokens(TEXTS, tokenizer, samples, window, 0, Bos.none)
     for windows, window in ((8, 8), (None, 80)):
         with pytest.raises(UserError, match=rf"eval.windows={windows or 'all'} .*eval.window={window}.*lower eval.windows"):
-            corpora.evaluation_windows(TEXTS, tokenizer, window, windows, Bos.none)
+            evaluation_windows(TEXTS, tokenizer, window, windows, Bos.none)
 
 
 def test_a_tokenizer_without_bos_cannot_put_one(tokenizer):
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     with pytest.raises(UserError, match=r"model\.bos=stream"):
-        corpora.evaluation_windows(TEXTS, bare, 8, 1, Bos.window)
+        evaluation_windows(TEXTS, bare, 8, 1, Bos.window)
 
 
 def test_long_texts_are_tokenized_without_a_warning(tokenizer, monkeypatch):
@@ -92,7 +93,7 @@ def test_long_texts_are_tokenized_without_a_warning(tokenizer, monkeypatch):
 
     told = []
     monkeypatch.setattr(tokenization_utils_base.logger, "warning", lambda message, *_, **__: told.append(message))
-    corpora.evaluation_windows(TEXTS, tokenizer, 8, 1, Bos.none)
+    evaluation_windows(TEXTS, tokenizer, 8, 1, Bos.none)
     assert told == []
     tokenizer(STREAM)
     assert len(told) == 1 and "longer than" in told[0]  # what it would have said
@@ -250,7 +251,7 @@ def test_the_real_news_and_analogies(warm_cache):
 
 
 def test_importing_is_light():
-    script = "import sys, harness.corpora; print([m for m in ('datasets', 'transformers', 'mwparserfromhell') if m in sys.modules])"
+    script = "import sys, harness.data.corpora; print([m for m in ('datasets', 'transformers', 'mwparserfromhell') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
 
 

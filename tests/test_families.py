@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import BloomConfig, FalconConfig, GPT2Config, MixtralConfig
 
-from harness import assets, tiny
+from harness import tiny
 from harness.config.groups import Dtype
+from harness.data import assets
 from harness.families import FAMILIES, check_coverage, family_of
 from harness.foundation.errors import UserError
 from harness.models import ModelBlocks, inspect, load_model

@@ -101,7 +101,8 @@ def with_leaf(node, path, value):
 @pytest.fixture
 def texts(monkeypatch):
     """Every corpus in memory, so that no asset is needed."""
-    from harness import corpora, keys
+    from harness import keys
+    from harness.data import corpora
 
     monkeypatch.setattr(corpora, "documents", lambda name, split, mirror=None: [f"{name} {split}"])
     keys.text_sha256.cache_clear()
@@ -231,7 +232,8 @@ def test_keys_of_published_records_stay(texts, monkeypatch):
 
 
 def test_the_bytes_of_the_texts_are_in_the_key(texts, monkeypatch):
-    from harness import corpora, keys
+    from harness import keys
+    from harness.data import corpora
 
     before = run_key(config())
     for split in ("train", "test"):

@@ -7,8 +7,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness import corpora, evaluation, tiny
+from harness import evaluation, tiny
 from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
+from harness.data import corpora
+from harness.data.windows import evaluation_windows
 from harness.evaluation import Metric, evaluate, mean_of, perplexity, perplexity_of, window_losses
 from harness.foundation.errors import UserError
 from tests.tiny_models import tokens
@@ -84,7 +86,7 @@ def test_windows_are_scored_apart():
 def test_the_model_sees_the_windows_that_the_policy_made(bos):
     model, tokenizer = tiny.tiny_model("llama")
     text = corpora.documents("synthetic", "test")
-    expected = corpora.evaluation_windows(text, tokenizer, 32, 5, bos)
+    expected = evaluation_windows(text, tokenizer, 32, 5, bos)
     seen, caches = [], []
 
     def watch(module, args, kwargs):
@@ -150,7 +152,7 @@ def test_evaluation_carries_protocol_items_and_progress():
     stages = []
     found = evaluate(model, tokenizer, quick(corpora=["synthetic"]), Bos.window, "float32", 0, lambda *stage: stages.append(stage))
     metric = found.metrics["perplexity/synthetic"]
-    losses = window_losses(model, corpora.evaluation_windows(corpora.documents("synthetic", "test"), tokenizer, 32, 3, Bos.window), 2)
+    losses = window_losses(model, evaluation_windows(corpora.documents("synthetic", "test"), tokenizer, 32, 3, Bos.window), 2)
     assert found.items == {"perplexity/synthetic": losses.tolist()}
     assert metric.value == pytest.approx(losses.mean().exp().item())
     digest = corpora.text_sha256(corpora.documents("synthetic", "test"))[:8]
@@ -189,13 +191,13 @@ def test_families_agree_with_their_own_loss(family):
 @pytest.mark.timeout(900)
 def test_smollm2_on_wikitext2(warm_cache, mirror):
     """30.6403 was measured apart from this code, on the first 8 windows of 512 tokens; the first 64 gave 29.9345 both ways."""
-    from harness import assets
+    from harness.data import assets
     from harness.models import load_model
 
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not in the cache")
     loaded = load_model(ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu")
     text = corpora.documents("wikitext2", "test", mirror)
-    value, _, scored = perplexity(loaded.model, corpora.evaluation_windows(text, loaded.tokenizer, 512, 8, Bos.stream), 4)
+    value, _, scored = perplexity(loaded.model, evaluation_windows(text, loaded.tokenizer, 512, 8, Bos.stream), 4)
     assert value == pytest.approx(30.6403, abs=1e-3)
     assert scored == 8 * 511

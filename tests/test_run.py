@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import assets, checkpoint
+from harness import checkpoint
 from harness.cli import main
 from harness.config.groups import Bos, Dtype, ModelConfig
+from harness.data import assets
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 from harness.models import load_model

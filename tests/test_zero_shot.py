@@ -11,8 +11,9 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from harness import assets, corpora, embedded_tasks, scoring, tiny, zero_shot
+from harness import embedded_tasks, scoring, tiny, zero_shot
 from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
+from harness.data import assets, corpora
 from harness.evaluation import evaluate
 from harness.foundation.errors import UserError
 from harness.scoring import Scorer, plan

@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness import corpora
 from harness.blocks import ModelBlocks
 from harness.config import method_builder
 from harness.config.compose import method_config, method_names
 from harness.config.groups import Bos, Dtype, ModelConfig
+from harness.data import corpora
+from harness.data.windows import calibration_tokens
 from harness.foundation.errors import UserError
 from harness.models import LoadedModel, load_model
 from harness.statistics import Batch, gather
@@ -59,7 +60,7 @@ def real_layers() -> list[Layer]:
 
 
 def calibration(loaded: LoadedModel, samples: int) -> Tensor:
-    return corpora.calibration_tokens(corpora.documents("wiki", "train"), loaded.tokenizer, samples, 512, 0, Bos.stream)
+    return calibration_tokens(corpora.documents("wiki", "train"), loaded.tokenizer, samples, 512, 0, Bos.stream)
 
 
 def read_layers(path: Path) -> list[Layer]:

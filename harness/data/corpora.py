@@ -15,15 +15,10 @@ from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
-import torch
-from torch import LongTensor
-
-from harness import assets
-from harness.config.groups import Bos
+from harness.data import assets
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
-from harness.tokens import tokenize
 
 SEPARATOR = "\n\n"
 WIKI_TEST_SHARE = 0.15  # of the articles
@@ -100,42 +95,6 @@ def text_sha256(documents: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def calibration_tokens(documents: Sequence[str], tokenizer, samples: int, window: int, seed: int, bos: Bos) -> LongTensor:
-    """Token ids (samples, window): segments of the joined text at random places, with bos=window after a BOS each.
-
-    Raises UserError when the text has fewer tokens than are asked for, or the tokenizer has no BOS to put.
-    """
-    text = window - 1 if bos is Bos.window else window
-    stream = _stream(documents, tokenizer, bos)
-    if len(stream) < samples * text:
-        raise UserError(
-            f"data.samples={samples} of data.window={window} need {samples * text} tokens, the corpus has "
-            f"{len(stream)}: lower data.samples or data.window, or choose another data"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    starts = torch.randint(len(stream) - text + 1, (samples,), generator=generator)
-    return _with_bos(stream[starts[:, None] + torch.arange(text)], tokenizer, bos)
-
-
-def evaluation_windows(documents: Sequence[str], tokenizer, window: int, windows: int | None, bos: Bos) -> LongTensor:
-    """Token ids (n, window): the joined text cut into disjoint windows from its start, the incomplete last one dropped.
-
-    `windows` is n, None for all there are. With bos=window each holds a BOS and window - 1 tokens of text.
-    Raises UserError when the text has fewer windows.
-    """
-    text = window - 1 if bos is Bos.window else window
-    stream = _stream(documents, tokenizer, bos)
-    available = len(stream) // text
-    count = available if windows is None else windows
-    if available < max(count, 1):
-        raise UserError(
-            f"eval.windows={'all' if windows is None else windows} of eval.window={window}: the corpus has "
-            f"{len(stream)} tokens, enough for {available}; lower eval.windows or eval.window, or choose other "
-            "eval.corpora"
-        )
-    return _with_bos(stream[: count * text].view(count, text), tokenizer, bos)
-
-
 def analogies() -> list[tuple[str, str, str, str, str]]:
     """Google's analogies as (category, a, b, c, d): a is to b as c is to d."""
     found, category = [], ""
@@ -145,18 +104,6 @@ def analogies() -> list[tuple[str, str, str, str, str]]:
         else:
             found.append((category, *line.split()))
     return found
-
-
-def _stream(documents: Sequence[str], tokenizer, bos: Bos) -> LongTensor:
-    return tokenize(SEPARATOR.join(documents), tokenizer, specials=bos is Bos.stream)
-
-
-def _with_bos(tokens: LongTensor, tokenizer, bos: Bos) -> LongTensor:
-    if bos is not Bos.window:
-        return tokens
-    if tokenizer.bos_token_id is None:
-        raise UserError("model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none")
-    return torch.nn.functional.pad(tokens, (1, 0), value=tokenizer.bos_token_id)
 
 
 def _news(split: str, mirror: str | None) -> list[str]:
@@ -169,7 +116,7 @@ def _wiki(split: str, mirror: str | None) -> list[str]:
 
 
 def _wiki_articles() -> list[tuple[str, str]]:
-    from harness import wikipedia
+    from harness.data import wikipedia
 
     parsed = cache_dir() / "corpora" / f"wiki-{wikipedia.VERSION}.jsonl"
     if not parsed.is_file():
@@ -186,7 +133,7 @@ def _is_test(title: str) -> bool:
 
 @lru_cache
 def _synthetic(split: str, mirror: str | None) -> tuple[str, ...]:
-    from harness import pseudotext
+    from harness.data import pseudotext
 
     everything = tuple(pseudotext.articles(600, seed=0))
     return everything[:500] if split == "train" else everything[500:]
@@ -243,3 +190,15 @@ CORPORA: dict[str, Callable[[str, str | None], Sequence[str]]] = {
     **{name: partial(_hub, name) for name in HUB},
     "synthetic": _synthetic,
 }
+
+
+def is_in_hub_cache(dataset: str) -> bool:
+    """Data sets leave their files in the hub's cache, or what became of them in that of `datasets`."""
+    from datasets import config as datasets_config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    places = (
+        Path(HF_HUB_CACHE, f"datasets--{dataset.replace('/', '--')}"),
+        Path(datasets_config.HF_DATASETS_CACHE, dataset.replace("/", "___")),
+    )
+    return any(place.is_dir() for place in places)

