@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from harness.families import Family
+from harness.models.families import Family
 from methods.core.block import Block, Call
 
 

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import packed
-from harness.families import family_of, skeleton
 from harness.foundation.errors import UserError
 from harness.foundation.files import replace_directory
 from harness.foundation.hashes import sha256_file
 from harness.foundation.seals import seal, unseal
-from harness.model_files import check_config
-from harness.models import SUPERSEDED_CODE, quiet, read_architecture, read_tokenizer
+from harness.models.families import family_of, skeleton
+from harness.models.reading import SUPERSEDED_CODE, quiet, read_architecture, read_tokenizer
+from harness.models.sources import check_config
 from harness.records.format import CHECKPOINT
 
 WEIGHTS, MANIFEST = "quantized.safetensors", "manifest.json"

@@ -14,15 +14,14 @@ from packaging.requirements import Requirement
 from harness.config.run_config import RunConfig
 from harness.data import assets, corpora
 from harness.data.corpora import is_in_hub_cache
-from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.memory import Memory, peak_memory
 from harness.estimates.sweep import device_of
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
-from harness.model_files import check_tokenizer, locate
-from harness.models import TINY
+from harness.models.shape import architecture_of
+from harness.models.sources import TINY, check_tokenizer, hub_config, is_here, locate, offline
 from harness.records.progress import label
 from harness.zero_shot import STOCK
 
@@ -74,26 +73,6 @@ def _places(configs: list[RunConfig]) -> Iterator[Finding]:
             yield Finding(BAD, f"{knob}: cannot be written ({reason})")
 
 
-def is_here(config: RunConfig) -> bool:
-    """Can the shapes of the model be had without downloading?"""
-    kind, _, name = config.model.id.partition(":")
-    if kind == "asset" and name:
-        return assets.is_cached(name)
-    return config.model.id.startswith(TINY) or Path(config.model.id).expanduser().is_dir() or _hub_config(config) is not None
-
-
-def _hub_config(config: RunConfig) -> Path | None:
-    """The config.json of a hub model in the hub's cache."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(config.model.id, "config.json", revision=config.model.revision)
-    except HFValidationError:
-        return None  # a path, or nonsense
-    return Path(found) if isinstance(found, str) else None
-
-
 def _model(config: RunConfig) -> Iterator[Finding]:
     model = config.model
     if not is_here(config):
@@ -105,15 +84,11 @@ def _model(config: RunConfig) -> Iterator[Finding]:
         else:
             yield Finding(NOTE, f"model.id={model.id}: not here yet, downloaded at the first run")
     elif not model.id.startswith(TINY):
-        cached = _hub_config(config)
+        cached = hub_config(config)
         try:
             check_tokenizer(cached.parent if cached else locate(model, weights=False))
         except UserError as error:
             yield Finding(BAD, str(error))
-
-
-def offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _texts(configs: list[RunConfig]) -> Iterator[Finding]:

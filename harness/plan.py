@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.config.run_config import RunConfig
-from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.sweep import Estimate, Estimator
 from harness.foundation.seals import unseal
-from harness.models import inspect
+from harness.models.shape import architecture_of, inspect
 from harness.preflight import skip_reason
 from harness.records.attempts import holder
 from harness.records.format import FAILED

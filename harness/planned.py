@@ -9,8 +9,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.run_config import RunConfig, to_run_config
-from harness.findings import is_here
 from harness.foundation.errors import UserError
+from harness.models.sources import is_here
 from harness.points import expand
 from harness.preflight import check
 

@@ -11,7 +11,8 @@ from harness.config.run_config import RunConfig
 from harness.data.corpora import CORPORA
 from harness.foundation.errors import UserError
 from harness.foundation.resources import refuses_files
-from harness.models import check_files, inspect
+from harness.models.loading import check_files
+from harness.models.shape import inspect
 
 
 def check(config: RunConfig) -> None:

@@ -25,7 +25,7 @@ from harness.foundation.files import disk_errors, remove_leftovers
 from harness.foundation.redaction import RedactingFormatter, redact
 from harness.foundation.resources import device_name, peak_memory, reset_peak_memory
 from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
-from harness.models import LoadedModel, load_model
+from harness.models.loading import LoadedModel, load_model
 from harness.pipeline import quantize
 from harness.preflight import skip_reason
 from harness.records.attempts import attempts, claim, holder

@@ -6,8 +6,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_module
 
 from harness.config.run_config import RunConfig, to_run_config
-from harness.estimates.architecture import Architecture
 from harness.foundation.seals import seal
+from harness.models.shape import Architecture
 
 TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke", "device=cpu"]
 LLAMA_7B = Architecture(  # of LLaMA-7B

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from harness import tiny
 from harness.cli import main
+from harness.models import tiny
 from tests import bad_inputs, bad_models
 
 BASE = ["run", "model=tiny-llama", "data=synthetic", "eval=smoke", "scheme=w4g32", "method=gptq", "device=cpu"]

@@ -9,7 +9,7 @@ import torch
 
 from harness.benchmarks import random_block, transforms
 from harness.cli import main
-from harness.families import family_of, skeleton
+from harness.models.families import family_of, skeleton
 from methods.awq import AWQ
 from methods.core.scheme import Scheme
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.config.compose import method_config, method_names
 from harness.config.groups import DataConfig, Propagate
 from harness.config.method_builder import build_method
-from harness.families import family_of
 from harness.linear import QuantizedLinear
+from harness.models import tiny
+from harness.models.families import family_of
 from harness.pipeline import quantize
 from harness.statistics import StatisticsCache
 from methods.core.method import Method

@@ -13,13 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from harness import checkpoint, packed, tiny
+from harness import checkpoint, packed
 from harness.checkpoint import load, read_manifest, save
-from harness.families import family_of
 from harness.foundation.errors import UserError
 from harness.foundation.seals import seal
 from harness.linear import QuantizedLinear
-from harness.models import ModelBlocks
+from harness.models import tiny
+from harness.models.families import family_of
+from harness.models.loading import ModelBlocks
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Attention

@@ -16,14 +16,14 @@ from harness.config.compose import method_config, method_names
 from harness.config.groups import Propagate
 from harness.config.method_builder import build_method
 from harness.estimates import rates as rates_module
-from harness.estimates.architecture import architecture_of
 from harness.estimates.disk import disk_needed
 from harness.estimates.memory import peak_memory
 from harness.estimates.operations import block_effort, operations, passes, solving
 from harness.estimates.rates import EFFICIENCY, MEASURED, RECORDS, RELATIVES, Rates, config_of, rates_of
 from harness.estimates.sweep import Estimator
 from harness.keys import plain, run_key
-from harness.models import load_model
+from harness.models.loading import load_model
+from harness.models.shape import architecture_of
 from harness.pipeline import quantize
 from harness.statistics import StatisticsCache
 from methods.core.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from harness import tiny
 from harness.blocks import ModelBlocks
-from harness.families import family_of
+from harness.models import tiny
+from harness.models.families import family_of
 from methods.blocks.block_training import Lesson
 from methods.blocks.learned_transform import Shift, sites_of, start_leaves
 from methods.blocks.rewriting import make_room_

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.config.groups import Bos
-from harness.families import family_of
 from harness.linear import QuantizedLinear
+from harness.models import tiny
+from harness.models.families import family_of
 from harness.scoring import Scorer
 from methods.blocks.activations import ActivationQuantizer, calibrating, install_activations_, quantized_activations
 from methods.blocks.attention_operands import AttentionOperands

@@ -14,8 +14,8 @@ from harness import keys as keys_module
 from harness.config.compose import method_config, method_names
 from harness.config.run_config import to_run_config
 from harness.keys import baseline_of, fingerprint, run_key, semantic, statistics_key
+from harness.models.tiny import tiny_model
 from harness.records.store import describe
-from harness.tiny import tiny_model
 
 OVERRIDES = ["model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "scheme=w4g32", "eval.tasks=[analogies]"]
 ALL_ON = [

@@ -7,12 +7,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness import evaluation, tiny
+from harness import evaluation
 from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
 from harness.data import corpora
 from harness.data.windows import evaluation_windows
 from harness.evaluation import Metric, evaluate, mean_of, perplexity, perplexity_of, window_losses
 from harness.foundation.errors import UserError
+from harness.models import tiny
 from tests.tiny_models import tokens
 
 VOCABULARY = 97
@@ -192,7 +193,7 @@ def test_families_agree_with_their_own_loss(family):
 def test_smollm2_on_wikitext2(warm_cache, mirror):
     """30.6403 was measured apart from this code, on the first 8 windows of 512 tokens; the first 64 gave 29.9345 both ways."""
     from harness.data import assets
-    from harness.models import load_model
+    from harness.models.loading import load_model
 
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not in the cache")

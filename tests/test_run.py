@@ -13,9 +13,9 @@ from harness.config.groups import Bos, Dtype, ModelConfig
 from harness.data import assets
 from harness.foundation import cache
 from harness.foundation.errors import UserError
-from harness.models import load_model
+from harness.models.loading import load_model
+from harness.models.tiny import CONFIGS
 from harness.records.progress import scheme_label
-from harness.tiny import CONFIGS
 from methods.core.scheme import OutlierStructure, ZeroPoint
 from tests.fake_wandb import FakeWandb, explode
 from tests.problems import scheme

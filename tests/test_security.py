@@ -9,11 +9,14 @@ import zipfile
 import pytest
 import torch
 
-from harness import tiny
 from harness.foundation.errors import UserError
-from harness.model_files import check_config
-from harness.models import SUPERSEDED_CODE, inspect, load_model, model_fingerprint
-from harness.shards import LEGACY_PICKLE, check_pickle, check_shard, weight_files
+from harness.models import tiny
+from harness.models.fingerprint import model_fingerprint
+from harness.models.loading import load_model
+from harness.models.reading import SUPERSEDED_CODE
+from harness.models.shape import inspect
+from harness.models.sources import check_config
+from harness.models.weight_files import LEGACY_PICKLE, check_pickle, check_shard, weight_files
 from tests.tiny_models import config, tokens
 
 TENSORS = dict(tiny.tiny_model("llama")[0].state_dict())

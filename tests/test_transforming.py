@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import tiny
 from harness.blocks import ModelBlocks
 from harness.cli import main
 from harness.config.compose import FOLDER, method_config
 from harness.config.groups import DataConfig, Propagate
 from harness.config.method_builder import build_method
-from harness.families import FAMILIES, family_of
 from harness.load import check, load_run
+from harness.models import tiny
+from harness.models.families import FAMILIES, family_of
 from harness.pipeline import quantize
 from harness.reports import BlockReport, Diverged, LayerReport, SolveError, Walked, summary
 from harness.statistics import Batch, StatisticsCache, gather_only, home_of
@@ -263,15 +263,15 @@ def test_pairs_that_make_no_sense_are_skipped_with_a_reason(tmp_path, monkeypatc
     assert "RoPE" in record_of(tmp_path, "skipped")[1]["reason"]
     bare = replace(FAMILIES["llama"], seams=lambda config: (), attention=lambda config: None)
     monkeypatch.setitem(FAMILIES, "llama", bare)
-    from harness import models
+    from harness.models import shape
 
-    models._shape.cache_clear()
+    shape._shape.cache_clear()
     for place, (overrides, words) in enumerate(
         [(["method=rtn", "scheme=w4a4"], "queries, keys and values"), (["method=smoothquant", "scheme=w4"], "no seams")]
     ):
         assert main(["run", *POINT, *overrides, f"paths.results={tmp_path / str(place)}"]) == 0
         assert words in record_of(tmp_path / str(place), "skipped")[1]["reason"]
-    models._shape.cache_clear()
+    shape._shape.cache_clear()
 
 
 def test_hidden_states_move_to_the_host_when_they_do_not_fit(monkeypatch):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import tiny
 from harness.blocks import ModelBlocks
-from harness.families import family_of
 from harness.linear import QuantizedLinear
+from harness.models import tiny
+from harness.models.families import family_of
 from harness.statistics import Batch, gather
 from methods.centroid_tuning import BlockState, CentroidTuning, output_error, shuffled
 from methods.core.block import Block

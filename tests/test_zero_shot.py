@@ -11,11 +11,12 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from harness import embedded_tasks, scoring, tiny, zero_shot
+from harness import embedded_tasks, scoring, zero_shot
 from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
 from harness.data import assets, corpora
 from harness.evaluation import evaluate
 from harness.foundation.errors import UserError
+from harness.models import tiny
 from harness.scoring import Scorer, plan
 from harness.zero_shot import STOCK, TASKS, overlay, run_task, sample
 
@@ -352,7 +353,7 @@ def test_names_are_checked_before_anything_is_computed():
 @pytest.mark.timeout(900)
 def test_smollm2_is_far_above_chance(warm_cache):
     """Measured with all items: analogies 0.78 (chance 0.25), news_cloze 0.32 (chance: one word of the language)."""
-    from harness.models import load_model
+    from harness.models.loading import load_model
 
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not in the cache")

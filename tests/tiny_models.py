@@ -2,8 +2,8 @@
 
 import torch
 
-from harness import tiny
 from harness.config.groups import Bos, Dtype, ModelConfig
+from harness.models import tiny
 
 VARIANTS = sorted(tiny.CONFIGS)
 

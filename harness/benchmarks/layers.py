@@ -14,7 +14,7 @@ from harness.config.groups import Bos, Dtype, ModelConfig
 from harness.data import corpora
 from harness.data.windows import calibration_tokens
 from harness.foundation.errors import UserError
-from harness.models import LoadedModel, load_model
+from harness.models.loading import LoadedModel, load_model
 from harness.statistics import Batch, gather
 from methods.core.method import Method
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PreTrainedConfig
 
 from harness.blocks import ModelBlocks
-from harness.families import family_of
 from harness.foundation.errors import UserError
-from harness.tiny import GATED
+from harness.models.families import family_of
+from harness.models.tiny import GATED
 from methods.core.block import Block, Call
 from methods.core.tuning import Sample
 
@@ -69,7 +69,7 @@ def random_lesson(shape: str, samples: int, tokens: int, batch_size: int, device
         model = AutoModelForCausalLM.from_config(SHAPES[shape].config(tokens), dtype=dtype).eval().requires_grad_(False)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator, device=device)
-        # as in harness.tiny: norms around 1, biases around 0, matrices that keep the size of what flows through
+        # as in harness.models.tiny: norms around 1, biases around 0, matrices that keep the size of what flows through
         parameter.copy_(parameter + 0.1 * noise if parameter.ndim == 1 else noise / math.sqrt(parameter[0].numel()))
     source = ModelBlocks(model, family_of(model.config))
     block = next(iter(source))

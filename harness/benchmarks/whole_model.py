@@ -12,7 +12,7 @@ from harness.blocks import ModelBlocks
 from harness.config.compose import scheme_named
 from harness.config.groups import DataConfig, Propagate
 from harness.foundation.cache import cache_dir
-from harness.models import LoadedModel, load_model
+from harness.models.loading import LoadedModel, load_model
 from harness.pipeline import quantize
 from harness.statistics import StatisticsCache
 from methods.core.scheme import RangeRule

@@ -10,8 +10,8 @@ import torch
 
 from harness.config.groups import DataConfig, EvalConfig
 from harness.config.run_config import RunConfig
-from harness.estimates.architecture import Architecture
 from harness.evaluation import LOGITS_AT_ONCE, LOSS_TOKENS
+from harness.models.shape import Architecture
 
 MIB = 2**20
 PROCESS = {"cpu": 440 * MIB, "cuda": 3000 * MIB}  # of the host: Python, torch and transformers; the second is a guess

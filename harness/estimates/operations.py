@@ -6,7 +6,7 @@ transform, quantize (solvers and tunings), evaluate.
 
 from harness.config.groups import DataConfig, EvalConfig, Propagate
 from harness.config.run_config import RunConfig
-from harness.estimates.architecture import Architecture
+from harness.models.shape import Architecture
 from methods.core.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
 from methods.core.method import Method
 from methods.core.scheme import ActRange, Scheme

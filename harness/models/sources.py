@@ -1,4 +1,4 @@
-"""The files of a model: where they are, and whether what its configs ask for is harmless. `harness.shards` looks at the weights.
+"""The files of a model: where they are, and whether what its configs ask for is harmless. `harness.models.weight_files` looks at the weights.
 
 No tensor is read here, so every refusal comes before any weight is loaded. Code in a checkpoint is never run.
 """
@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.groups import ModelConfig
+from harness.config.run_config import RunConfig
+from harness.data import assets
 from harness.foundation.errors import UserError
-from harness.shards import PICKLE, SAFETENSORS, read_json, shard_names
+from harness.models.weight_files import PICKLE, SAFETENSORS, read_json, shard_names
+
+TINY = "tiny:"
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -156,3 +160,27 @@ def _entries(content: dict) -> Iterator[tuple[str, Any]]:
             unseen += value.values()
         elif isinstance(value, list):
             unseen += value
+
+
+def is_here(config: RunConfig) -> bool:
+    """Can the shapes of the model be had without downloading?"""
+    kind, _, name = config.model.id.partition(":")
+    if kind == "asset" and name:
+        return assets.is_cached(name)
+    return config.model.id.startswith(TINY) or Path(config.model.id).expanduser().is_dir() or hub_config(config) is not None
+
+
+def hub_config(config: RunConfig) -> Path | None:
+    """The config.json of a hub model in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(config.model.id, "config.json", revision=config.model.revision)
+    except HFValidationError:
+        return None  # a path, or nonsense
+    return Path(found) if isinstance(found, str) else None
+
+
+def offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE")

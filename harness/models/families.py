@@ -2,7 +2,7 @@
 
 A family is one row of `FAMILIES`. Its groups follow the data flow inside a block: the linears of one group read the
 same tensor and so share one Hessian. Where that depends on the checkpoint, groups are a function of its config. Where a block
-may be rewritten is in tables of its own, see `harness.seams`.
+may be rewritten is in tables of its own, see `harness.models.seams`.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from harness import seams as seam_tables
 from harness.foundation.errors import UserError
 from harness.linear import QuantizedLinear
+from harness.models import seams as seam_tables
 from methods.core.block import Attention
 from methods.core.seams import Seam
 
@@ -103,7 +103,7 @@ def _found(config: PreTrainedConfig) -> str:
     path, blocks = max(lists, key=lambda item: len(item[1]))
     linears = [name for name, module in blocks[0].named_modules() if isinstance(module, nn.Linear)]
     return (
-        f"without a row in harness/families.py all of its weights would stay float; found {len(blocks)} blocks at {path} "
+        f"without a row in harness/models/families.py all of its weights would stay float; found {len(blocks)} blocks at {path} "
         f"with linears {', '.join(linears) or 'none'}"
     )
 
