@@ -59,7 +59,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     elif name == "compare":
         from harness.compare import main as command
     elif name == "load":
-        from harness.load import main as command
+        from harness.checkpoints.saved_runs import main as command
     elif name == "assets":
         from harness.data.assets import main as command
     elif name == "doctor":

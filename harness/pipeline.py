@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from harness.blocks import BlockSource
+from harness.checkpoints.linear import QuantizedLinear
 from harness.config.groups import DataConfig, Propagate
-from harness.linear import QuantizedLinear
 from harness.reports import BlockReport, Diverged, LayerReport, SolveError
 from harness.resume import Resume
 from harness.statistics import Batch, Groups, LayerStatistics, StatisticsCache, gather, gather_only, home_of, outputs_of

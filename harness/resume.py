@@ -26,7 +26,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness import packed
+from harness.checkpoints import modules
 from harness.foundation.errors import UserError
 from harness.foundation.files import ASIDE, disk_errors, replace_file, write_atomic
 from harness.foundation.hashes import sha256_file
@@ -84,7 +84,7 @@ class Resume:
         """Make a float block the finished one, and return what was told of it."""
         kept = self._manifest["blocks"][index]
         device = next(block.module.parameters()).device
-        packed.rebuild_(block.module, load_file(self._path(kept["file"]), device=str(device)), kept["entry"], blocks="")
+        modules.rebuild_(block.module, load_file(self._path(kept["file"]), device=str(device)), kept["entry"], blocks="")
         return [LayerReport(**row) if "layer" in row else BlockReport(**row) for row in kept["reports"]]
 
     def enter_(self, batches: Sequence[Batch]) -> None:
@@ -108,7 +108,7 @@ class Resume:
             UserError: the block before could not be written.
         """
         self.settle()
-        tensors, entry = packed.described(block.module)
+        tensors, entry = modules.described(block.module)
         rows = [asdict(report) for report in reports]
         stream = {f"hidden.{number}": batch.hidden for number, batch in enumerate(batches)}
         stream |= {f"of_float.{number}": batch.of_float for number, batch in enumerate(batches) if batch.of_float is not None}

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from harness.blocks import ModelBlocks
-from harness.checkpoint import is_intact, save
+from harness.checkpoints.checkpoint import is_intact, save
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
 from harness.costs import Clock, seconds_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.blocks import BlockSource
-from harness.linear import QuantizedLinear
+from harness.checkpoints.linear import QuantizedLinear
 from harness.reports import Diverged, LayerReport, SolveError
 from harness.statistics import Batch, LayerStatistics
 from methods.blocks.activations import quantized_activations

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from harness.blocks import ModelBlocks
+from harness.checkpoints.linear import QuantizedLinear
 from harness.config.compose import method_config, method_names
 from harness.config.groups import DataConfig, Propagate
 from harness.config.method_builder import build_method
-from harness.linear import QuantizedLinear
 from harness.models import tiny
 from harness.models.families import family_of
 from harness.pipeline import quantize

@@ -13,14 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from harness import checkpoint, packed
-from harness.checkpoint import load, read_manifest, save
+from harness.blocks import ModelBlocks
+from harness.checkpoints import checkpoint, modules
+from harness.checkpoints.checkpoint import load, read_manifest, save
+from harness.checkpoints.linear import QuantizedLinear
 from harness.foundation.errors import UserError
 from harness.foundation.seals import seal
-from harness.linear import QuantizedLinear
 from harness.models import tiny
 from harness.models.families import family_of
-from harness.models.loading import ModelBlocks
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Attention
@@ -183,7 +183,7 @@ def test_a_checkpoint_holds_packed_weights_and_nothing_twice(saved):
     assert set(manifest["files"]) == {file.name for file in saved.iterdir()} - {"manifest.json"}
     assert "_name_or_path" not in json.loads((saved / "config.json").read_text())
     tied, _ = quantized("qwen2")
-    assert packed._other_tensors(tied)[1] == {"lm_head.weight": "model.embed_tokens.weight"}
+    assert modules._other_tensors(tied)[1] == {"lm_head.weight": "model.embed_tokens.weight"}
 
 
 EQUIPMENT = {

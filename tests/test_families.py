@@ -4,12 +4,13 @@ import pytest
 import torch
 from transformers import BloomConfig, FalconConfig, GPT2Config, MixtralConfig
 
+from harness.blocks import ModelBlocks
 from harness.config.groups import Dtype
 from harness.data import assets
 from harness.foundation.errors import UserError
 from harness.models import tiny
 from harness.models.families import FAMILIES, check_coverage, family_of
-from harness.models.loading import ModelBlocks, load_model
+from harness.models.loading import load_model
 from harness.models.shape import inspect
 from tests.tiny_models import VARIANTS, config, tokens
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from harness.blocks import ModelBlocks
+from harness.checkpoints.linear import QuantizedLinear
 from harness.config.groups import Bos
-from harness.linear import QuantizedLinear
 from harness.models import tiny
 from harness.models.families import family_of
 from harness.scoring import Scorer

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import checkpoint
 from harness import run as run_module
+from harness.checkpoints import checkpoint
+from harness.checkpoints.saved_runs import check, continued, describe, load_run, probe
 from harness.cli import main
 from harness.foundation.errors import UserError
 from harness.foundation.seals import read_record, seal
-from harness.load import check, continued, describe, load_run, probe
 from tests.tiny_models import tokens
 
 POINT = ["isolate=false", "model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]

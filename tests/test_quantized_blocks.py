@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from harness.blocks import ModelBlocks
-from harness.linear import QuantizedLinear
+from harness.checkpoints.linear import QuantizedLinear
 from harness.models import tiny
 from harness.models.families import family_of
 from methods.blocks.activations import quantized_activations

@@ -13,11 +13,11 @@ from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
 from harness import evaluation, pipeline
+from harness.checkpoints.saved_runs import check, load_run
 from harness.config.compose import method_names
 from harness.config.run_config import RunConfig, to_run_config
 from harness.foundation.cache import cache_dir
 from harness.keys import baseline_of, run_key
-from harness.load import check, load_run
 from harness.plan import kept_blocks
 from harness.resume import Resume
 from harness.run import run as one_run

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import checkpoint
+from harness.checkpoints import checkpoint
 from harness.cli import main
 from harness.config.groups import Bos, Dtype, ModelConfig
 from harness.data import assets

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from harness.blocks import ModelBlocks
+from harness.checkpoints.saved_runs import check, load_run
 from harness.cli import main
 from harness.config.compose import FOLDER, method_config
 from harness.config.groups import DataConfig, Propagate
 from harness.config.method_builder import build_method
-from harness.load import check, load_run
 from harness.models import tiny
 from harness.models.families import FAMILIES, family_of
 from harness.pipeline import quantize

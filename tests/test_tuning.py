@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from harness.blocks import ModelBlocks
-from harness.linear import QuantizedLinear
+from harness.checkpoints.linear import QuantizedLinear
 from harness.models import tiny
 from harness.models.families import family_of
 from harness.statistics import Batch, gather

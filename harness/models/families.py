@@ -13,8 +13,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from harness.checkpoints.linear import QuantizedLinear
 from harness.foundation.errors import UserError
-from harness.linear import QuantizedLinear
 from harness.models import seams as seam_tables
 from methods.core.block import Attention
 from methods.core.seams import Seam

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.checkpoint import is_intact
+from harness.checkpoints.checkpoint import is_intact
 from harness.cli import main as ptq_bench
 from harness.foundation.errors import UserError
 from harness.records.store import Store

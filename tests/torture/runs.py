@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_module
 
-from harness.checkpoint import is_intact
+from harness.checkpoints.checkpoint import is_intact
 from harness.config.run_config import from_plain, plain_config
 from harness.data import corpora
 from harness.keys import run_key

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import additions
-from harness.linear import QuantizedLinear
+from harness.checkpoints import additions
+from harness.checkpoints.linear import QuantizedLinear
 from methods.core.weight import restore
 
 

@@ -10,13 +10,13 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness import checkpoint
+from harness.checkpoints import checkpoint
+from harness.checkpoints.linear import QuantizedLinear
 from harness.config.groups import Bos, Device, EvalConfig
 from harness.config.run_config import typed
 from harness.evaluation import evaluate
 from harness.foundation.errors import UserError
 from harness.foundation.resources import device_name
-from harness.linear import QuantizedLinear
 from harness.records.lookup import find
 from harness.records.progress import scheme_label
 from harness.records.store import Store

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness import packed
+from harness.checkpoints import modules
 from harness.foundation.errors import UserError
 from harness.foundation.files import replace_directory
 from harness.foundation.hashes import sha256_file
@@ -39,7 +39,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
     Raises:
         UserError: the disk is full or the place cannot be written.
     """
-    stored, entry = packed.described(model)
+    stored, entry = modules.described(model)
     with replace_directory(directory) as aside:
         (aside / "config.json").write_text(_config_json(model), encoding="utf-8")
         with quiet():
@@ -48,7 +48,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
         body = {
             "schema": CHECKPOINT,
             "family": family_of(model.config).name,
-            "dtype": packed.dtype_name(model.dtype),
+            "dtype": modules.dtype_name(model.dtype),
             "attention": model.config._attn_implementation,
             **entry,
             "files": {path.relative_to(aside).as_posix(): sha256_file(path) for path in aside.rglob("*") if path.is_file()},
@@ -76,7 +76,7 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     model = skeleton(config, getattr(torch, manifest["dtype"]))
     tensors = load_file(directory / WEIGHTS)
     try:
-        packed.rebuild_(model, tensors, manifest, family.blocks)
+        modules.rebuild_(model, tensors, manifest, family.blocks)
     except torch.cuda.OutOfMemoryError:
         raise
     except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:

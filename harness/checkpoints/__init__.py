@@ -1,0 +1,1 @@
+"""A quantized model as modules, tensors and files, and back."""
