@@ -17,13 +17,13 @@ from harness.data.corpora import is_in_hub_cache
 from harness.estimates.disk import disk_needed
 from harness.estimates.memory import Memory, peak_memory
 from harness.estimates.sweep import device_of
+from harness.evaluation.tasks import STOCK
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
 from harness.models.shape import architecture_of
 from harness.models.sources import TINY, check_tokenizer, hub_config, is_here, locate, offline
 from harness.records.progress import label
-from harness.zero_shot import STOCK
 
 OK, NOTE, BAD = "ok", "note", "bad"
 MARGIN = 1.2  # of disk

@@ -14,10 +14,10 @@ from typing import Any
 from harness.config.groups import DataConfig, EvalConfig, ModelConfig
 from harness.config.run_config import RunConfig
 from harness.data import corpora
+from harness.evaluation.tasks import STOCK
 from harness.foundation.hashes import directory_sha256
 from harness.models.fingerprint import model_fingerprint
 from harness.records.format import NUMBERS
-from harness.zero_shot import STOCK
 from methods.core.method import Method
 from methods.core.scheme import Scheme
 

@@ -5,10 +5,10 @@
 
 import os
 
-from harness import zero_shot
 from harness.config.groups import Device
 from harness.config.run_config import RunConfig
 from harness.data.corpora import CORPORA
+from harness.evaluation import tasks
 from harness.foundation.errors import UserError
 from harness.foundation.resources import refuses_files
 from harness.models.loading import check_files
@@ -24,7 +24,7 @@ def check(config: RunConfig) -> None:
     _names("data.name", [config.data.name], CORPORA)
     _names("eval.corpora", config.eval.corpora, CORPORA)
     for task in config.eval.tasks:
-        zero_shot.check(task, config.eval.mirror)
+        tasks.check(task, config.eval.mirror)
     if not (config.eval.corpora or config.eval.tasks):
         raise UserError("eval.corpora=[] and eval.tasks=[]: nothing to evaluate; name a corpus or a task")
     for key, mirror in {"eval.mirror": config.eval.mirror, "data.mirror": config.data.mirror}.items():

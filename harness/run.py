@@ -18,7 +18,7 @@ from harness.config.run_config import RunConfig
 from harness.costs import Clock, seconds_of
 from harness.data import corpora
 from harness.data.windows import calibration_tokens
-from harness.evaluation import evaluate
+from harness.evaluation.evaluate import evaluate
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.files import disk_errors, remove_leftovers

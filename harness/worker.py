@@ -122,9 +122,8 @@ def serve() -> None:
     """The server: a child per line of stdin, until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the process that started us
     if "--preload" in sys.argv:
-        import harness.scoring
-        import harness.supervise
-        import harness.zero_shot  # noqa: F401  with lm-eval and transformers, what every point needs
+        import harness.evaluation.language_model
+        import harness.evaluation.tasks  # noqa: F401  with lm-eval and transformers, what every point needs
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever prints must not end up among the answers
     while line := sys.stdin.readline():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness import evaluation
 from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
 from harness.data import corpora
 from harness.data.windows import evaluation_windows
-from harness.evaluation import Metric, evaluate, mean_of, perplexity, perplexity_of, window_losses
+from harness.evaluation.evaluate import Metric, evaluate
+from harness.evaluation.perplexity import mean_of, perplexity, perplexity_of, window_losses
 from harness.foundation.errors import UserError
 from harness.models import tiny
 from tests.tiny_models import tokens
@@ -67,10 +67,10 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary():
 def test_neither_batches_nor_chunks_matter(monkeypatch):
     model, batch = llama(), windows(7, 21)
     expected = window_losses(model, batch, 7)
-    monkeypatch.setattr(evaluation, "LOSS_TOKENS", 6)
+    monkeypatch.setattr("harness.evaluation.perplexity.LOSS_TOKENS", 6)
     for size in (1, 3):
         torch.testing.assert_close(window_losses(model, batch, size), expected, rtol=1e-6, atol=0)
-    monkeypatch.setattr(evaluation, "LOGITS_AT_ONCE", 2 * 21 * VOCABULARY)
+    monkeypatch.setattr("harness.evaluation.perplexity.LOGITS_AT_ONCE", 2 * 21 * VOCABULARY)
     sizes = []
     model.register_forward_pre_hook(lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
     torch.testing.assert_close(window_losses(model, batch, 7), expected, rtol=1e-6, atol=0)

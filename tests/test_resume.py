@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
-from harness import evaluation, pipeline
+from harness import pipeline
 from harness.checkpoints.saved_runs import check, load_run
 from harness.config.compose import method_names
 from harness.config.run_config import RunConfig, to_run_config
+from harness.evaluation import evaluate
 from harness.foundation.cache import cache_dir
 from harness.keys import baseline_of, run_key
 from harness.plan import kept_blocks
@@ -181,7 +182,7 @@ def test_statistics_that_vanished_meanwhile(monkeypatch):
 def test_an_evaluation_that_fails_discards_nothing(monkeypatch):
     """The blocks and the corpora before it stand; the next attempt asks only for what is missing."""
     config = composed("method=float", "eval.corpora=[synthetic,news]")
-    asked, whole = [], evaluation._perplexity
+    asked, whole = [], evaluate._perplexity
 
     def fails(corpus, *rest):
         asked.append(corpus)
@@ -191,9 +192,9 @@ def test_an_evaluation_that_fails_discards_nothing(monkeypatch):
 
     monkeypatch.setattr("harness.keys.text_sha256", lambda *_: "0" * 64)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "_perplexity", fails)
+        patch.setattr(evaluate, "_perplexity", fails)
         assert run(config, "cut")["status"] == "failed"
-    monkeypatch.setattr(evaluation, "_perplexity", lambda corpus, *rest: asked.append(corpus) or whole("synthetic", *rest))
+    monkeypatch.setattr(evaluate, "_perplexity", lambda corpus, *rest: asked.append(corpus) or whole("synthetic", *rest))
     assert run(config, "cut")["status"] == "done"
     assert asked == ["synthetic", "news", "news"]
 

@@ -140,7 +140,7 @@ def test_nothing_outlives_the_process_that_asked(how, log):
 
 
 def test_the_environment_is_set_before_a_child_imports_anything(log):
-    do = "print(os.environ['CUDA_VISIBLE_DEVICES'], 'harness.scoring' in sys.modules) or 0"
+    do = "print(os.environ['CUDA_VISIBLE_DEVICES'], 'harness.evaluation.language_model' in sys.modules) or 0"
     with Worker({"CUDA_VISIBLE_DEVICES": "GPU-b"}, preload=False) as worker:
         assert worker.run({"do": do}, log, None) == 0
     with Worker({"CUDA_VISIBLE_DEVICES": "GPU-a"}) as worker:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from harness import embedded_tasks, scoring, zero_shot
 from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
 from harness.data import assets, corpora
-from harness.evaluation import evaluate
+from harness.evaluation import embedded_tasks, language_model, tasks
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.language_model import Scorer, plan
+from harness.evaluation.tasks import STOCK, TASKS, overlay, run_task, sample
 from harness.foundation.errors import UserError
 from harness.models import tiny
-from harness.scoring import Scorer, plan
-from harness.zero_shot import STOCK, TASKS, overlay, run_task, sample
 
 COUNTRIES = ["Athens Greece", "Baghdad Iraq", "Berlin Germany", "Cairo Egypt", "Hanoi Vietnam", "Oslo Norway", "Paris France", "Rome Italy"]
 PLURALS = ["bird birds", "bottle bottles", "car cars", "cat cats", "cow cows", "dog dogs", "donkey donkeys"]
@@ -96,7 +96,7 @@ def test_batches_do_not_matter(monkeypatch):
     model, tokenizer = tiny.tiny_model("llama")
     expected = [score for score, _ in Scorer(model, tokenizer, Bos.stream, 1, 512).loglikelihood(requests())]
     wide = [score for score, _ in Scorer(model, tokenizer, Bos.stream, 10_000, 512).loglikelihood(requests())]
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 5000)
+    monkeypatch.setattr(language_model, "LOGITS_AT_ONCE", 5000)
     small = [score for score, _ in Scorer(model, tokenizer, Bos.stream, 10_000, 512).loglikelihood(requests())]
     assert wide == pytest.approx(expected, abs=1e-4)
     assert small == pytest.approx(expected, abs=1e-4)
@@ -150,17 +150,17 @@ class Oracle(Scorer):
 def test_accuracy_is_the_share_of_right_answers(texts, monkeypatch, answer, expected):
     """One liked word per item: the items of each category are asked alone, so that no right answer is another's wrong one."""
     for index, item in enumerate(embedded_tasks.analogies()):
-        monkeypatch.setattr(zero_shot, "sample", lambda *_, index=index: [index])
+        monkeypatch.setattr(tasks, "sample", lambda *_, index=index: [index])
         monkeypatch.setattr(Oracle, "liked", frozenset({f" {item['choices'][item['answer']]}"}))
         monkeypatch.setattr(Oracle, "answer", answer)
-        monkeypatch.setattr(scoring, "Scorer", Oracle)
+        monkeypatch.setattr(language_model, "Scorer", Oracle)
         assert ask().items == {"acc": [expected]}
 
 
 def test_cloze_counts_greedy_words(texts, monkeypatch):
     items = embedded_tasks.news_cloze()
     monkeypatch.setattr(Oracle, "liked", frozenset({" river"}))
-    monkeypatch.setattr(scoring, "Scorer", Oracle)
+    monkeypatch.setattr(language_model, "Scorer", Oracle)
     found = ask("news_cloze")
     assert found.items == {"acc": [float(item["word"] == " river") for item in items]}
     assert found.available == found.asked == len(items)
@@ -213,13 +213,13 @@ def test_generators_stay_where_they_were(texts, monkeypatch):
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     expected = random.random(), np.random.rand(), torch.rand(1)
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
-    load = zero_shot._load
+    load = tasks._load
 
     def disturbing(*arguments):
         random.seed(0), np.random.seed(0), torch.manual_seed(0)
         return load(*arguments)
 
-    monkeypatch.setattr(zero_shot, "_load", disturbing)
+    monkeypatch.setattr(tasks, "_load", disturbing)
     ask(limit=2)
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
 
@@ -276,7 +276,7 @@ def test_our_table_names_the_data_sets_that_lm_eval_names(name, tmp_path):
     mirrored = TaskManager(include_path=tmp_path / "mirror", include_defaults=False).task_index[name].cfg
     assert plain["dataset_path"] == STOCK[name][1]
     assert mirrored == plain | {"dataset_path": str(Path("somewhere", STOCK[name][1]).absolute())}
-    assert {metric["metric"] for metric in plain["metric_list"]} <= set(zero_shot.METRICS)
+    assert {metric["metric"] for metric in plain["metric_list"]} <= set(tasks.METRICS)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "hellaswag" else ()) for name in STOCK])
@@ -332,7 +332,7 @@ def test_evaluation_carries_protocol_items_and_progress(texts):
     metric = found.metrics["acc/news_cloze"]
     assert found.items == {"acc/news_cloze": scores.items["acc"]} and metric.n == 7
     assert metric.protocol == (
-        f"lm-eval {zero_shot.version()}, news_cloze v1, 0-shot, 7 of {scores.available} items, seed 5, bos=none, bfloat16, "
+        f"lm-eval {tasks.version()}, news_cloze v1, 0-shot, 7 of {scores.available} items, seed 5, bos=none, bfloat16, "
         f"text {scores.digest[:8]}"
     )
     assert {stage for stage, *_ in stages} == {"news_cloze"} and stages[-1][1] == stages[-1][2]

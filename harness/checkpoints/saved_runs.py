@@ -14,7 +14,7 @@ from harness.checkpoints import checkpoint
 from harness.checkpoints.linear import QuantizedLinear
 from harness.config.groups import Bos, Device, EvalConfig
 from harness.config.run_config import typed
-from harness.evaluation import evaluate
+from harness.evaluation.evaluate import evaluate
 from harness.foundation.errors import UserError
 from harness.foundation.resources import device_name
 from harness.records.lookup import find

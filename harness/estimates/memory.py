@@ -10,7 +10,7 @@ import torch
 
 from harness.config.groups import DataConfig, EvalConfig
 from harness.config.run_config import RunConfig
-from harness.evaluation import LOGITS_AT_ONCE, LOSS_TOKENS
+from harness.evaluation.perplexity import LOGITS_AT_ONCE, LOSS_TOKENS
 from harness.models.shape import Architecture
 
 MIB = 2**20

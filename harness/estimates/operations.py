@@ -1,4 +1,4 @@
-"""Operations of a run by stage: what `harness.pipeline` and `harness.evaluation` will do, counted.
+"""Operations of a run by stage: what `harness.pipeline` and `harness.evaluation.evaluate` will do, counted.
 
 Units are those of `methods.core.effort`. Stages are those of `seconds` in a record: calibrate (forward passes, Hessians, scoring),
 transform, quantize (solvers and tunings), evaluate.

@@ -24,7 +24,7 @@ import yaml
 from torch import nn
 
 from harness.config.groups import Bos
-from harness.embedded_tasks import EMBEDDED, EmbeddedTask, rank
+from harness.evaluation.embedded_tasks import EMBEDDED, EmbeddedTask, rank
 from harness.foundation.errors import UserError
 
 # name: (stock file below lm_eval/tasks, data set on the hub)
@@ -79,7 +79,7 @@ def run_task(
     check(name, mirror)
     import lm_eval
 
-    from harness.scoring import Scorer
+    from harness.evaluation.language_model import Scorer
 
     longest = min(MAX_LENGTH, getattr(model.config.get_text_config(), "max_position_embeddings", None) or MAX_LENGTH)
     scorer = Scorer(model, tokenizer, bos, batch_tokens, longest, on_batch)

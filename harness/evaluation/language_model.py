@@ -82,7 +82,7 @@ class Scorer(TemplateLM):
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = True):
-        raise NotImplementedError("rolling perplexity: use harness.evaluation.perplexity")
+        raise NotImplementedError("rolling perplexity: use harness.evaluation.perplexity.perplexity")
 
     def generate_until(self, requests, disable_tqdm: bool = True):
         raise NotImplementedError("tasks that generate text are not supported")
