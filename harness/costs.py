@@ -3,7 +3,7 @@
 import time
 from contextlib import contextmanager
 
-from harness.reports import Walked
+from harness.quantization.layer_reports import Walked
 
 
 def seconds_of(clock: "Clock", walked: Walked) -> dict[str, float]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 import yaml
 
-from harness.blocks import ModelBlocks
 from harness.checkpoints.checkpoint import is_intact, save
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
@@ -26,15 +25,17 @@ from harness.foundation.redaction import RedactingFormatter, redact
 from harness.foundation.resources import device_name, peak_memory, reset_peak_memory
 from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.models.loading import LoadedModel, load_model
-from harness.pipeline import quantize
 from harness.preflight import skip_reason
+from harness.quantization.blocks import ModelBlocks
+from harness.quantization.divergence import Diverged, SolveError
+from harness.quantization.hessian_cache import StatisticsCache
+from harness.quantization.layer_reports import BlockReport, Walked, summary
+from harness.quantization.pipeline import quantize
+from harness.quantization.resume import Resume
 from harness.records.attempts import attempts, claim, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.progress import Stages, label
 from harness.records.store import Store, describe, versions
-from harness.reports import BlockReport, Diverged, SolveError, Walked, summary
-from harness.resume import Resume
-from harness.statistics import StatisticsCache
 from harness.tracking import Tracker, make_tracker
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BloomConfig, FalconConfig, GPTNeoXConfig, LlamaConfig, MistralConfig, OPTConfig, Qwen3Config
 
-from harness.blocks import ModelBlocks
 from harness.models import tiny
 from harness.models.families import family_of
+from harness.quantization.blocks import ModelBlocks
 from methods.core.block import Block, Call
 from tests.tiny_models import tokens
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.blocks import ModelBlocks
 from harness.checkpoints.linear import QuantizedLinear
 from harness.config.compose import method_config, method_names
 from harness.config.groups import DataConfig, Propagate
 from harness.config.method_builder import build_method
 from harness.models import tiny
 from harness.models.families import family_of
-from harness.pipeline import quantize
-from harness.statistics import StatisticsCache
+from harness.quantization.blocks import ModelBlocks
+from harness.quantization.hessian_cache import StatisticsCache
+from harness.quantization.pipeline import quantize
 from methods.core.method import Method
 from tests.problems import scheme
 from tests.test_tuning import SOLVER, TUNING

@@ -13,7 +13,6 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from harness.blocks import ModelBlocks
 from harness.checkpoints import checkpoint, modules
 from harness.checkpoints.checkpoint import load, read_manifest, save
 from harness.checkpoints.linear import QuantizedLinear
@@ -21,6 +20,7 @@ from harness.foundation.errors import UserError
 from harness.foundation.seals import seal
 from harness.models import tiny
 from harness.models.families import family_of
+from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.core.block import Attention

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.blocks import ModelBlocks
 from harness.config.compose import method_config, method_names
 from harness.config.groups import Propagate
 from harness.config.method_builder import build_method
@@ -24,8 +23,9 @@ from harness.estimates.sweep import Estimator
 from harness.keys import plain, run_key
 from harness.models.loading import load_model
 from harness.models.shape import architecture_of
-from harness.pipeline import quantize
-from harness.statistics import StatisticsCache
+from harness.quantization.blocks import ModelBlocks
+from harness.quantization.hessian_cache import StatisticsCache
+from harness.quantization.pipeline import quantize
 from methods.core.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
 from tests.planned_points import LLAMA_7B, Point, config, leave_record
 from tests.problems import scheme

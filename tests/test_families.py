@@ -4,7 +4,6 @@ import pytest
 import torch
 from transformers import BloomConfig, FalconConfig, GPT2Config, MixtralConfig
 
-from harness.blocks import ModelBlocks
 from harness.config.groups import Dtype
 from harness.data import assets
 from harness.foundation.errors import UserError
@@ -12,6 +11,7 @@ from harness.models import tiny
 from harness.models.families import FAMILIES, check_coverage, family_of
 from harness.models.loading import load_model
 from harness.models.shape import inspect
+from harness.quantization.blocks import ModelBlocks
 from tests.tiny_models import VARIANTS, config, tokens
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from harness.blocks import ModelBlocks
 from harness.models import tiny
 from harness.models.families import family_of
+from harness.quantization.blocks import ModelBlocks
 from methods.blocks.block_training import Lesson
 from methods.blocks.learned_transform import Shift, sites_of, start_leaves
 from methods.blocks.rewriting import make_room_

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.blocks import ModelBlocks
 from harness.checkpoints.linear import QuantizedLinear
 from harness.config.groups import Bos
 from harness.evaluation.language_model import Scorer
 from harness.models import tiny
 from harness.models.families import family_of
+from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import ActivationQuantizer, calibrating, install_activations_, quantized_activations
 from methods.blocks.attention_operands import AttentionOperands
 from methods.core.block import Attention

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.blocks import ModelBlocks
 from harness.models import tiny
 from harness.models.families import family_of
+from harness.quantization.blocks import ModelBlocks
 from methods.affinequant import AffineQuant, RotatedMatrices
 from methods.blocks import block_training
 from methods.blocks.activations import quantized_activations

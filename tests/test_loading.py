@@ -12,7 +12,6 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, FalconConfig
 
-from harness.blocks import ModelBlocks
 from harness.config.groups import Dtype
 from harness.foundation import cache
 from harness.foundation.errors import UserError
@@ -20,6 +19,7 @@ from harness.models import fingerprint, tiny
 from harness.models.fingerprint import model_fingerprint
 from harness.models.loading import load_model
 from harness.models.shape import inspect
+from harness.quantization.blocks import ModelBlocks
 from tests.tiny_models import VARIANTS, config, tokens
 
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
-from harness.blocks import ModelBlocks
 from harness.checkpoints.linear import QuantizedLinear
 from harness.models import tiny
 from harness.models.families import family_of
+from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import quantized_activations
 from methods.core.block import Attention, Block
 from methods.core.ranges import fit_grid

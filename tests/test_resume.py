@@ -12,7 +12,6 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
-from harness import pipeline
 from harness.checkpoints.saved_runs import check, load_run
 from harness.config.compose import method_names
 from harness.config.run_config import RunConfig, to_run_config
@@ -20,7 +19,8 @@ from harness.evaluation import evaluate
 from harness.foundation.cache import cache_dir
 from harness.keys import baseline_of, run_key
 from harness.plan import kept_blocks
-from harness.resume import Resume
+from harness.quantization import pipeline
+from harness.quantization.resume import Resume
 from harness.run import run as one_run
 
 QUICK = ["data=synthetic", "eval=smoke", "data.samples=4", "data.window=32", "data.batch_size=2", "eval.windows=2"]

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 
-from harness.blocks import ModelBlocks
 from harness.checkpoints.saved_runs import check, load_run
 from harness.cli import main
 from harness.config.compose import FOLDER, method_config
@@ -17,9 +16,13 @@ from harness.config.groups import DataConfig, Propagate
 from harness.config.method_builder import build_method
 from harness.models import tiny
 from harness.models.families import FAMILIES, family_of
-from harness.pipeline import quantize
-from harness.reports import BlockReport, Diverged, LayerReport, SolveError, Walked, summary
-from harness.statistics import Batch, StatisticsCache, gather_only, home_of
+from harness.quantization.batches import Batch, home_of
+from harness.quantization.blocks import ModelBlocks
+from harness.quantization.divergence import Diverged, SolveError
+from harness.quantization.hessian_cache import StatisticsCache
+from harness.quantization.hessians import gather_only
+from harness.quantization.layer_reports import BlockReport, LayerReport, Walked, summary
+from harness.quantization.pipeline import quantize
 from methods.core.linalg import layer_error
 from methods.core.method import Method
 from methods.core.problem import LayerProblem, Ranges

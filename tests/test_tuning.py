@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.blocks import ModelBlocks
 from harness.checkpoints.linear import QuantizedLinear
 from harness.models import tiny
 from harness.models.families import family_of
-from harness.statistics import Batch, gather
+from harness.quantization.batches import Batch
+from harness.quantization.blocks import ModelBlocks
+from harness.quantization.hessians import gather
 from methods.centroid_tuning import BlockState, CentroidTuning, output_error, shuffled
 from methods.core.block import Block
 from methods.core.problem import LayerProblem

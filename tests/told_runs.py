@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness.config.groups import TrackerConfig
 from harness.foundation.seals import seal
-from harness.reports import BlockReport, LayerReport
+from harness.quantization.layer_reports import BlockReport, LayerReport
 from tests.fabricated import ended, metric, record
 
 WANDB = TrackerConfig("wandb", "offline", "ptq-bench")

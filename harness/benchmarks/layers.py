@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness.blocks import ModelBlocks
 from harness.config import method_builder
 from harness.config.compose import method_config, method_names
 from harness.config.groups import Bos, Dtype, ModelConfig
@@ -15,7 +14,9 @@ from harness.data import corpora
 from harness.data.windows import calibration_tokens
 from harness.foundation.errors import UserError
 from harness.models.loading import LoadedModel, load_model
-from harness.statistics import Batch, gather
+from harness.quantization.batches import Batch
+from harness.quantization.blocks import ModelBlocks
+from harness.quantization.hessians import gather
 from methods.core.method import Method
 
 MODEL = ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4)

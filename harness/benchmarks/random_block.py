@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PreTrainedConfig
 
-from harness.blocks import ModelBlocks
 from harness.foundation.errors import UserError
 from harness.models.families import family_of
 from harness.models.tiny import GATED
+from harness.quantization.blocks import ModelBlocks
 from methods.core.block import Block, Call
 from methods.core.tuning import Sample
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from harness.benchmarks.layers import MODEL, calibration, method_named
 from harness.benchmarks.measure import timed
-from harness.blocks import ModelBlocks
 from harness.config.compose import scheme_named
 from harness.config.groups import DataConfig, Propagate
 from harness.foundation.cache import cache_dir
 from harness.models.loading import LoadedModel, load_model
-from harness.pipeline import quantize
-from harness.statistics import StatisticsCache
+from harness.quantization.blocks import ModelBlocks
+from harness.quantization.hessian_cache import StatisticsCache
+from harness.quantization.pipeline import quantize
 from methods.core.scheme import RangeRule
 
 TIMED = ("gptq", "quantease", "quantease_gptq")

@@ -1,4 +1,4 @@
-"""Operations of a run by stage: what `harness.pipeline` and `harness.evaluation.evaluate` will do, counted.
+"""Operations of a run by stage: what `harness.quantization.pipeline` and `harness.evaluation.evaluate` will do, counted.
 
 Units are those of `methods.core.effort`. Stages are those of `seconds` in a record: calibrate (forward passes, Hessians, scoring),
 transform, quantize (solvers and tunings), evaluate.
@@ -72,13 +72,13 @@ def solving(method: Method, scheme: Scheme, effort: BlockEffort, model: Architec
 
 
 def needs_activations(config: RunConfig) -> bool:
-    """Is more needed of the float model than its statistics, so that stored ones spare nothing? As in `harness.pipeline.quantize`."""
+    """Is more needed of the float model than its statistics, so that stored ones spare nothing? As in `harness.quantization.pipeline.quantize`."""
     static = config.scheme.quantizes_activations and config.scheme.act_range is ActRange.tensor
     return bool(config.method.transform or config.data.block_error or static or config.method.tuning)
 
 
 def calibration(config: RunConfig, effort: BlockEffort, model: Architecture, known: bool) -> float:
-    """One block: the passes of `harness.pipeline.quantize`, one Hessian for each group, the error of each linear in float64."""
+    """One block: the passes of `harness.quantization.pipeline.quantize`, one Hessian for each group, the error of each linear in float64."""
     scoring = sum(DOUBLE * 2 * 2.0 * rows * columns**2 for rows, columns in model.linears)
     if config.data.propagate is Propagate.float and known and not needs_activations(config):
         return scoring

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.config.run_config import RunConfig
-from harness.reports import BlockReport, LayerReport
+from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.tracking.mirror import Mirror
 from harness.tracking.story import Backend
 from harness.tracking.trackio_run import TrackioRun

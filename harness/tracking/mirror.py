@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.run_config import RunConfig
-from harness.reports import BlockReport, LayerReport
+from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.tracking.story import Backend, Story
 
 log = logging.getLogger(__name__)

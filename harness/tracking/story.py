@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.config.groups import TrackerConfig
+from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.records.format import FINISHED
 from harness.records.naming import method_name
-from harness.reports import BlockReport, LayerReport
 from harness.tracking.marks import mark
 
 CONFIG = ("schema", "run_key", "attempt", "model", "data", "scheme", "method", "eval", "seed", "versions")

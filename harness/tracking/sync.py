@@ -17,7 +17,7 @@ import conf
 from harness.config.groups import TrackerConfig
 from harness.config.run_config import typed
 from harness.foundation.errors import UserError
-from harness.reports import BlockReport, LayerReport
+from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.tracking import BACKENDS
 from harness.tracking.marks import marked
 from harness.tracking.story import Story

@@ -20,7 +20,7 @@ from harness.checkpoints.checkpoint import is_intact
 from harness.config.run_config import from_plain, plain_config
 from harness.data import corpora
 from harness.keys import run_key
-from harness.resume import Resume
+from harness.quantization.resume import Resume
 from harness.run import run
 
 SMALL = ["model=tiny-llama", "data=synthetic", "data.samples=1", "data.window=16", "data.true_sequential=false"]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.reports import BlockReport, Diverged, SolveError
-from harness.statistics import Batch, outputs_of
+from harness.quantization.batches import Batch, outputs_of
+from harness.quantization.divergence import Diverged, SolveError
+from harness.quantization.layer_reports import BlockReport
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.learned_transform import EPOCH_LOSS

@@ -4,14 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 
-class Diverged(Exception):
-    """A block or a rounded weight holds a value that is not finite."""
-
-
-class SolveError(Exception):
-    """A solver failed; the message names the linear and its shape."""
-
-
 @dataclass(frozen=True)
 class LayerReport:
     """What happened to one linear."""

@@ -7,10 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.blocks import BlockSource
 from harness.checkpoints.linear import QuantizedLinear
-from harness.reports import Diverged, LayerReport, SolveError
-from harness.statistics import Batch, LayerStatistics
+from harness.quantization.batches import Batch
+from harness.quantization.blocks import BlockSource
+from harness.quantization.divergence import Diverged, SolveError
+from harness.quantization.hessians import LayerStatistics
+from harness.quantization.layer_reports import LayerReport
 from methods.blocks.activations import quantized_activations
 from methods.core.block import Block
 from methods.core.linalg import layer_error

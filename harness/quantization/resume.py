@@ -31,8 +31,8 @@ from harness.foundation.errors import UserError
 from harness.foundation.files import ASIDE, disk_errors, replace_file, write_atomic
 from harness.foundation.hashes import sha256_file
 from harness.foundation.seals import seal, unseal
-from harness.reports import BlockReport, LayerReport
-from harness.statistics import Batch
+from harness.quantization.batches import Batch
+from harness.quantization.layer_reports import BlockReport, LayerReport
 from methods.core.block import Block
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""The walk over the blocks: statistics, transforms, solvers, tuning, and how it is resumed."""
