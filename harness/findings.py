@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
+from harness.bookkeeping.words import label
 from harness.config.run_config import RunConfig
 from harness.data import assets, corpora
 from harness.data.corpora import is_in_hub_cache
@@ -23,7 +24,6 @@ from harness.foundation.errors import UserError
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
 from harness.models.shape import architecture_of
 from harness.models.sources import TINY, check_tokenizer, hub_config, is_here, locate, offline
-from harness.records.progress import label
 
 OK, NOTE, BAD = "ok", "note", "bad"
 MARGIN = 1.2  # of disk

@@ -1,6 +1,5 @@
 """`ptq-bench plan`: the points of a sweep as a table, with what is there, what the rest will take, and where these numbers come from."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +11,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from harness.bookkeeping.endings import skip_reason
+from harness.bookkeeping.words import label, told_bytes, told_seconds
 from harness.config.run_config import RunConfig
 from harness.estimates.disk import disk_needed
 from harness.estimates.sweep import Estimate, Estimator
 from harness.foundation.seals import unseal
 from harness.models.shape import architecture_of, inspect
-from harness.preflight import skip_reason
 from harness.records.attempts import holder
 from harness.records.format import FAILED
-from harness.records.progress import label
 from harness.records.store import Store
 
-GIB = 2**30
 TO_RUN = ("missing", "interrupted")  # what a sweep would compute; with retry=true failed points too
-UNITS = (90, 1, "s"), (5400, 60, "min"), (48 * 3600, 3600, "h"), (math.inf, 86400, "days")  # (seconds below which, size, name)
 COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "illegal": "red"} | dict.fromkeys(FAILED, "red")
 
 
@@ -134,21 +131,3 @@ def measured(record: dict) -> tuple[str, str]:
         return told_seconds(record["seconds"]["total"], exact=True), told_bytes(memory.get("gpu") or memory["cpu"])
     except KeyError:
         return "", ""
-
-
-def told_seconds(seconds: float | None, exact: bool = False) -> str:
-    """`~4 min`, `~25 s`, `~2 days`: as precise as an estimate is; `exact` is for what was measured."""
-    if seconds is None:
-        return "?"
-    size, unit = next(unit for until, *unit in UNITS if seconds < until)
-    value = seconds / size
-    if exact:
-        return f"{value:.{1 if value < 10 else 0}f} {unit}"
-    return f"~{max(1, round(value)) if value < 10 else 5 * round(value / 5)} {unit}"
-
-
-def told_bytes(count: int) -> str:
-    """In GiB, or in MiB below one."""
-    if count < GIB:
-        return f"{count / 2**20:.0f} MiB"
-    return f"{count / GIB:.{1 if count < 10 * GIB else 0}f} GiB"

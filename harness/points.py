@@ -12,9 +12,9 @@ from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.bookkeeping.keys import run_key
 from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config
 from harness.foundation.errors import UserError
-from harness.keys import run_key
 from harness.preflight import check
 from harness.records.format import FAILED
 from harness.records.store import Store

@@ -42,18 +42,6 @@ def check(config: RunConfig) -> None:
         _groups(config, shape.linears)
 
 
-def skip_reason(config: RunConfig) -> str | None:
-    """Why the method, the scheme and the model make no sense together, or None; a point with a reason is recorded as skipped."""
-    if config.method.solver is None:
-        return None
-    shape = inspect(config.model)
-    if config.scheme.quantizes_activations and not shape.quantizable_activations:
-        return f"{shape.family}: where its blocks multiply queries, keys and values is not in the family table, so activations stay float"
-    if config.method.transform is not None and not shape.seams:
-        return f"{shape.family}: what may be rewritten in its blocks is not in the family table (no seams)"
-    return config.method.skip_reason(config.scheme, shape.seams)
-
-
 def _names(key: str, given: list[str], known) -> None:
     for name in given:
         if name not in known:

@@ -3,39 +3,37 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 import yaml
 
+from harness.bookkeeping.costs import Clock, seconds_of
+from harness.bookkeeping.description import describe, versions
+from harness.bookkeeping.endings import guarded, skip_reason
+from harness.bookkeeping.keys import baseline_of, plain, run_key, semantic, statistics_key
+from harness.bookkeeping.run_log import logging_to
+from harness.bookkeeping.words import label
 from harness.checkpoints.checkpoint import is_intact, save
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
-from harness.costs import Clock, seconds_of
 from harness.data import corpora
 from harness.data.windows import calibration_tokens
 from harness.evaluation.evaluate import evaluate
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
-from harness.foundation.files import disk_errors, remove_leftovers
-from harness.foundation.redaction import RedactingFormatter, redact
+from harness.foundation.files import remove_leftovers
 from harness.foundation.resources import device_name, peak_memory, reset_peak_memory
-from harness.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.models.loading import LoadedModel, load_model
-from harness.preflight import skip_reason
 from harness.quantization.blocks import ModelBlocks
-from harness.quantization.divergence import Diverged, SolveError
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.layer_reports import BlockReport, Walked, summary
 from harness.quantization.pipeline import quantize
 from harness.quantization.resume import Resume
 from harness.records.attempts import attempts, claim, holder
 from harness.records.format import FAILED, FINISHED
-from harness.records.progress import Stages, label
-from harness.records.store import Store, describe, versions
+from harness.records.progress import Stages
+from harness.records.store import Store
 from harness.tracking import Tracker, make_tracker
 
 log = logging.getLogger(__name__)
@@ -69,7 +67,7 @@ def run_claimed(config: RunConfig, attempt: int) -> dict:
         return store.record(key)
     directory = store.open(key)
     remove_leftovers(directory, hours=0)  # nobody else writes here
-    with _logging_to(directory / "log.txt"):
+    with logging_to(directory / "log.txt"):
         log.info("%s, run key %s, attempt %d", label(config), key, attempt)
         reset_peak_memory()
         reason = skip_reason(config)
@@ -81,7 +79,7 @@ def run_claimed(config: RunConfig, attempt: int) -> dict:
         if reason:
             ending = {"status": "skipped", "reason": reason}
         else:
-            ending = _guarded(lambda: _straight_line(config, baseline, store, walked, tracker, progress))
+            ending = guarded(lambda: _straight_line(config, baseline, store, walked, tracker, progress))
         items = ending.pop("items", {})
         tables = {"layers": [asdict(layer) for layer in walked.layers], "blocks": [block.row() for block in walked.blocks]}
         record = store.commit(key, description | ending, items, tables, yaml.safe_dump(plain(semantic(config))))
@@ -97,27 +95,6 @@ def _baseline(config: RunConfig, store: Store) -> dict:
     float_model = baseline_of(config)
     record = store.record(run_key(float_model))
     return record if record and record["status"] in FAILED and not config.retry else run(float_model)
-
-
-def _guarded(line: Callable[[], dict]) -> dict:
-    """How the run ended, whatever happened in it."""
-    try:
-        return line()
-    except Diverged as error:
-        return _ended("diverged", str(error), error)
-    except (Exception, SystemExit) as error:  # a library may call sys.exit
-        if _out_of_memory(error):
-            return _ended("oom", f"out of memory ({_first_line(error)}); try a smaller data.batch_size or eval.batch_size", error)
-        reason = str(error) if isinstance(error, UserError | SolveError) else f"{type(error).__name__}: {_first_line(error)}"
-        return _ended("failed", reason, error)
-
-
-def _out_of_memory(error: BaseException | None) -> bool:
-    """Of the GPU, of Python, or of torch on a CPU, which has no class for it; or caused by that."""
-    if error is None:
-        return False
-    here = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-    return here or _out_of_memory(error.__cause__)
 
 
 def _straight_line(config: RunConfig, baseline: dict | None, store: Store, walked: Walked, tracker: Tracker, progress: Stages) -> dict:
@@ -191,34 +168,6 @@ def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: T
         note(report.block, f"{report.linear} error {report.error:.3g}")
     log.info("commits took %.3f of %.3f seconds, beside the work", kept.writing, kept.seconds())
     return known
-
-
-def _ended(status: str, reason: str, error: BaseException) -> dict:
-    log.error("%s: %s", status, reason, exc_info=error)
-    return {"status": status, "reason": redact(" ".join(reason.split()))}
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
-
-
-@contextmanager
-def _logging_to(path: Path):
-    """Send every INFO line of ours to the run's log; the traceback of a failed run goes here, not to the terminal."""
-    with disk_errors(path):
-        handler = logging.FileHandler(path, encoding="utf-8")
-    handler.handleError = lambda record: None  # a full disk is for those to tell who write something that matters
-    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
-    ours = logging.getLogger("harness")
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
-    try:
-        yield
-    finally:
-        ours.removeHandler(handler)
-        with suppress(OSError):  # as above: what could not be written is tried again
-            handler.close()
 
 
 if __name__ == "__main__":

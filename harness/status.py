@@ -127,7 +127,7 @@ def watch(results: str | Path, points: Sequence[Any], console: Console) -> Itera
     Args:
         points: have `key` and `config` (a RunConfig).
     """
-    from harness.records.progress import label, outcome  # loads torch, as the sweep has done; `status` need not
+    from harness.bookkeeping.words import label, outcome  # loads torch, as the sweep has done; `status` need not
 
     over, results = threading.Event(), Path(results)
     left = [Awaited(point.key, label(point.config), _version(results, point.key), partial(outcome, point.config)) for point in points]

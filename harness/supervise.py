@@ -3,18 +3,16 @@
 The process that supervises claims the run, so that the claim outlives whatever happens to the child.
 """
 
-import json
-import signal
-from pathlib import Path
-
 import yaml
 
+from harness.bookkeeping.description import describe
+from harness.bookkeeping.endings import died, last_seen, stopped
+from harness.bookkeeping.keys import plain, run_key, semantic
 from harness.config.run_config import RunConfig, from_plain
 from harness.foundation.redaction import scrub_file
 from harness.foundation.resources import killed_for_memory
-from harness.keys import plain, run_key, semantic
 from harness.records.attempts import Claim, claim
-from harness.records.store import Store, describe
+from harness.records.store import Store
 from harness.worker import Lost, Worker
 
 RUNNING = "running"  # by somebody else
@@ -48,10 +46,10 @@ def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker:
     seconds = config.time_limit and 60 * config.time_limit
     try:
         code = worker.run({"point": point, "attempt": mine.number}, directory / "log.txt", seconds)
-        where = _where(directory, mine.number)
-        ending = _stopped(config, where) if code is None else _died(code, where, directory, killed_for_memory() > before)
+        where = last_seen(directory, mine.number)
+        ending = stopped(config, where) if code is None else died(code, where, directory, killed_for_memory() > before)
     except Lost as error:
-        ending = {"status": "failed", "reason": f"{error} {_where(directory, mine.number)}; retry=true goes on from there"}
+        ending = {"status": "failed", "reason": f"{error} {last_seen(directory, mine.number)}; retry=true goes on from there"}
     scrub_file(directory / "log.txt")  # whatever libraries printed went there as it was
     record = store.record(directory.name)
     if record is None or record.get("attempt") != mine.number:
@@ -65,30 +63,3 @@ def work(job: dict) -> int:
 
     run_claimed(from_plain(job["point"]), job["attempt"])
     return 0
-
-
-def _stopped(config: RunConfig, where: str) -> dict:
-    limit = f"stopped after {config.time_limit:g} minutes (time_limit) {where}"
-    return {"status": "failed", "reason": f"{limit}; retry=true goes on from there, with a higher limit if it needs one"}
-
-
-def _died(code: int, where: str, directory: Path, for_memory: bool) -> dict:
-    if code < 0:
-        name = signal.Signals(-code).name
-        likely = ", which the kernel sends when memory runs out" if code == -signal.SIGKILL else ""
-        reason = f"killed by {name} (signal {-code}{likely}) {where}"
-    else:
-        reason = f"ended with exit code {code} {where}"
-    knob = "try a smaller data.batch_size or eval.batch_size" if for_memory else f"see {directory / 'log.txt'}"
-    return {"status": "oom" if for_memory else "failed", "reason": f"{reason}; {knob}; retry=true goes on from there"}
-
-
-def _where(directory: Path, attempt: int) -> str:
-    """The last that the child told of its progress."""
-    try:
-        told = json.loads((directory / "progress.json").read_text())
-        if told["attempt"] == attempt:
-            return f"during {told['stage']} {told['done']}/{told['total']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return "before it did anything"

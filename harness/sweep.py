@@ -18,16 +18,17 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.markup import escape
 
+from harness.bookkeeping.endings import skip_reason
+from harness.bookkeeping.keys import baseline_of, digest, run_key
+from harness.bookkeeping.words import label
 from harness.findings import BAD, findings
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
-from harness.keys import baseline_of, digest, run_key
 from harness.local import launch
 from harness.points import Point, Points
-from harness.preflight import skip_reason
 from harness.records.attempts import attempts, holder, myself
 from harness.records.format import FINISHED
-from harness.records.progress import console, label
+from harness.records.progress import console
 from harness.run import RESUME
 from harness.status import watch
 from hydra_plugins.ptq_bench_launcher import LocalLauncher

@@ -40,9 +40,9 @@ def test_telling_the_progress_fails_nothing(at, tmp_path):
 
 
 def test_a_log_on_a_full_disk_fails_nothing(capfd):
-    from harness.run import _logging_to
+    from harness.bookkeeping.run_log import logging_to
 
-    with _logging_to(Path("/dev/full")):
+    with logging_to(Path("/dev/full")):
         logging.getLogger("harness.run").info("a line that stays in a buffer")
     assert capfd.readouterr().err == ""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.bookkeeping.keys import plain, run_key
 from harness.config.compose import method_config, method_names
 from harness.config.groups import Propagate
 from harness.config.method_builder import build_method
@@ -20,7 +21,6 @@ from harness.estimates.memory import peak_memory
 from harness.estimates.operations import block_effort, operations, passes, solving
 from harness.estimates.rates import EFFICIENCY, MEASURED, RECORDS, RELATIVES, Rates, config_of, rates_of
 from harness.estimates.sweep import Estimator
-from harness.keys import plain, run_key
 from harness.models.loading import load_model
 from harness.models.shape import architecture_of
 from harness.quantization.blocks import ModelBlocks

@@ -15,8 +15,9 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from harness import keys, points
-from harness.keys import baseline_of, run_key, statistics_key
+from harness import points
+from harness.bookkeeping import keys
+from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
 from harness.records.store import Store
 from harness.report import write_report
 from harness.reporting.frames import load_records

@@ -8,10 +8,10 @@ import matplotlib.font_manager  # noqa: F401 (keeps a list of fonts below the HO
 import pytest
 from hydra import compose, initialize_config_module
 
+from harness.bookkeeping.keys import run_key
 from harness.cli import main
 from harness.config.run_config import to_run_config
 from harness.foundation.errors import UserError
-from harness.keys import run_key
 from harness.preflight import check
 from harness.report import write_report
 from harness.run import run

@@ -10,12 +10,12 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from harness import keys as keys_module
+from harness.bookkeeping import keys as keys_module
+from harness.bookkeeping.description import describe
+from harness.bookkeeping.keys import baseline_of, fingerprint, run_key, semantic, statistics_key
 from harness.config.compose import method_config, method_names
 from harness.config.run_config import to_run_config
-from harness.keys import baseline_of, fingerprint, run_key, semantic, statistics_key
 from harness.models.tiny import tiny_model
-from harness.records.store import describe
 
 OVERRIDES = ["model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "scheme=w4g32", "eval.tasks=[analogies]"]
 ALL_ON = [
@@ -101,7 +101,7 @@ def with_leaf(node, path, value):
 @pytest.fixture
 def texts(monkeypatch):
     """Every corpus in memory, so that no asset is needed."""
-    from harness import keys
+    from harness.bookkeeping import keys
     from harness.data import corpora
 
     monkeypatch.setattr(corpora, "documents", lambda name, split, mirror=None: [f"{name} {split}"])
@@ -232,7 +232,7 @@ def test_keys_of_published_records_stay(texts, monkeypatch):
 
 
 def test_the_bytes_of_the_texts_are_in_the_key(texts, monkeypatch):
-    from harness import keys
+    from harness.bookkeeping import keys
     from harness.data import corpora
 
     before = run_key(config())

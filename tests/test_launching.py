@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from hydra import compose, initialize_config_module
 
+from harness.bookkeeping.description import describe
+from harness.bookkeeping.keys import run_key
 from harness.config.run_config import to_run_config
-from harness.keys import run_key
 from harness.records.attempts import attempts, claim
-from harness.records.store import Store, describe
+from harness.records.store import Store
 from harness.sweep import LOSSES, Point, Sweep
 
 

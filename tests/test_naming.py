@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import keys
+from harness.bookkeeping import keys
 from harness.config.compose import method_config, method_names
 from harness.config.method_builder import build_method
 from harness.foundation.errors import UserError

@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from harness import plan
+from harness.bookkeeping import words
+from harness.bookkeeping.keys import run_key
 from harness.foundation.seals import seal
-from harness.keys import run_key
 from harness.records.attempts import claim
 from tests.planned_points import Point, config, leave_record
 
@@ -116,11 +117,13 @@ def test_what_all_points_share_is_told_once(tmp_path):
     [(0.2, "~1 s"), (7.4, "~7 s"), (43, "~45 s"), (100, "~2 min"), (1000, "~15 min"), (3 * 3600, "~3 h"), (5e5, "~6 days"), (None, "?")],
 )
 def test_estimates_are_told_as_precisely_as_they_are(seconds, told):
-    assert plan.told_seconds(seconds) == told
+    assert words.told_seconds(seconds) == told
 
 
 def test_measured_times_and_sizes_are_told_exactly():
-    assert plan.told_seconds(43.2, exact=True) == "43 s" and plan.told_seconds(150, exact=True) == "2.5 min"
+    assert words.told_seconds(43.2, exact=True) == "43 s" and words.told_seconds(150, exact=True) == "2.5 min"
     assert (
-        plan.told_bytes(500 * 2**20) == "500 MiB" and plan.told_bytes(int(2.64 * 2**30)) == "2.6 GiB" and plan.told_bytes(2**35) == "32 GiB"
+        words.told_bytes(500 * 2**20) == "500 MiB"
+        and words.told_bytes(int(2.64 * 2**30)) == "2.6 GiB"
+        and words.told_bytes(2**35) == "32 GiB"
     )

@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
+from harness.bookkeeping.keys import baseline_of, run_key
 from harness.checkpoints.saved_runs import check, load_run
 from harness.config.compose import method_names
 from harness.config.run_config import RunConfig, to_run_config
 from harness.evaluation import evaluate
 from harness.foundation.cache import cache_dir
-from harness.keys import baseline_of, run_key
 from harness.plan import kept_blocks
 from harness.quantization import pipeline
 from harness.quantization.resume import Resume
@@ -190,7 +190,7 @@ def test_an_evaluation_that_fails_discards_nothing(monkeypatch):
             raise RuntimeError("no such luck")
         return whole(corpus, *rest)
 
-    monkeypatch.setattr("harness.keys.text_sha256", lambda *_: "0" * 64)
+    monkeypatch.setattr("harness.bookkeeping.keys.text_sha256", lambda *_: "0" * 64)
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "_perplexity", fails)
         assert run(config, "cut")["status"] == "failed"

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from harness.bookkeeping.words import scheme_label
 from harness.checkpoints import checkpoint
 from harness.cli import main
 from harness.config.groups import Bos, Dtype, ModelConfig
@@ -15,7 +16,6 @@ from harness.foundation import cache
 from harness.foundation.errors import UserError
 from harness.models.loading import load_model
 from harness.models.tiny import CONFIGS
-from harness.records.progress import scheme_label
 from methods.core.scheme import OutlierStructure, ZeroPoint
 from tests.fake_wandb import FakeWandb, explode
 from tests.problems import scheme

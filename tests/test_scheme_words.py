@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
+from harness.bookkeeping.words import scheme_label
 from harness.config.compose import CONF, scheme_named
-from harness.records.progress import scheme_label
 from harness.reporting.labels import activations_in, column_label, column_of, column_rank, without_idle
 from methods.core.scheme import ActRange, RangeRule, ZeroPoint
 from tests.problems import scheme

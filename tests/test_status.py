@@ -131,8 +131,8 @@ def test_a_thousand_runs_in_a_second_and_no_torch(tmp_path):
 @pytest.mark.parametrize("terminal", [False, True])
 def test_beside_a_sweep_every_ending_is_one_line(terminal, tmp_path, monkeypatch):
     monkeypatch.setattr(status, "INTERVAL", 0.05)
-    monkeypatch.setattr("harness.records.progress.outcome", lambda config, record: f"{record['status']} {config}")
-    monkeypatch.setattr("harness.records.progress.label", lambda config: f"label of {config}")
+    monkeypatch.setattr("harness.bookkeeping.words.outcome", lambda config, record: f"{record['status']} {config}")
+    monkeypatch.setattr("harness.bookkeeping.words.label", lambda config: f"label of {config}")
     store(tmp_path, ended("bbbb", "failed", "before"))
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=120, color_system=None)

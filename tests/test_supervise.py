@@ -8,11 +8,12 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness import supervise as module
+from harness.bookkeeping.description import describe
+from harness.bookkeeping.keys import run_key
 from harness.config.run_config import plain_config, to_run_config
 from harness.foundation import resources
-from harness.keys import run_key
 from harness.records.attempts import attempts, claim, holder
-from harness.records.store import Store, describe
+from harness.records.store import Store
 from harness.supervise import RUNNING, supervise
 from harness.worker import Lost, Stopped
 

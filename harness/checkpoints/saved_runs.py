@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.bookkeeping.words import scheme_label
 from harness.checkpoints import checkpoint
 from harness.checkpoints.linear import QuantizedLinear
 from harness.config.groups import Bos, Device, EvalConfig
@@ -18,7 +19,6 @@ from harness.evaluation.evaluate import evaluate
 from harness.foundation.errors import UserError
 from harness.foundation.resources import device_name
 from harness.records.lookup import find
-from harness.records.progress import scheme_label
 from harness.records.store import Store
 from harness.reporting.frames import number
 from methods.blocks.activations import ActivationQuantizer

@@ -5,13 +5,13 @@ from typing import Protocol
 
 import torch
 
+from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
 from harness.config.groups import Device, Propagate
 from harness.config.run_config import RunConfig
 from harness.estimates.memory import Memory, peak_memory
 from harness.estimates.operations import needs_activations, operations
 from harness.estimates.rates import Rates, rates_of, worker_of
 from harness.foundation.cache import cache_dir
-from harness.keys import baseline_of, run_key, statistics_key
 from harness.models.shape import Architecture, architecture_of
 from harness.records.store import Store
 

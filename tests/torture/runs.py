@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_module
 
+from harness.bookkeeping.keys import run_key
 from harness.checkpoints.checkpoint import is_intact
 from harness.config.run_config import from_plain, plain_config
 from harness.data import corpora
-from harness.keys import run_key
 from harness.quantization.resume import Resume
 from harness.run import run
 

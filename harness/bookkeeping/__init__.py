@@ -1,0 +1,1 @@
+"""One run's name, description, clock, log, words and ending."""
