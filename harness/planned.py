@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config.run_config import RunConfig, to_run_config
 from harness.foundation.errors import UserError
 from harness.models.sources import is_here
+from harness.planning.preflight import check
 from harness.points import expand
-from harness.preflight import check
 
 
 def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:

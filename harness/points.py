@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.bookkeeping.keys import run_key
 from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config
 from harness.foundation.errors import UserError
-from harness.preflight import check
+from harness.planning.preflight import check
 from harness.records.format import FAILED
 from harness.records.store import Store
 

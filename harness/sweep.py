@@ -21,10 +21,10 @@ from rich.markup import escape
 from harness.bookkeeping.endings import skip_reason
 from harness.bookkeeping.keys import baseline_of, digest, run_key
 from harness.bookkeeping.words import label
-from harness.findings import BAD, findings
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 from harness.local import launch
+from harness.planning.findings import BAD, findings
 from harness.points import Point, Points
 from harness.records.attempts import attempts, holder, myself
 from harness.records.format import FINISHED

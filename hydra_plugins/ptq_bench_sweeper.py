@@ -15,7 +15,7 @@ class CheckedSweeper(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
-        from harness.plan import show
+        from harness.planning.plan import show
         from harness.records.progress import console
         from harness.sweep import Sweep
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.plan import kept_blocks
+from harness.planning.plan import kept_blocks
 
 PROGRAM = str(Path(sys.executable).with_name("ptq-bench"))
 SMALL = ["model=tiny-llama", "scheme=w3", "data=synthetic", "data.samples=4", "data.window=32", "eval=smoke", "eval.windows=2"]

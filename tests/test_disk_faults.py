@@ -70,7 +70,7 @@ def test_a_disk_that_is_really_full(small_disk, monkeypatch, capfd):
     """And that goes on where it was, once it has room."""
     from harness.cli import main
 
-    monkeypatch.setattr("harness.findings.free_disk", lambda place: 2**40)  # it fills up while we run
+    monkeypatch.setattr("harness.planning.findings.free_disk", lambda place: 2**40)  # it fills up while we run
     command = ["run", "model=tiny-llama", "method=rtn", "data=synthetic", "eval=smoke", "eval.windows=1", "save=true"]
     command += ["isolate=false", f"paths.results={small_disk}"]
     assert main(command) != 0

@@ -15,14 +15,14 @@ from harness.bookkeeping.keys import plain, run_key
 from harness.config.compose import method_config, method_names
 from harness.config.groups import Propagate
 from harness.config.method_builder import build_method
-from harness.estimates import rates as rates_module
-from harness.estimates.disk import disk_needed
-from harness.estimates.memory import peak_memory
-from harness.estimates.operations import block_effort, operations, passes, solving
-from harness.estimates.rates import EFFICIENCY, MEASURED, RECORDS, RELATIVES, Rates, config_of, rates_of
-from harness.estimates.sweep import Estimator
 from harness.models.loading import load_model
 from harness.models.shape import architecture_of
+from harness.planning import rates as rates_module
+from harness.planning.disk import disk_needed
+from harness.planning.estimator import Estimator
+from harness.planning.memory import peak_memory
+from harness.planning.operations import block_effort, operations, passes, solving
+from harness.planning.rates import EFFICIENCY, MEASURED, RECORDS, RELATIVES, Rates, config_of, rates_of
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.pipeline import quantize
@@ -162,7 +162,7 @@ def test_of_runs_that_share_statistics_only_the_one_that_computed_them_counts(tm
 
 def test_the_first_point_pays_for_what_the_others_find(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "harness.estimates.sweep.rates_of",
+        "harness.planning.estimator.rates_of",
         lambda *of: Rates({("calibrate", ""): [1e3], ("evaluate", ""): [1e3], ("quantize", ""): [1e9]}, "cpu"),
     )
     configs = [config(f"method={name}", "data.propagate=float", results=str(tmp_path)) for name in ("gptq", "rtn", "float")]

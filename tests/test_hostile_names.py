@@ -12,7 +12,7 @@ from harness.bookkeeping.keys import run_key
 from harness.cli import main
 from harness.config.run_config import to_run_config
 from harness.foundation.errors import UserError
-from harness.preflight import check
+from harness.planning.preflight import check
 from harness.report import write_report
 from harness.run import run
 

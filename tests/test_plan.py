@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from harness import plan
 from harness.bookkeeping import words
 from harness.bookkeeping.keys import run_key
 from harness.foundation.seals import seal
+from harness.planning import plan
 from harness.records.attempts import claim
 from tests.planned_points import Point, config, leave_record
 
@@ -21,7 +21,7 @@ def point(tmp_path, *overrides: str) -> Point:
 
 @pytest.fixture(autouse=True)
 def a_machine_of_known_speed(monkeypatch):
-    monkeypatch.setattr("harness.estimates.rates.products_per_second", lambda device: 1e9)
+    monkeypatch.setattr("harness.planning.rates.products_per_second", lambda device: 1e9)
 
 
 def shown(*points: Point, width: int = 160) -> str:
@@ -70,7 +70,7 @@ def test_every_state_is_told(tmp_path):
 
 
 def test_what_a_killed_attempt_has_kept_is_not_paid_for_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.estimates.sweep.START", 0.0)
+    monkeypatch.setattr("harness.planning.estimator.START", 0.0)
     whole = point(tmp_path, "method=gptq", "data.samples=64")
     leave_record(tmp_path, run_key(config("method=float", results=str(tmp_path))))
     assert plan.state_of(whole).kept == 0

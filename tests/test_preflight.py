@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness import findings as findings_module
-from harness.findings import BAD, NOTE, findings, libraries
 from harness.foundation import resources
 from harness.foundation.errors import UserError
 from harness.models.tiny import tiny_model
-from harness.preflight import check
+from harness.planning import findings as findings_module
+from harness.planning.findings import BAD, NOTE, findings, libraries
+from harness.planning.preflight import check
 from tests.planned_points import config, of_model
 
 GIB = 2**30

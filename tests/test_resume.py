@@ -18,7 +18,7 @@ from harness.config.compose import method_names
 from harness.config.run_config import RunConfig, to_run_config
 from harness.evaluation import evaluate
 from harness.foundation.cache import cache_dir
-from harness.plan import kept_blocks
+from harness.planning.plan import kept_blocks
 from harness.quantization import pipeline
 from harness.quantization.resume import Resume
 from harness.run import run as one_run

@@ -1,6 +1,6 @@
 """What can be known to go wrong before anything is loaded: rules that tie one group of the configuration to another.
 
-`check` is for every point of a sweep, `harness.findings` looks once at the machine and at what all points need of it.
+`check` is for every point of a sweep, `harness.planning.findings` looks once at the machine and at what all points need of it.
 """
 
 import os

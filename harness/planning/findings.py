@@ -15,15 +15,15 @@ from harness.bookkeeping.words import label
 from harness.config.run_config import RunConfig
 from harness.data import assets, corpora
 from harness.data.corpora import is_in_hub_cache
-from harness.estimates.disk import disk_needed
-from harness.estimates.memory import Memory, peak_memory
-from harness.estimates.sweep import device_of
 from harness.evaluation.tasks import STOCK
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
 from harness.models.shape import architecture_of
 from harness.models.sources import TINY, check_tokenizer, hub_config, is_here, locate, offline
+from harness.planning.disk import disk_needed
+from harness.planning.estimator import device_of
+from harness.planning.memory import Memory, peak_memory
 
 OK, NOTE, BAD = "ok", "note", "bad"
 MARGIN = 1.2  # of disk

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
-from harness.estimates.memory import bytes_per_number, streams
 from harness.models.shape import Architecture
+from harness.planning.memory import bytes_per_number, streams
 
 RUN = 2 * 2**20  # record, tables, log
 OVERHEAD = 1.25  # scales, zeros, codebooks and headers beside the codes

@@ -13,9 +13,9 @@ import torch
 from harness.config.groups import DataConfig, EvalConfig, ModelConfig, Propagate
 from harness.config.method_builder import build_method
 from harness.config.run_config import RunConfig, typed
-from harness.estimates.operations import needs_activations, operations
 from harness.foundation.errors import UserError
 from harness.models.shape import architecture_of
+from harness.planning.operations import needs_activations, operations
 from harness.records.store import Store
 from methods.core.method import Method
 from methods.core.scheme import Scheme

@@ -14,10 +14,10 @@ from rich.text import Text
 from harness.bookkeeping.endings import skip_reason
 from harness.bookkeeping.words import label, told_bytes, told_seconds
 from harness.config.run_config import RunConfig
-from harness.estimates.disk import disk_needed
-from harness.estimates.sweep import Estimate, Estimator
 from harness.foundation.seals import unseal
 from harness.models.shape import architecture_of, inspect
+from harness.planning.disk import disk_needed
+from harness.planning.estimator import Estimate, Estimator
 from harness.records.attempts import holder
 from harness.records.format import FAILED
 from harness.records.store import Store

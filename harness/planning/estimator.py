@@ -8,11 +8,11 @@ import torch
 from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
 from harness.config.groups import Device, Propagate
 from harness.config.run_config import RunConfig
-from harness.estimates.memory import Memory, peak_memory
-from harness.estimates.operations import needs_activations, operations
-from harness.estimates.rates import Rates, rates_of, worker_of
 from harness.foundation.cache import cache_dir
 from harness.models.shape import Architecture, architecture_of
+from harness.planning.memory import Memory, peak_memory
+from harness.planning.operations import needs_activations, operations
+from harness.planning.rates import Rates, rates_of, worker_of
 from harness.records.store import Store
 
 START = 10.0  # seconds to load and to begin
