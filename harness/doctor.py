@@ -14,8 +14,8 @@ from harness.data import assets
 from harness.foundation.cache import cache_dir
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, refuses_files
 from harness.models.sources import offline
-from harness.planned import planned
 from harness.planning.findings import BAD, GIB, NOTE, OK, Finding, findings, libraries
+from harness.sweeps.points import planned
 
 COLOURS = {OK: "green", NOTE: "yellow", BAD: "red"}
 LEAST_DISK = 5 * GIB  # below which a disk is worth a note

@@ -16,8 +16,9 @@ from harness.config.explaining import explain, sentence
 from harness.config.run_config import plain_config, to_run_config
 from harness.foundation.errors import UserError
 from harness.run import run as run_point
-from harness.supervise import supervise
-from harness.worker import Worker, gpus
+from harness.sweeps.local import LIBRARIES
+from harness.sweeps.supervise import supervise
+from harness.sweeps.worker import Worker, gpus
 
 HYDRA_OPTIONS = ("--config", "--cfg", "--info", "--package", "--experimental")  # those that take a value
 
@@ -77,4 +78,4 @@ def _point(config: DictConfig) -> str:
 @cache
 def _worker(visible: str | None) -> Worker:
     """One for all points of this process that see the same GPUs."""
-    return Worker(preload=not gpus())
+    return Worker(preload=() if gpus() else LIBRARIES)

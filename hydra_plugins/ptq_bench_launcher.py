@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 
 class LocalLauncher(Launcher):
-    """`hydra/launcher=local`: see `harness.local`."""
+    """`hydra/launcher=local`: see `harness.sweeps.local`."""
 
     def __init__(self, slots: int | None):
         self.slots = slots
@@ -19,7 +19,7 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from harness.config.run_config import plain_config
-        from harness.local import launch
+        from harness.sweeps.local import launch
 
         loader = self.hydra_context.config_loader
         points = [plain_config(loader.load_sweep_config(self.config, list(overrides))) for overrides in job_overrides]

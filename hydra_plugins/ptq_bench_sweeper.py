@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 
 class CheckedSweeper(Sweeper):
-    """`hydra/sweeper=checked`: see `harness.sweep`."""
+    """`hydra/sweeper=checked`: see `harness.sweeps.sweep`."""
 
     def __init__(self, grids: list[str] | None, plan: bool):
         self.grids, self.plan = list(grids or [""]), plan
@@ -16,8 +16,8 @@ class CheckedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from harness.planning.plan import show
-        from harness.records.progress import console
-        from harness.sweep import Sweep
+        from harness.sweeps.sweep import Sweep
+        from harness.sweeps.watching import console
 
         sweep = Sweep(self.hydra_context, self.task_function, self.config)
         points = sweep.points.of(self.grids, arguments)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.records.progress import Stages
-from harness.worker import Worker
+from harness.sweeps.worker import Worker
 from tests.torture.faults import Faults, refuse
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def test_a_log_on_a_full_disk_fails_nothing(capfd):
 
 def test_a_child_without_a_log(tmp_path, capfd):
     """It has nowhere to say why, so one line goes to the terminal."""
-    with Worker(preload=False) as worker:
+    with Worker() as worker:
         assert worker.run({}, tmp_path, None) > 0
     told = capfd.readouterr().err
     assert told.startswith("ptq-bench: ") and str(tmp_path) in told and told.count("\n") == 1

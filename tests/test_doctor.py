@@ -4,7 +4,7 @@ import pytest
 
 from harness import doctor
 from harness.cli import main
-from harness.planned import planned
+from harness.sweeps.points import planned
 
 SWEEP = ["model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=64", "device=cpu"]
 

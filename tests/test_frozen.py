@@ -15,12 +15,12 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from harness import points
 from harness.bookkeeping import keys
 from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
 from harness.records.store import Store
 from harness.report import write_report
 from harness.reporting.frames import load_records
+from harness.sweeps import points
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "results" / "published"

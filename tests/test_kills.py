@@ -92,12 +92,11 @@ def test_killed_again_and_again(points, kills, slots, tmp_path, monkeypatch):
 
 
 SERVER = """
-import os, sys, time, types
+import os, sys, time
 from pathlib import Path
-fake = sys.modules["harness.supervise"] = types.ModuleType("harness.supervise")
-fake.work = lambda job: (Path(job).write_text(str(os.getpid())), time.sleep(60))
-from harness.worker import serve
-serve()
+from harness.sweeps import server
+server.work = lambda job: (Path(job).write_text(str(os.getpid())), time.sleep(60))
+server.serve()
 """
 
 

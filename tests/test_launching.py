@@ -10,7 +10,7 @@ from harness.bookkeeping.keys import run_key
 from harness.config.run_config import to_run_config
 from harness.records.attempts import attempts, claim
 from harness.records.store import Store
-from harness.sweep import LOSSES, Point, Sweep
+from harness.sweeps.sweep import LOSSES, Point, Sweep
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from harness import local
 from harness.cli import main
 from harness.config.run_config import plain_config
 from harness.foundation.errors import UserError
+from harness.sweeps import local
 from tests.dying_sweeps import (
     LAST_BLOCK,
     REASONS,

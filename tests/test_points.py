@@ -6,7 +6,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from harness.config.run_config import plain_config
 from harness.foundation.errors import UserError
-from harness.points import Points, expand
+from harness.sweeps.points import Points, expand
 
 TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke"]
 

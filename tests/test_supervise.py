@@ -7,15 +7,15 @@ from contextlib import contextmanager
 import pytest
 from hydra import compose, initialize_config_module
 
-from harness import supervise as module
 from harness.bookkeeping.description import describe
 from harness.bookkeeping.keys import run_key
 from harness.config.run_config import plain_config, to_run_config
 from harness.foundation import resources
 from harness.records.attempts import attempts, claim, holder
 from harness.records.store import Store
-from harness.supervise import RUNNING, supervise
-from harness.worker import Lost, Stopped
+from harness.sweeps import supervise as module
+from harness.sweeps.supervise import RUNNING, supervise
+from harness.sweeps.worker import Lost, Stopped
 
 HINT = "retry=true goes on from there"
 

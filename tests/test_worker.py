@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.worker import Lost, Stopped, Worker, gpus
+from harness.sweeps.worker import Lost, Stopped, Worker, gpus
 from tests.dying_sweeps import eventually, lives
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and elsewhere no kernel ends orphans")
@@ -32,11 +32,14 @@ def light(tmp_path, monkeypatch):
     """A package `harness` in which a child has nothing to import, and does what its job says."""
     package = tmp_path / "light" / "harness"
     package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    shutil.copy(sys.modules[Worker.__module__].__file__, package / "worker.py")
-    (package / "supervise.py").write_text(textwrap.dedent(WORK))
-    for name in ("scoring", "zero_shot"):
+    (package / "sweeps").mkdir()
+    for name in ("__init__", "sweeps/__init__", "libraries"):
         (package / f"{name}.py").touch()
+    sweeps = ROOT / "harness" / "sweeps"
+    shutil.copy(sweeps / "worker.py", package / "sweeps")
+    begin = 'if __name__ == "__main__":'
+    server = (sweeps / "server.py").read_text().replace(begin, textwrap.dedent(WORK) + begin)
+    (package / "sweeps" / "server.py").write_text(server)
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.chdir(package.parent)
 
@@ -129,7 +132,7 @@ def test_an_interrupt_while_waiting_ends_the_child(log):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_nothing_outlives_the_process_that_asked(how, log):
-    script = "import sys; from harness.worker import Worker; Worker().run({'do': 'time.sleep(60)'}, sys.argv[1], None)"
+    script = "import sys; from harness.sweeps.worker import Worker; Worker().run({'do': 'time.sleep(60)'}, sys.argv[1], None)"
     asking = subprocess.Popen([sys.executable, "-c", script, str(log)])
     pid = child(log)
     server = parent(pid)
@@ -140,10 +143,10 @@ def test_nothing_outlives_the_process_that_asked(how, log):
 
 
 def test_the_environment_is_set_before_a_child_imports_anything(log):
-    do = "print(os.environ['CUDA_VISIBLE_DEVICES'], 'harness.evaluation.language_model' in sys.modules) or 0"
-    with Worker({"CUDA_VISIBLE_DEVICES": "GPU-b"}, preload=False) as worker:
+    do = "print(os.environ['CUDA_VISIBLE_DEVICES'], 'harness.libraries' in sys.modules) or 0"
+    with Worker({"CUDA_VISIBLE_DEVICES": "GPU-b"}) as worker:
         assert worker.run({"do": do}, log, None) == 0
-    with Worker({"CUDA_VISIBLE_DEVICES": "GPU-a"}) as worker:
+    with Worker({"CUDA_VISIBLE_DEVICES": "GPU-a"}, ["harness.libraries"]) as worker:
         assert worker.run({"do": do}, log, None) == 0
     told = [line for line in log.read_text().splitlines() if line.startswith("GPU-")]
     assert told == ["GPU-b False", "GPU-a True"]
@@ -151,7 +154,7 @@ def test_the_environment_is_set_before_a_child_imports_anything(log):
 
 def test_a_server_without_preload_has_no_torch(monkeypatch):
     monkeypatch.delenv("PYTHONPATH")
-    script = "import sys, harness.worker; print('torch' in sys.modules)"
+    script = "import sys, harness.sweeps.server; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
 
 

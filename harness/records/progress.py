@@ -6,12 +6,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from harness.foundation.files import ASIDE
 
 INTERVAL = 1.0  # seconds between two notes of a stage
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Stages:

@@ -73,7 +73,7 @@ class Killing:
 
     def _gone(self, everyone: set[int]) -> None:
         end = time.monotonic() + FAREWELL
-        while alive := {pid for pid in everyone if Path(f"/proc/{pid}/cmdline").exists() and b"harness.worker" in _command_of(pid)}:
+        while alive := {pid for pid in everyone if Path(f"/proc/{pid}/cmdline").exists() and b"harness.sweeps.server" in _command_of(pid)}:
             assert time.monotonic() < end, f"left behind: {alive}"
             time.sleep(0.05)
 

@@ -20,8 +20,8 @@ from harness.checkpoints.checkpoint import is_intact
 from harness.cli import main as ptq_bench
 from harness.foundation.errors import UserError
 from harness.records.store import Store
-from harness.supervise import work
-from harness.worker import Worker
+from harness.sweeps.server import work
+from harness.sweeps.worker import Worker
 from tests.torture.faults import Faults, refuse
 from tests.torture.runs import FRESH, POINT, differences, forked, prepare
 

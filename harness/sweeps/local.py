@@ -9,8 +9,10 @@ from queue import SimpleQueue
 from harness.config.run_config import from_plain
 from harness.foundation.errors import UserError
 from harness.run import run
-from harness.supervise import supervise
-from harness.worker import Worker, gpus
+from harness.sweeps.supervise import supervise
+from harness.sweeps.worker import Worker, gpus
+
+LIBRARIES = ("harness.run", "harness.evaluation.language_model", "harness.evaluation.tasks")  # what every point imports
 
 
 def launch(points: Sequence[dict], slots: int | None) -> list[str]:
@@ -57,6 +59,6 @@ def _workers(slots: int | None) -> list[Worker]:
     devices = gpus()
     slots = slots or len(devices) or 1
     if devices:
-        return [Worker({"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]}, preload=False) for slot in range(slots)]
+        return [Worker({"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]}) for slot in range(slots)]
     threads = max(1, (os.cpu_count() or 1) // slots)
-    return [Worker({"OMP_NUM_THREADS": str(threads)} if slots > 1 else {}) for _ in range(slots)]
+    return [Worker({"OMP_NUM_THREADS": str(threads)} if slots > 1 else {}, LIBRARIES) for _ in range(slots)]

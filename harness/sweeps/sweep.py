@@ -23,14 +23,13 @@ from harness.bookkeeping.keys import baseline_of, digest, run_key
 from harness.bookkeeping.words import label
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
-from harness.local import launch
 from harness.planning.findings import BAD, findings
-from harness.points import Point, Points
 from harness.records.attempts import attempts, holder, myself
 from harness.records.format import FINISHED
-from harness.records.progress import console
 from harness.run import RESUME
-from harness.status import watch
+from harness.sweeps.local import launch
+from harness.sweeps.points import Point, Points
+from harness.sweeps.watching import console, watch
 from hydra_plugins.ptq_bench_launcher import LocalLauncher
 
 LOSSES = 3  # attempts that left no record, or launches that began nothing, after which a sweep gives up

@@ -6,15 +6,19 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra import compose, initialize_config_module
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.bookkeeping.keys import run_key
-from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config
+from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config, to_run_config
 from harness.foundation.errors import UserError
+from harness.models.sources import is_here
 from harness.planning.preflight import check
 from harness.records.format import FAILED
 from harness.records.store import Store
@@ -117,3 +121,30 @@ def expand(overrides) -> list[tuple[str, ...]]:
         else:
             axes[key] = [override.input_line]
     return list(itertools.product(*axes.values()))
+
+
+def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:
+    """Configurations of the points that are legal, and what is wrong with the others.
+
+    Raises:
+        UserError: the overrides themselves cannot be read.
+    """
+    GlobalHydra.instance().clear()
+    configs, errors = [], []
+    with initialize_config_module("conf", version_base="1.3"):
+        try:
+            parser = OverridesParser.create()
+            parsed = parser.parse_overrides(overrides)
+            whole = compose("config", [item.input_line for item in parsed if not item.is_sweep_override()], return_hydra_config=True)
+            for grid in whole.hydra.sweeper.grids or [""]:
+                for point in expand(parser.parse_overrides([*shlex.split(grid), *overrides])):
+                    try:
+                        config = to_run_config(compose("config", list(point)))
+                        if is_here(config):
+                            check(config)
+                        configs.append(config)
+                    except UserError as error:
+                        errors.append(str(error))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(" ".join(str(error).split())) from error
+    return configs, errors

@@ -13,7 +13,7 @@ from harness.foundation.redaction import scrub_file
 from harness.foundation.resources import killed_for_memory
 from harness.records.attempts import Claim, claim
 from harness.records.store import Store
-from harness.worker import Lost, Worker
+from harness.sweeps.worker import Lost, Worker
 
 RUNNING = "running"  # by somebody else
 
@@ -55,11 +55,3 @@ def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker:
     if record is None or record.get("attempt") != mine.number:
         record = describe(config, directory.name) | {"attempt": mine.number} | ending
         store.commit(directory.name, record, {}, {}, yaml.safe_dump(plain(semantic(config))))
-
-
-def work(job: dict) -> int:
-    """What a child does: its exit code says nothing, the record does."""
-    from harness.run import run_claimed
-
-    run_claimed(from_plain(job["point"]), job["attempt"])
-    return 0

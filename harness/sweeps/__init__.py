@@ -1,0 +1,1 @@
+"""Many runs: points, launching, processes and their supervision, watching."""
