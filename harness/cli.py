@@ -53,7 +53,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if name == "status":
         from harness.status import main as command
     elif name == "sync":
-        from harness.tracking.sync import main as command
+        from harness.tracking.replay import main as command
     elif name == "report":
         from harness.report import main as command
     elif name == "compare":

@@ -34,7 +34,7 @@ from harness.records.attempts import attempts, claim, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.progress import Stages
 from harness.records.store import Store
-from harness.tracking import Tracker, make_tracker
+from harness.tracking.tracker import Tracker, make_tracker
 
 log = logging.getLogger(__name__)
 RESUME = "resume"  # directory of what a killed attempt has finished

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from harness.cli import main as command
-from harness.tracking import make_tracker
-from harness.tracking.sync import main
+from harness.tracking.replay import main
+from harness.tracking.tracker import make_tracker
 from tests.fake_wandb import FakeWandb, explode
 from tests.told_runs import done, failed, go_by, leave, reports
 
@@ -113,7 +113,7 @@ def refuse(host, *rest, **more):
     asked.append(host)
     raise OSError("no network")
 socket.getaddrinfo = refuse
-from harness.tracking.sync import main
+from harness.tracking.replay import main
 codes = [main(["--tracker", "trackio", *more]) for more in ([], [], ["--again"])]
 import trackio
 runs = trackio.Api().runs("ptq-bench")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking import NullTracker, make_tracker
 from harness.tracking.marks import marked
 from harness.tracking.mirror import FLOOR, STUCK, Mirror
 from harness.tracking.story import identity, summary_values
+from harness.tracking.tracker import NullTracker, make_tracker
 from tests.fake_wandb import FakeWandb, explode, hang
 from tests.told_runs import WANDB, done, failed, go_by, reports
 

@@ -18,9 +18,9 @@ from harness.config.groups import TrackerConfig
 from harness.config.run_config import typed
 from harness.foundation.errors import UserError
 from harness.quantization.layer_reports import BlockReport, LayerReport
-from harness.tracking import BACKENDS
 from harness.tracking.marks import marked
 from harness.tracking.story import Story
+from harness.tracking.tracker import BACKENDS
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
