@@ -47,25 +47,25 @@ def _checked(command: str, arguments: list[str]) -> int:
 def _command(name: str) -> Callable[[list[str]], int]:
     # each command imports what it needs, so that `report` and `--help` answer without loading torch
     if name in ("run", "plan"):
-        from harness.launch import plan, run
+        from harness.commands.sweep import plan, run
 
         return {"run": run, "plan": plan}[name]
     if name == "status":
-        from harness.status import main as command
+        from harness.commands.status import main as command
     elif name == "sync":
-        from harness.tracking.replay import main as command
+        from harness.commands.sync import main as command
     elif name == "report":
-        from harness.report import main as command
+        from harness.commands.report import main as command
     elif name == "compare":
-        from harness.compare import main as command
+        from harness.commands.compare import main as command
     elif name == "load":
-        from harness.checkpoints.saved_runs import main as command
+        from harness.commands.load import main as command
     elif name == "assets":
-        from harness.data.assets import main as command
+        from harness.commands.assets import main as command
     elif name == "doctor":
-        from harness.doctor import main as command
+        from harness.commands.doctor import main as command
     else:
-        from harness.bench import main as command
+        from harness.commands.bench import main as command
     return command
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.assets import main
 from harness.data import assets, wheels
 from harness.foundation import cache
 from harness.foundation.errors import UserError
@@ -156,16 +157,16 @@ def test_unknown_names_are_refused_with_a_suggestion(index):
 
 
 def test_the_command_fetches_and_shows(index, capsys):
-    assert assets.main([]) == 0
+    assert main([]) == 0
     assert len(re.findall("missing", capsys.readouterr().out)) == 3
-    assert assets.main(["--fetch", "text"]) == 0  # and what is called text-…
+    assert main(["--fetch", "text"]) == 0  # and what is called text-…
     shown = capsys.readouterr().out
     assert re.search(r"text-more +│ text +│ cached", shown) and re.search(r"joined +│ text +│ missing", shown)
     index.failure = NO_NETWORK
-    assert assets.main(["--fetch", "all"]) == 1
+    assert main(["--fetch", "all"]) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: cannot download part-one==1.0")
     with pytest.raises(SystemExit) as left:
-        assets.main(["--help"])
+        main(["--help"])
     assert left.value.code == 0 and "PTQ_BENCH_CACHE" in capsys.readouterr().out
 
 

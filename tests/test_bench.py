@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness import bench
 from harness.benchmarks import layers, measure, scaling, solvers, textbook
 from harness.cli import main
+from harness.commands import bench
 from harness.config import compose
 from harness.foundation.errors import UserError
 from harness.reporting.bench_figures import scaling_figure

@@ -5,7 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
-from harness.compare import main, parse
+from harness.commands.compare import main, parse
 from harness.foundation.errors import UserError
 from harness.records.lookup import find_run
 from harness.reporting.comparison import compare
@@ -181,7 +181,7 @@ def test_options_may_stand_anywhere():
 
 def test_help_and_no_torch(results):
     code = (
-        "import sys; from harness.compare import main; main(['--help']); "
+        "import sys; from harness.commands.compare import main; main(['--help']); "
         f"main(['a', 'b', 'paths.results={results}']); print(sorted({{'torch', 'transformers', 'hydra', 'lm_eval'}} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness import doctor
 from harness.cli import main
+from harness.commands import doctor
 from harness.sweeps.points import planned
 
 SWEEP = ["model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=64", "device=cpu"]

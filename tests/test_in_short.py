@@ -2,8 +2,8 @@
 
 import pytest
 
+from harness.commands.report import load_records
 from harness.records.measurements import Items
-from harness.report import load_records
 from harness.reporting.document import Facts
 from harness.reporting.in_short import MODELS, in_short
 from harness.reporting.tables import build_tables

@@ -9,8 +9,9 @@ import torch
 
 from harness import run as run_module
 from harness.checkpoints import checkpoint
-from harness.checkpoints.saved_runs import check, continued, describe, load_run, probe
+from harness.checkpoints.saved_runs import load_run
 from harness.cli import main
+from harness.commands.load import check, continued, describe, probe
 from harness.foundation.errors import UserError
 from harness.foundation.seals import read_record, seal
 from tests.tiny_models import tokens

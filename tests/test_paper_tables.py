@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 import yaml
 
+from harness.commands.report import load_records
 from harness.foundation.errors import UserError
-from harness.report import load_records
 from harness.reporting.cells import Cell, Notes, Row
 from harness.reporting.paper_parts import Column, Part
 from harness.reporting.paper_sources import Measured

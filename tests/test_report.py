@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.report import load_records, write_report
+from harness.commands.report import load_records, write_report
 from harness.reporting.grid import FALLBACK_NOTE, Grid, grid
 from harness.reporting.measures import KINDS, Measurement
 from tests.fabricated import TASK, WIKI, Parsed, ended, headings_of, metric, parse, record, store

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
-import harness.report
+import harness.commands.report
 from harness.cli import main as command
 from harness.reporting.assembly import run_entries
 from harness.reporting.frames import load_records
@@ -121,7 +121,7 @@ def test_help_names_the_tables(capsys):
 
 
 def test_without_typst_there_is_no_pdf_and_one_line_says_so(place, monkeypatch, capsys):
-    monkeypatch.setattr(harness.report, "_can_typeset", lambda: False)
+    monkeypatch.setattr(harness.commands.report, "_can_typeset", lambda: False)
     assert command(["report", "table=quantease-main"]) == 0
     assert not (place / "reports/quantease-main/report.pdf").exists()
     assert capsys.readouterr().err.splitlines() == ["ptq-bench: no PDF: pip install 'ptq-bench[pdf]' for that"]
@@ -166,8 +166,8 @@ def test_the_same_bytes_over_runs_locales_time_zones_and_orders(place):
         for run in runs:
             shutil.copytree(run, results / "runs" / run.name)
         environment = os.environ | {"LC_ALL": locale, "TZ": zone, "PYTHONHASHSEED": str(number)}
-        arguments = [sys.executable, "-m", "harness.report", "paths.results=results", "paths.reports=reports"]
-        root = {"PYTHONPATH": str(Path(harness.report.__file__).parents[1])}
+        arguments = [sys.executable, "-m", "harness.commands.report", "paths.results=results", "paths.reports=reports"]
+        root = {"PYTHONPATH": str(Path(harness.commands.report.__file__).parents[1])}
         subprocess.run(arguments, cwd=results.parent, env=environment | root, check=True, capture_output=True)
         files = sorted(path for path in (results.parent / "reports").rglob("*") if path.is_file())
         assert len(files) > 6

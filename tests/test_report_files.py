@@ -18,9 +18,9 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from harness.cli import main as command
+from harness.commands.report import load_records, main, print_report, write_report
 from harness.foundation.errors import UserError
 from harness.foundation.text import visible
-from harness.report import load_records, main, print_report, write_report
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.figures import pictures
 from harness.reporting.markdown import escape, pipe_table

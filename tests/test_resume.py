@@ -13,7 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
 from harness.bookkeeping.keys import baseline_of, run_key
-from harness.checkpoints.saved_runs import check, load_run
+from harness.checkpoints.saved_runs import load_run
+from harness.commands.load import check
 from harness.config.compose import method_names
 from harness.config.run_config import RunConfig, to_run_config
 from harness.evaluation import evaluate

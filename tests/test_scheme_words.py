@@ -75,7 +75,7 @@ def test_fields_of_activations_are_idle_where_none_is_quantized():
 
 
 def test_a_loaded_model_says_how_it_rounds_what_flows_through_it():
-    from harness.checkpoints.saved_runs import activations
+    from harness.commands.load import activations
     from tests.test_checkpoint import EQUIPMENT, equipped, quantized
 
     with torch.no_grad():

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from harness import status
+from harness.commands import status
 from harness.foundation.errors import UserError
 from harness.records import standing as standing_module
 from harness.records.attempts import claim
@@ -121,7 +121,9 @@ def test_a_thousand_runs_in_a_second_and_no_torch(tmp_path):
         attempts.mkdir()
         (attempts / "0001.json").write_text('{"owner": {}, "ended": true}')
     sweep(tmp_path, *(f"{k:016x}" for k in range(1000)))
-    script = "import sys; from harness.status import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    script = (
+        "import sys; from harness.commands.status import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
     start = time.perf_counter()
     told = subprocess.run([sys.executable, "-c", script, "--results", str(tmp_path)], capture_output=True, text=True)
     seconds = time.perf_counter() - start

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from harness.cli import main as command
-from harness.tracking.replay import main
+from harness.commands.sync import main
 from harness.tracking.tracker import make_tracker
 from tests.fake_wandb import FakeWandb, explode
 from tests.told_runs import done, failed, go_by, leave, reports

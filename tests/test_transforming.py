@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from harness.checkpoints.saved_runs import check, load_run
+from harness.checkpoints.saved_runs import load_run
 from harness.cli import main
+from harness.commands.load import check
 from harness.config.compose import FOLDER, method_config
 from harness.config.groups import DataConfig, Propagate
 from harness.config.method_builder import build_method

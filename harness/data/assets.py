@@ -4,13 +4,10 @@
 With a warm cache nothing here touches the network.
 """
 
-import argparse
 import difflib
 import json
 import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -18,7 +15,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
-from rich.table import Table
 
 from harness.data import wheels
 from harness.foundation.cache import cache_dir
@@ -77,7 +73,7 @@ def is_cached(name: str) -> bool:
 
     `news` asks for both news-train and news-test.
     """
-    return all(_is_there(asset) or (asset.kind == "model" and _is_complete(_converted(asset))) for asset in _matching(name))
+    return all(_is_there(asset) or (asset.kind == "model" and _is_complete(_converted(asset))) for asset in matching(name))
 
 
 def fetch(name: str) -> Path:
@@ -88,7 +84,7 @@ def fetch(name: str) -> Path:
     """
     asset = _find(name)
     if not (_is_there(asset) and sha256_file(asset.path) == asset.sha256):
-        with status(f"fetching {name}: {asset.title}, {_megabytes(asset.bytes)}"):
+        with status(f"fetching {name}: {asset.title}, {megabytes(asset.bytes)}"):
             _download(asset)
     return asset.path
 
@@ -113,26 +109,6 @@ def model_directory(name: str) -> Path:
     return directory
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`ptq-bench assets`: fetch what is asked for, then show the table. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="ptq-bench assets",
-        description="Show the embedded models and texts, and fetch them into the cache.",
-        epilog=f"Names: {', '.join(catalogue())}. The cache is {cache_dir()}; PTQ_BENCH_CACHE=<directory> moves it. "
-        "Licences are those of the works; fetching one means accepting it.",
-    )
-    parser.add_argument("--fetch", nargs="+", metavar="NAME", default=[], help="names of the table, or `all`")
-    wanted = parser.parse_args(argv).fetch
-    try:
-        for asset in [asset for name in (catalogue() if "all" in wanted else wanted) for asset in _matching(name)]:
-            model_directory(asset.name) if asset.kind == "model" else fetch(asset.name)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    _show(Console())
-    return 0
-
-
 def _download(asset: Asset) -> None:
     directory = cache_dir()
     with disk_errors(directory):
@@ -154,7 +130,7 @@ def _companions(asset: Asset) -> list[Asset]:
     return [asset, *(other for other in others if other is not asset and not _is_there(other))]
 
 
-def _matching(name: str) -> list[Asset]:
+def matching(name: str) -> list[Asset]:
     return [asset for asset in catalogue().values() if asset.name.startswith(name + "-")] or [_find(name)]
 
 
@@ -187,21 +163,9 @@ def _require_space(needed: int) -> None:
     free = shutil.disk_usage(cache_dir()).free
     if free < needed:
         raise UserError(
-            f"{cache_dir()} has {_megabytes(free)} free, {_megabytes(needed)} are needed: free some space, or choose "
+            f"{cache_dir()} has {megabytes(free)} free, {megabytes(needed)} are needed: free some space, or choose "
             "another disk with PTQ_BENCH_CACHE=<directory>"
         )
-
-
-def _show(console: Console) -> None:
-    table = Table("asset", "kind", "state", title=f"cache: {cache_dir()}", title_justify="left")
-    table.add_column("size", justify="right")
-    table.add_column("licence")
-    for asset in catalogue().values():
-        state = "[green]cached[/]" if is_cached(asset.name) else "missing"
-        table.add_row(asset.name, asset.kind, state, _megabytes(asset.bytes), asset.licence)
-    console.print(table)
-    for asset in catalogue().values():
-        console.print(f"{asset.name}: {asset.title}; {asset.note}", highlight=False, soft_wrap=True)
 
 
 def status(message: str) -> Status:
@@ -209,7 +173,7 @@ def status(message: str) -> Status:
     return Console(stderr=True).status(message + " …")
 
 
-def _megabytes(count: int) -> str:
+def megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.0f} kB"
 
 
