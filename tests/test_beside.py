@@ -8,14 +8,14 @@ import threading
 import pytest
 
 from harness.foundation.errors import UserError
-from harness.reporting import beside
-from harness.reporting.beside import at_once
+from harness.reporting import parallel
+from harness.reporting.parallel import at_once
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     """As in a process without threads; a worker of pytest-xdist has some."""
-    monkeypatch.setattr(beside.threading, "active_count", lambda: 1)
+    monkeypatch.setattr(parallel.threading, "active_count", lambda: 1)
 
 
 def test_results_come_in_order_from_processes_of_their_own():
@@ -40,7 +40,7 @@ def test_beside_threads_nothing_is_forked(monkeypatch):
 
 
 def test_elsewhere_than_on_linux_nothing_is_forked(monkeypatch):
-    monkeypatch.setattr(beside.sys, "platform", "darwin")
+    monkeypatch.setattr(parallel.sys, "platform", "darwin")
     assert at_once([os.getpid, os.getpid]) == [os.getpid()] * 2
 
 

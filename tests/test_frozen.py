@@ -17,9 +17,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from harness.bookkeeping import keys
 from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
-from harness.commands.report import write_report
 from harness.records.store import Store
 from harness.reporting.frames import load_records
+from harness.reporting.writing import write_report
 from harness.sweeps import points
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_module
 
 from harness.bookkeeping.keys import run_key
 from harness.cli import main
-from harness.commands.report import write_report
 from harness.config.run_config import to_run_config
 from harness.foundation.errors import UserError
 from harness.planning.preflight import check
+from harness.reporting.writing import write_report
 from harness.run import run
 
 OVERRIDES = [

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.foundation.text import visible
-from harness.reporting.cells import Cell, Row, Table
+from harness.reporting.cells import SUMMARY, Cell, Row, Table
 from harness.reporting.document import Bullets, Document, Facts, Paragraph, Picture, RunEntry, Section
 from harness.reporting.html import render
-from harness.reporting.in_short import SUMMARY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "img", "br", "col", "link", "hr"}

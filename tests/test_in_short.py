@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.commands.report import load_records
 from harness.records.measurements import Items
 from harness.reporting.document import Facts
+from harness.reporting.frames import load_records
 from harness.reporting.in_short import MODELS, in_short
 from harness.reporting.tables import build_tables
 from harness.reporting.ties import mark_ties

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from harness.cli import main
-from harness.commands.report import write_report
 from harness.foundation.seals import read_record, seal
 from harness.records.format import FINISHED
+from harness.reporting.writing import write_report
 from tests.torture.killings import Killing
 
 TINY = ["model=tiny-llama", "data=synthetic", "data.samples=2", "data.window=32", "eval=smoke", "eval.windows=1", "retry=true"]

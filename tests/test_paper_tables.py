@@ -8,9 +8,9 @@ from itertools import product
 import pytest
 import yaml
 
-from harness.commands.report import load_records
 from harness.foundation.errors import UserError
 from harness.reporting.cells import Cell, Notes, Row
+from harness.reporting.frames import load_records
 from harness.reporting.paper_parts import Column, Part
 from harness.reporting.paper_sources import Measured
 from harness.reporting.paper_tables import check_protocols, load_spec, load_specs, paper_tables

@@ -6,8 +6,8 @@ from importlib.resources import files
 
 import pytest
 
-from harness.commands.report import load_records
 from harness.reporting import reference
+from harness.reporting.frames import load_records
 from harness.reporting.paper_tables import as_published, load_specs, paper_tables
 from harness.reporting.reference import hub_models, printed_numbers
 from tests.fabricated import metric, record, store

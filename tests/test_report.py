@@ -2,9 +2,10 @@
 
 import pytest
 
-from harness.commands.report import load_records, write_report
+from harness.reporting.frames import load_records
 from harness.reporting.grid import FALLBACK_NOTE, Grid, grid
 from harness.reporting.measures import KINDS, Measurement
+from harness.reporting.writing import write_report
 from tests.fabricated import TASK, WIKI, Parsed, ended, headings_of, metric, parse, record, store
 
 SPQR_START = {"_target_": "methods.spqr.SpQR", "damping": 0.01}

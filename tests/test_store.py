@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.report import load_records
 from harness.foundation.errors import UserError
 from harness.foundation.seals import read_record, seal
 from harness.records.store import Store
+from harness.reporting.frames import load_records
 from tests.fabricated import record, store
 from tests.torture.faults import Faults
 

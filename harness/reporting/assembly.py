@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 from harness.records.measurements import Items
-from harness.reporting.beside import at_once
 from harness.reporting.cells import Table
 from harness.reporting.claims_ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
@@ -17,6 +16,7 @@ from harness.reporting.header import what_was_run
 from harness.reporting.in_short import in_short
 from harness.reporting.labels import SEPARATOR, column_label, column_of, column_rank, present, row_rank, value_text
 from harness.reporting.paper_tables import Spec, paper_tables
+from harness.reporting.parallel import at_once
 from harness.reporting.tables import build_tables
 from harness.reporting.ties import mark_ties
 

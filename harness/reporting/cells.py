@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from harness.foundation.text import visible
 
+SUMMARY = "summary"  # the kind of these tables
+PERPLEXITY = "perplexity"
+
 NOT_RUN = "–"
 SOURCE_MARK, FALLBACK_MARK, CONFLICT_MARK = "†", "*", "‡"
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")

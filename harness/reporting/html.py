@@ -18,9 +18,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from harness.foundation.text import visible
-from harness.reporting.cells import NOT_RUN, Cell, Row, Table
+from harness.reporting.cells import NOT_RUN, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Block, Document, Picture, RunEntry, slugs, tables_of
-from harness.reporting.in_short import SUMMARY
 from harness.reporting.labels import FLOAT
 from harness.reporting.page_notes import Note, Piece, notes_of, pieces
 from harness.reporting.shown import below, title_of

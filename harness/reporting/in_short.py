@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, Cell, Row, Table
+from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, PERPLEXITY, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Facts, Section
 from harness.reporting.frames import finite
 from harness.reporting.grid import FALLBACK_NOTE, LIMIT_NOTE, SOURCE_MARK
@@ -15,8 +15,6 @@ from harness.reporting.labels import FLOAT
 from harness.reporting.measures import KINDS
 from harness.reporting.ties import NOTE as TIES_NOTE
 
-SUMMARY = "summary"  # the kind of these tables
-PERPLEXITY = "perplexity"
 MODELS = 4  # with a table here; a report has a chapter for each of the others
 HEAD = ("bits", "lowest", "perplexity", "over float", "bits per weight", "next lowest", "perplexity")
 UNRANKED = "nothing is ranked"

@@ -9,9 +9,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.foundation.text import visible
-from harness.reporting.cells import Cell, Row, Table
+from harness.reporting.cells import PERPLEXITY, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Document, tables_of
-from harness.reporting.in_short import PERPLEXITY, SUMMARY
 from harness.reporting.shown import TIE, groups_by_column, tied, title_of
 
 ON_TERMINAL = 80  # lines of the tables of a whole report: as many as anybody scrolls back for

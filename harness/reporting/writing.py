@@ -1,0 +1,142 @@
+"""From records to files: the document of a report, rendered and written in every format."""
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from harness.foundation.errors import UserError
+from harness.foundation.files import write_atomic
+from harness.reporting.document import Document
+from harness.reporting.frames import Records, load_records
+from harness.reporting.terminal import print_tables
+
+FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}  # and the module that renders it
+
+
+def write_report(
+    results_dir: str | Path,
+    reports_dir: str | Path,
+    name: str = "report",
+    select: Collection[str] | None = None,
+    formats: Sequence[str] = tuple(FORMATS),
+) -> Path:
+    """Write the report reports_dir/name/ from the records below results_dir; the same records give the same bytes.
+
+    Args:
+        select: the run keys to report on; None: all.
+        formats: of `FORMATS`.
+
+    Returns:
+        The Markdown file, or the first one written where Markdown was not asked for.
+
+    Raises:
+        UserError: there is no usable record, or the report cannot be written.
+    """
+    target = target_of(reports_dir, name)
+    return write(document_of(selected(results_dir, select), name, "", results_dir, target), target, formats)
+
+
+def print_report(results_dir: str | Path, select: Collection[str] | None = None) -> None:
+    """Print the tables of a report on the terminal.
+
+    Raises:
+        UserError: there is no usable record.
+    """
+    from harness.reporting.tables import build_tables
+
+    print_tables(build_tables(selected(results_dir, select).frame))
+
+
+def document_of(records: Records, name: str, table: str, results_dir: str | Path, target: Path) -> Document:
+    from harness.reporting.assembly import full_document, table_document
+
+    if table:
+        return table_document(name, records, _specs(table), Path(results_dir), target)
+    from harness.reporting.paper_tables import load_specs
+
+    return full_document(name, records, load_specs(), Path(results_dir), target)
+
+
+def write(document: Document, target: Path, formats: Sequence[str]) -> Path:
+    """Render the formats, and write one after the other; the path of the first file of the first format."""
+    from harness.reporting.parallel import at_once
+
+    page = [form for form in formats if form == "html"]  # takes as long as all others together
+    others = [form for form in formats if form != "html"]  # in this process: typst has threads, which a fork would lose
+    made = at_once([partial(_rendered, document, part) for part in (page, others) if part])
+    rendered = {form: files for part in made for form, files in part.items()}
+    first: Path | None = None
+    for form in formats:
+        for file, content in rendered[form].items():
+            path = target / file
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(path, content)
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}; choose another place with paths.reports=DIR") from error
+            first = first or path
+    assert first is not None
+    return first
+
+
+def _rendered(document: Document, formats: Sequence[str]) -> dict[str, Mapping[str, bytes]]:
+    return {form: import_module(f"harness.reporting.{FORMATS[form]}").render(document) for form in formats}
+
+
+def target_of(reports_dir: str | Path, name: str) -> Path:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
+        raise UserError(f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; it becomes the name of a directory")
+    return Path(reports_dir) / name
+
+
+def names_in(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _specs(table: str) -> dict:
+    """The tables called NAME,… or FILE.yaml,….
+
+    Raises:
+        UserError: there is no such table.
+    """
+    from harness.reporting.paper_tables import load_spec, load_specs
+
+    known, chosen = load_specs(), {}
+    for name in names_in(table):
+        if name in known:
+            chosen[name] = known[name]
+        elif name.endswith((".yaml", ".yml")):
+            chosen[name] = load_spec(Path(name))
+        else:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise UserError(f"table={name}: no such table in conf/report; {hint} A table of your own: table=FILE.yaml")
+    return chosen
+
+
+def selected(results_dir: str | Path, select: Collection[str] | None) -> Records:
+    """The records to report on.
+
+    Raises:
+        UserError: there is none.
+    """
+    records = load_records(results_dir)
+    if select is not None and len(records.frame):
+        frame = records.frame[records.frame["run_key"].isin(set(select))].reset_index(drop=True)
+        missing = sorted(set(select) - set(frame["run_key"]))
+        places = {f"runs/{key}" for key in missing} | {f"runs/{key}/record.json" for key in missing}
+        left_out = [entry for entry in records.left_out if entry[0] in places]
+        listed = {place.split("/")[1] for place, _ in left_out}
+        unknown = [(f"runs/{key}", "not run yet") for key in missing if key not in listed]
+        records = replace(records, frame=frame, left_out=(*left_out, *unknown))
+    if not len(records.frame):
+        found = f"{len(records.left_out)} unusable ones, first {': '.join(records.left_out[0])}; " if records.left_out else ""
+        raise UserError(
+            f"no records below {Path(results_dir) / 'runs'} ({found}make some with `ptq-bench run method=rtn scheme=w4`, "
+            "or point paths.results=DIR at them)"
+        )
+    return records
