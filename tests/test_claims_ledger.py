@@ -12,9 +12,9 @@ import pytest
 from harness.foundation.errors import UserError
 from harness.records.measurements import Items
 from harness.reporting.cells import Table
-from harness.reporting.claims_judging import CONTRADICTED, SUPPORTED, UNDECIDED, UNTESTABLE
-from harness.reporting.claims_ledger import Layers, headline, judge, ledger_tables, load_claims
-from harness.reporting.claims_reading import read_claims
+from harness.reporting.claims.judging import CONTRADICTED, SUPPORTED, UNDECIDED, UNTESTABLE
+from harness.reporting.claims.ledger import Layers, headline, judge, ledger_tables, load_claims
+from harness.reporting.claims.reading import read_claims
 from harness.reporting.frames import load_records
 from tests.fabricated import WIKI, keep_items, metric, record, store
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from harness.records.measurements import Items
 from harness.reporting.cells import Table
-from harness.reporting.claims_ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
+from harness.reporting.claims.ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
 from harness.reporting.figures import pictures
 from harness.reporting.frames import Records, entries_of, finite

@@ -7,20 +7,9 @@ from collections.abc import Sequence
 from harness.foundation.text import visible
 from harness.records.measurements import Layers
 from harness.reporting.cells import FALLBACK_MARK, Cell, Notes, Row, Table
-from harness.reporting.claims_judging import (
-    CONTRADICTED,
-    FAILS,
-    HOLDS,
-    OPEN,
-    SUPPORTED,
-    UNDECIDED,
-    UNTESTABLE,
-    Judged,
-    Verdict,
-    judge,
-)
-from harness.reporting.claims_matching import OTHER_MODEL
-from harness.reporting.claims_reading import ACCURACY, BOUNDS, LAYERS, PERPLEXITY, Claim, Rule, load_claims
+from harness.reporting.claims.judging import CONTRADICTED, FAILS, HOLDS, OPEN, SUPPORTED, UNDECIDED, UNTESTABLE, Judged, Verdict, judge
+from harness.reporting.claims.matching import OTHER_MODEL
+from harness.reporting.claims.reading import ACCURACY, BOUNDS, LAYERS, PERPLEXITY, Claim, Rule, load_claims
 from harness.reporting.grid import FALLBACK_NOTE
 from harness.reporting.labels import signed
 from harness.reporting.measures import KINDS, Measure

@@ -1,13 +1,13 @@
-"""Which runs a claim compares, and what comes of each comparison. Nothing here decides anything, see `harness.reporting.claims_judging`."""
+"""Which runs a claim compares, and what comes of each comparison. Nothing here decides anything, see `harness.reporting.claims.judging`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.records.measurements import Items, Layers
-from harness.reporting.claims_measuring import Measured, Seeds, measure, protocols_of
-from harness.reporting.claims_reading import Claim, Rule
-from harness.reporting.claims_runs import Runs, same_method, shared_columns, sides, usable
+from harness.reporting.claims.measuring import Measured, Seeds, measure, protocols_of
+from harness.reporting.claims.reading import Claim, Rule
+from harness.reporting.claims.runs import Runs, same_method, shared_columns, sides, usable
 from harness.reporting.frames import finite
 from harness.reporting.labels import short_names, value_text
 

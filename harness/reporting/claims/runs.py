@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.reporting.claims_reading import LAYERS, Rule
+from harness.reporting.claims.reading import LAYERS, Rule
 from harness.reporting.frames import finite
 from harness.reporting.labels import column_label, column_of, without_idle
 

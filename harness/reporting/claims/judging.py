@@ -26,9 +26,9 @@ import pandas as pd
 from scipy.stats import t as student
 
 from harness.records.measurements import Items, Layers
-from harness.reporting.claims_matching import Comparison, compare
-from harness.reporting.claims_reading import BOUNDS, Claim, Rule
-from harness.reporting.claims_runs import Runs
+from harness.reporting.claims.matching import Comparison, compare
+from harness.reporting.claims.reading import BOUNDS, Claim, Rule
+from harness.reporting.claims.runs import Runs
 from harness.reporting.statistics import RESAMPLES, Paired, holm, paired_rows
 
 SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTABLE = "supported", "contradicted", "undecided", "not testable"
