@@ -16,7 +16,7 @@ from harness.commands import bench
 from harness.config import compose
 from harness.foundation.errors import UserError
 from harness.reporting.bench_figures import scaling_figure
-from harness.reporting.plots.marks import front
+from harness.reporting.drawing.marks import front
 from methods.gptq import GPTQ
 from tests.problems import correlated_hessian, layer_problem
 

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from harness.reporting.cells import Row
+from harness.reporting.drawing.scales import LIMIT
+from harness.reporting.drawing.styles import WIDTH
+from harness.reporting.drawing.texts import drawable, labelled, wrapped
 from harness.reporting.figures import pictures
 from harness.reporting.frames import load_records
 from harness.reporting.plots.bits import build_figure, lines_of
 from harness.reporting.plots.loss_curves import relative
 from harness.reporting.plots.points import series_of
 from harness.reporting.plots.runtime import shared
-from harness.reporting.plots.scales import LIMIT
-from harness.reporting.plots.texts import drawable, labelled, wrapped
-from harness.reporting.styles import WIDTH
 from harness.reporting.tables import build_tables
 from tests.fabricated import WIKI, metric, record, store
 from tests.test_figures import sweep
@@ -31,8 +31,8 @@ LEGIBLE = 5.2  # points in print of the smallest number; labels are larger
 def figures(monkeypatch):
     """{slug: figure} of all pictures of these records, none of them written as a file."""
     made: list[Figure] = []
-    monkeypatch.setattr("harness.reporting.plots.canvas.png_of", lambda figure: made.append(figure) or b"")
-    monkeypatch.setattr("harness.reporting.plots.canvas.svg_of", lambda figure: b"")
+    monkeypatch.setattr("harness.reporting.drawing.canvas.png_of", lambda figure: made.append(figure) or b"")
+    monkeypatch.setattr("harness.reporting.drawing.canvas.svg_of", lambda figure: b"")
 
     def of(results: Path, *records: dict) -> dict[str, Figure]:
         made.clear()

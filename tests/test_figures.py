@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from harness.records.naming import METHODS
+from harness.reporting.drawing.canvas import PANELS, panels
+from harness.reporting.drawing.marks import draw_front, front, shown
+from harness.reporting.drawing.method_styles import METHODS as LOOKS
+from harness.reporting.drawing.method_styles import colour_and_marker, ink
+from harness.reporting.drawing.scales import tick
 from harness.reporting.figures import pictures
 from harness.reporting.frames import Records, load_records
 from harness.reporting.plots.bits import Line, build_figure, lines_of
-from harness.reporting.plots.canvas import PANELS, panels
-from harness.reporting.plots.marks import draw_front, front, shown
 from harness.reporting.plots.outliers import outlier_lines
 from harness.reporting.plots.points import bits_in_words, by_run
-from harness.reporting.plots.scales import tick
-from harness.reporting.styles import METHODS as LOOKS
-from harness.reporting.styles import colour_and_marker, ink
 from harness.reporting.tables import build_tables
 from tests.fabricated import record, store
 
@@ -31,7 +31,7 @@ from tests.fabricated import record, store
 def undrawn(monkeypatch):
     """Pictures with their texts alone: drawing all of them takes seconds."""
     for name in ("png_of", "svg_of"):
-        monkeypatch.setattr(f"harness.reporting.plots.canvas.{name}", lambda figure: b"")
+        monkeypatch.setattr(f"harness.reporting.drawing.canvas.{name}", lambda figure: b"")
 
 
 def drawn(results: Path, *records: dict) -> dict[str, object]:

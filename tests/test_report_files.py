@@ -22,12 +22,12 @@ from harness.commands.report import main
 from harness.foundation.errors import UserError
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table
+from harness.reporting.drawing.label_placing import spread, within
+from harness.reporting.drawing.method_styles import ink
 from harness.reporting.figures import pictures
 from harness.reporting.frames import load_records
 from harness.reporting.markdown import escape, pipe_table
-from harness.reporting.placement import spread, within
 from harness.reporting.plots.bits import build_figure, lines_of
-from harness.reporting.styles import ink
 from harness.reporting.tables import build_tables
 from harness.reporting.terminal import print_tables
 from harness.reporting.writing import print_report, write_report

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from harness.reporting.placement import FONT_SIZE, Label, place_labels
-from harness.reporting.plots import canvas
-from harness.reporting.plots.canvas import house_style, png_of, titled
-from harness.reporting.plots.marks import GREY, front
-from harness.reporting.plots.scales import scale
-from harness.reporting.styles import colour_and_marker
+from harness.reporting.drawing import canvas
+from harness.reporting.drawing.canvas import house_style, png_of, titled
+from harness.reporting.drawing.label_placing import FONT_SIZE, Label, place_labels
+from harness.reporting.drawing.marks import GREY, front
+from harness.reporting.drawing.method_styles import colour_and_marker
+from harness.reporting.drawing.scales import scale
 
 Point = tuple[float, float]
 

@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 from harness.records.naming import PLUS, TRANSFORMS
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
+from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
+from harness.reporting.drawing.label_placing import Label, place_labels
+from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level, front, shown
+from harness.reporting.drawing.method_styles import colour_and_marker, line_style
+from harness.reporting.drawing.scales import LIMIT, held, scale_bits, scale_perplexity
+from harness.reporting.drawing.texts import labelled
 from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, SEPARATOR, activations_in
-from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
-from harness.reporting.plots.marks import draw_behind, draw_front, draw_level, front, shown
 from harness.reporting.plots.points import float_level, joined, protocols, series_of
-from harness.reporting.plots.scales import LIMIT, held, scale_bits, scale_perplexity
-from harness.reporting.plots.texts import labelled
-from harness.reporting.styles import colour_and_marker, line_style
 
 CROWD = 10  # lines from which on a panel becomes one for each family of methods
 LABELS = 15  # lines of text beside one panel: what has no name is grey

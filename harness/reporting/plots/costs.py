@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
-from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.canvas import PANELS, panels, part_of, picture, plain_texts, titled
-from harness.reporting.plots.marks import draw_behind, draw_front, draw_level, front, shown, stair
+from harness.reporting.drawing.canvas import PANELS, panels, part_of, picture, plain_texts, titled
+from harness.reporting.drawing.label_placing import Label, place_labels
+from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level, front, shown, stair
+from harness.reporting.drawing.method_styles import colour_and_marker
+from harness.reporting.drawing.scales import LIMIT, scale_along, scale_perplexity
+from harness.reporting.drawing.texts import labelled
 from harness.reporting.plots.points import Point, bits_in_words, by_run, float_level, joined, mean_over, points_of, protocols, series_of
-from harness.reporting.plots.scales import LIMIT, scale_along, scale_perplexity
-from harness.reporting.plots.texts import labelled
-from harness.reporting.styles import colour_and_marker
 
 METHODS = 3  # from which on a column deserves a panel; the fullest column of a table gets one from two on
 NAMED = 16  # series that get a name in one panel: those on the front first, then by perplexity

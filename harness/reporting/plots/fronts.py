@@ -6,14 +6,14 @@ from matplotlib.axes import Axes
 
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
-from harness.reporting.placement import Label, place_labels
+from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
+from harness.reporting.drawing.label_placing import Label, place_labels
+from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level, front, shown, stair
+from harness.reporting.drawing.method_styles import colour_and_marker
+from harness.reporting.drawing.scales import LIMIT, scale_bits, scale_perplexity
+from harness.reporting.drawing.texts import labelled
 from harness.reporting.plots.bits import Line, candidates, perplexity_tables, winners
-from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
-from harness.reporting.plots.marks import draw_behind, draw_front, draw_level, front, shown, stair
 from harness.reporting.plots.points import float_level, protocols
-from harness.reporting.plots.scales import LIMIT, scale_bits, scale_perplexity
-from harness.reporting.plots.texts import labelled
-from harness.reporting.styles import colour_and_marker
 
 RANGE = (1.9, 5.1)  # bits: where anybody compares
 

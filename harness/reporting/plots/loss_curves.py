@@ -9,10 +9,10 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.records.measurements import Profiles
 from harness.reporting.document import Picture
-from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
-from harness.reporting.plots.marks import draw_level
+from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
+from harness.reporting.drawing.marks import draw_level
+from harness.reporting.drawing.scales import scale_along
 from harness.reporting.plots.points import bits_in_words, joined
-from harness.reporting.plots.scales import scale_along
 from harness.reporting.profiles_data import Group, Models, Run, first, groups_of, positive
 
 READ = 48  # tables looked into for curves; those of runs without epochs hold none

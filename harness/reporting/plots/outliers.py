@@ -7,9 +7,12 @@ from matplotlib.axes import Axes
 
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
-from harness.reporting.placement import Label, place_labels
-from harness.reporting.plots.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
-from harness.reporting.plots.marks import GREY, draw_level, shown
+from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
+from harness.reporting.drawing.label_placing import Label, place_labels
+from harness.reporting.drawing.marks import GREY, draw_level, shown
+from harness.reporting.drawing.method_styles import colour_and_marker, line_style
+from harness.reporting.drawing.scales import LIMIT, held, scale_along, scale_perplexity
+from harness.reporting.drawing.texts import labelled
 from harness.reporting.plots.points import (
     STRUCTURES,
     Point,
@@ -22,9 +25,6 @@ from harness.reporting.plots.points import (
     points_of,
     protocols,
 )
-from harness.reporting.plots.scales import LIMIT, held, scale_along, scale_perplexity
-from harness.reporting.plots.texts import labelled
-from harness.reporting.styles import colour_and_marker, line_style
 
 LINES = 12  # in one panel
 NUMBERS = 4  # lines up to which the points of a panel have their bits beside them

@@ -11,13 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.records.measurements import Profiles
 from harness.reporting.document import Picture
-from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, titled
-from harness.reporting.plots.marks import GREY, draw_level, shown
+from harness.reporting.drawing.canvas import panels, part_of, picture, plain_texts, titled
+from harness.reporting.drawing.marks import GREY, draw_level, shown
+from harness.reporting.drawing.method_styles import colour_and_marker, line_style
+from harness.reporting.drawing.scales import scale_along
+from harness.reporting.drawing.styles import WIDTH
+from harness.reporting.drawing.texts import shortened
 from harness.reporting.plots.points import bits_in_words, joined
-from harness.reporting.plots.scales import scale_along
-from harness.reporting.plots.texts import shortened
 from harness.reporting.profiles_data import Group, Models, Run, chosen, fullest, groups_of, plainest, positive
-from harness.reporting.styles import WIDTH, colour_and_marker, line_style
 
 PICTURES = 4  # of linears
 ROWS = 4  # of blocks, two panels each

@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.reporting.document import Picture
+from harness.reporting.drawing.canvas import panels, part_of, picture, plain_texts, titled
+from harness.reporting.drawing.scales import scale_along
+from harness.reporting.drawing.texts import shortened
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import row_rank
-from harness.reporting.plots.canvas import panels, part_of, picture, plain_texts, titled
-from harness.reporting.plots.scales import scale_along
-from harness.reporting.plots.texts import shortened
 from harness.reporting.profiles_data import Models
 
 STAGES = (  # column, name, marker, colour, filled: from light to dark in the order of a run

@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harness.reporting.document import Picture
-from harness.reporting.plots.marks import GREY
-from harness.reporting.plots.texts import shortened, wrapped
-from harness.reporting.styles import FIGURE, WIDTH
+from harness.reporting.drawing.marks import GREY
+from harness.reporting.drawing.styles import FIGURE, WIDTH
+from harness.reporting.drawing.texts import shortened, wrapped
 
 PANELS = 6  # more would be a poster
 DOTS = 200  # per inch

@@ -7,8 +7,8 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 
 from harness.foundation.text import visible
+from harness.reporting.drawing.styles import FIGURE
 from harness.reporting.labels import SEPARATOR
-from harness.reporting.styles import FIGURE
 
 LONGEST = 60  # letters of a label
 ONE_LINE = 18  # letters of a label that stays on one line

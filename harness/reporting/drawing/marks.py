@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from matplotlib.axes import Axes
 
+from harness.reporting.drawing.method_styles import colour_and_marker, is_pair
 from harness.reporting.labels import FLOAT
-from harness.reporting.styles import colour_and_marker, is_pair
 
 GREY, PALE, STAIR = "#777777", "#A6A6A6", "#D4D4D4"
 

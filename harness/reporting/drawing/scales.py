@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from harness.reporting.drawing.marks import GREY
 from harness.reporting.measures import KINDS
-from harness.reporting.plots.marks import GREY
 
 LIMIT = KINDS["perplexity"].limit  # beyond it a model is broken
 BAND = 0.1  # of a panel, above the limit

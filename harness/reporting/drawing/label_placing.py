@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.spatial import KDTree
 
-from harness.reporting.styles import ink
+from harness.reporting.drawing.method_styles import ink
 
 Spot = tuple[float, float]
 

@@ -1,0 +1,1 @@
+"""How figures look: colours, texts, marks, scales, the canvas, where labels go."""
