@@ -13,12 +13,12 @@ from harness.reporting.cells import Row
 from harness.reporting.drawing.scales import LIMIT
 from harness.reporting.drawing.styles import WIDTH
 from harness.reporting.drawing.texts import drawable, labelled, wrapped
-from harness.reporting.figures import pictures
+from harness.reporting.figures.bits import build_figure, lines_of
+from harness.reporting.figures.loss_curves import relative
+from harness.reporting.figures.pictures import pictures
+from harness.reporting.figures.points import series_of
+from harness.reporting.figures.runtime import shared
 from harness.reporting.frames import load_records
-from harness.reporting.plots.bits import build_figure, lines_of
-from harness.reporting.plots.loss_curves import relative
-from harness.reporting.plots.points import series_of
-from harness.reporting.plots.runtime import shared
 from harness.reporting.tables import build_tables
 from tests.fabricated import WIKI, metric, record, store
 from tests.test_figures import sweep

@@ -18,11 +18,11 @@ from harness.reporting.drawing.marks import draw_front, front, shown
 from harness.reporting.drawing.method_styles import METHODS as LOOKS
 from harness.reporting.drawing.method_styles import colour_and_marker, ink
 from harness.reporting.drawing.scales import tick
-from harness.reporting.figures import pictures
+from harness.reporting.figures.bits import Line, build_figure, lines_of
+from harness.reporting.figures.outliers import outlier_lines
+from harness.reporting.figures.pictures import pictures
+from harness.reporting.figures.points import bits_in_words, by_run
 from harness.reporting.frames import Records, load_records
-from harness.reporting.plots.bits import Line, build_figure, lines_of
-from harness.reporting.plots.outliers import outlier_lines
-from harness.reporting.plots.points import bits_in_words, by_run
 from harness.reporting.tables import build_tables
 from tests.fabricated import record, store
 
@@ -191,7 +191,7 @@ def test_the_pictures_are_the_same_in_any_place_at_any_time(tmp_path):
     runs = sweep()
     code = (
         "import sys, hashlib; from harness.reporting.frames import load_records; from harness.reporting.tables import build_tables;"
-        "from harness.reporting.figures import pictures; found = load_records(sys.argv[1]);"
+        "from harness.reporting.figures.pictures import pictures; found = load_records(sys.argv[1]);"
         "made = pictures(found, build_tables(found.frame), sys.argv[1]);"
         "print([(p.slug, p.caption, p.alt, hashlib.sha256(p.png + p.svg).hexdigest()) for p in made]);"
         "assert not {'torch', 'transformers', 'hydra', 'lm_eval'} & set(sys.modules)"

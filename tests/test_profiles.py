@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from harness.records.measurements import Profiles
+from harness.reporting.figures import profiles as profiles_module
+from harness.reporting.figures.loss_curves import loss_picture
+from harness.reporting.figures.profiles import _ratio, blocks_picture, layer_pictures
+from harness.reporting.figures.series import Run, chosen, groups_of, labelled
 from harness.reporting.frames import load_records
 from harness.reporting.labels import SEPARATOR
-from harness.reporting.plots import profiles as profiles_module
-from harness.reporting.plots.loss_curves import loss_picture
-from harness.reporting.plots.profiles import _ratio, blocks_picture, layer_pictures
-from harness.reporting.profiles_data import Run, chosen, groups_of, labelled
 from tests.fabricated import record, store
 
 KINDS = ("self_attn.q_proj", "mlp.down_proj")

@@ -10,7 +10,7 @@ from harness.records.measurements import Items
 from harness.reporting.cells import Table
 from harness.reporting.claims.ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
-from harness.reporting.figures import pictures
+from harness.reporting.figures.pictures import pictures
 from harness.reporting.frames import Records, entries_of, finite
 from harness.reporting.header import what_was_run
 from harness.reporting.in_short import in_short

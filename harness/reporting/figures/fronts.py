@@ -12,8 +12,8 @@ from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level,
 from harness.reporting.drawing.method_styles import colour_and_marker
 from harness.reporting.drawing.scales import LIMIT, scale_bits, scale_perplexity
 from harness.reporting.drawing.texts import labelled
-from harness.reporting.plots.bits import Line, candidates, perplexity_tables, winners
-from harness.reporting.plots.points import float_level, protocols
+from harness.reporting.figures.bits import Line, candidates, perplexity_tables, winners
+from harness.reporting.figures.points import float_level, protocols
 
 RANGE = (1.9, 5.1)  # bits: where anybody compares
 

@@ -12,8 +12,8 @@ from harness.reporting.document import Picture
 from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
 from harness.reporting.drawing.marks import draw_level
 from harness.reporting.drawing.scales import scale_along
-from harness.reporting.plots.points import bits_in_words, joined
-from harness.reporting.profiles_data import Group, Models, Run, first, groups_of, positive
+from harness.reporting.figures.points import bits_in_words, joined
+from harness.reporting.figures.series import Group, Models, Run, first, groups_of, positive
 
 READ = 48  # tables looked into for curves; those of runs without epochs hold none
 DEPTH = LinearSegmentedColormap.from_list("depth", ["#A9CBE6", "#5E9CCB", "#1F5F9E", "#08244A"])  # light to dark, in greyscale too

@@ -13,7 +13,7 @@ from harness.reporting.drawing.marks import GREY, draw_level, shown
 from harness.reporting.drawing.method_styles import colour_and_marker, line_style
 from harness.reporting.drawing.scales import LIMIT, held, scale_along, scale_perplexity
 from harness.reporting.drawing.texts import labelled
-from harness.reporting.plots.points import (
+from harness.reporting.figures.points import (
     STRUCTURES,
     Point,
     apart,

@@ -17,9 +17,9 @@ from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level,
 from harness.reporting.drawing.method_styles import colour_and_marker, line_style
 from harness.reporting.drawing.scales import LIMIT, held, scale_bits, scale_perplexity
 from harness.reporting.drawing.texts import labelled
+from harness.reporting.figures.points import float_level, joined, protocols, series_of
 from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, SEPARATOR, activations_in
-from harness.reporting.plots.points import float_level, joined, protocols, series_of
 
 CROWD = 10  # lines from which on a panel becomes one for each family of methods
 LABELS = 15  # lines of text beside one panel: what has no name is grey

@@ -7,15 +7,15 @@ from pathlib import Path
 from harness.records.measurements import Profiles
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture, slugs
+from harness.reporting.figures.bits import lines_picture
+from harness.reporting.figures.costs import memory_picture, time_picture
+from harness.reporting.figures.fronts import front_picture
+from harness.reporting.figures.loss_curves import loss_picture
+from harness.reporting.figures.outliers import outliers_picture
+from harness.reporting.figures.profiles import blocks_picture, layer_pictures
+from harness.reporting.figures.runtime import runtime_picture
+from harness.reporting.figures.series import labelled
 from harness.reporting.frames import Records
-from harness.reporting.plots.bits import lines_picture
-from harness.reporting.plots.costs import memory_picture, time_picture
-from harness.reporting.plots.fronts import front_picture
-from harness.reporting.plots.loss_curves import loss_picture
-from harness.reporting.plots.outliers import outliers_picture
-from harness.reporting.plots.profiles import blocks_picture, layer_pictures
-from harness.reporting.plots.runtime import runtime_picture
-from harness.reporting.profiles_data import labelled
 
 
 def pictures(records: Records, tables: Sequence[Table], results_dir: str | Path) -> list[Picture]:

@@ -17,8 +17,8 @@ from harness.reporting.drawing.method_styles import colour_and_marker, line_styl
 from harness.reporting.drawing.scales import scale_along
 from harness.reporting.drawing.styles import WIDTH
 from harness.reporting.drawing.texts import shortened
-from harness.reporting.plots.points import bits_in_words, joined
-from harness.reporting.profiles_data import Group, Models, Run, chosen, fullest, groups_of, plainest, positive
+from harness.reporting.figures.points import bits_in_words, joined
+from harness.reporting.figures.series import Group, Models, Run, chosen, fullest, groups_of, plainest, positive
 
 PICTURES = 4  # of linears
 ROWS = 4  # of blocks, two panels each

@@ -8,9 +8,9 @@ from harness.reporting.document import Picture
 from harness.reporting.drawing.canvas import panels, part_of, picture, plain_texts, titled
 from harness.reporting.drawing.scales import scale_along
 from harness.reporting.drawing.texts import shortened
+from harness.reporting.figures.series import Models
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import row_rank
-from harness.reporting.profiles_data import Models
 
 STAGES = (  # column, name, marker, colour, filled: from light to dark in the order of a run
     ("seconds.calibrate", "calibrate", "o", "#8FB8DA", False),

@@ -15,7 +15,7 @@ from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level,
 from harness.reporting.drawing.method_styles import colour_and_marker
 from harness.reporting.drawing.scales import LIMIT, scale_along, scale_perplexity
 from harness.reporting.drawing.texts import labelled
-from harness.reporting.plots.points import Point, bits_in_words, by_run, float_level, joined, mean_over, points_of, protocols, series_of
+from harness.reporting.figures.points import Point, bits_in_words, by_run, float_level, joined, mean_over, points_of, protocols, series_of
 
 METHODS = 3  # from which on a column deserves a panel; the fullest column of a table gets one from two on
 NAMED = 16  # series that get a name in one panel: those on the front first, then by perplexity

@@ -1,1 +1,0 @@
-"""The pictures of a report, one module for each kind; `harness.reporting.figures` puts them together."""
