@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 from harness.foundation.text import visible
-from harness.reporting import csv_tables, html, latex, markdown, pdf
 from harness.reporting.cells import Row, Table
 from harness.reporting.document import Document, tables_of
+from harness.reporting.formats import csv_tables, html, latex, markdown, pdf
 from tests.documents import PLACES, document, hostile
 from tests.fabricated import markdown_tokens, text
 

@@ -15,7 +15,7 @@ import pytest
 from harness.foundation.text import visible
 from harness.reporting.cells import SUMMARY, Cell, Row, Table
 from harness.reporting.document import Bullets, Document, Facts, Paragraph, Picture, RunEntry, Section
-from harness.reporting.html import render
+from harness.reporting.formats.html import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "img", "br", "col", "link", "hr"}
@@ -192,7 +192,7 @@ def test_a_page_of_nothing():
 
 @pytest.mark.slow  # the bytes of a whole report are compared in tests/test_report_files.py
 def test_same_document_same_bytes():
-    code = "import hashlib; from tests.test_html_report import document; from harness.reporting.html import render\n"
+    code = "import hashlib; from tests.test_html_report import document; from harness.reporting.formats.html import render\n"
     code += "print(hashlib.sha256(render(document('é'))['report.html']).hexdigest())"
     outputs = {
         subprocess.run(

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from harness.foundation.errors import UserError
-from harness.reporting import csv_tables, latex, markdown, pdf
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Bullets, Document, Facts, Paragraph, Picture, RunEntry, Section
-from harness.reporting.shown import title_parts
-from harness.reporting.terminal import print_first, print_tables
+from harness.reporting.formats import csv_tables, latex, markdown, pdf
+from harness.reporting.formats.shown import title_parts
+from harness.reporting.formats.terminal import print_first, print_tables
 from tests.documents import PNG, SVG
 from tests.fabricated import markdown_tokens
 

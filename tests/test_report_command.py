@@ -130,7 +130,7 @@ def test_without_typst_there_is_no_pdf_and_one_line_says_so(place, monkeypatch, 
 def test_a_half_written_report_never_replaces_a_whole_one(place, monkeypatch):
     assert command(["report", "table=quantease-main", "format=csv"]) == 0
     before = (place / "reports/quantease-main/tables.csv").read_bytes()
-    monkeypatch.setattr("harness.reporting.csv_tables.render", lambda document: {"tables.csv": None})
+    monkeypatch.setattr("harness.reporting.formats.csv_tables.render", lambda document: {"tables.csv": None})
     assert command(["report", "table=quantease-main", "format=csv"]) != 0
     assert (place / "reports/quantease-main/tables.csv").read_bytes() == before
 

@@ -26,10 +26,10 @@ from harness.reporting.drawing.label_placing import spread, within
 from harness.reporting.drawing.method_styles import ink
 from harness.reporting.figures.bits import build_figure, lines_of
 from harness.reporting.figures.pictures import pictures
+from harness.reporting.formats.markdown import escape, pipe_table
+from harness.reporting.formats.terminal import print_tables
 from harness.reporting.frames import load_records
-from harness.reporting.markdown import escape, pipe_table
 from harness.reporting.tables import build_tables
-from harness.reporting.terminal import print_tables
 from harness.reporting.writing import print_report, write_report
 from tests.fabricated import ended, headings_of, markdown_tokens, parse, record, store
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.foundation.errors import UserError
-from harness.reporting.terminal import print_first
+from harness.reporting.formats.terminal import print_first
 from harness.reporting.writing import FORMATS, document_of, names_in, selected, target_of, write
 
 DEFAULTS = {"paths.results": "results", "paths.reports": "reports", "name": "report", "table": "", "format": ",".join(FORMATS)}

@@ -11,8 +11,8 @@ from pathlib import Path
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 from harness.reporting.document import Document
+from harness.reporting.formats.terminal import print_tables
 from harness.reporting.frames import Records, load_records
-from harness.reporting.terminal import print_tables
 
 FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}  # and the module that renders it
 
@@ -84,7 +84,7 @@ def write(document: Document, target: Path, formats: Sequence[str]) -> Path:
 
 
 def _rendered(document: Document, formats: Sequence[str]) -> dict[str, Mapping[str, bytes]]:
-    return {form: import_module(f"harness.reporting.{FORMATS[form]}").render(document) for form in formats}
+    return {form: import_module(f"harness.reporting.formats.{FORMATS[form]}").render(document) for form in formats}
 
 
 def target_of(reports_dir: str | Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from harness.foundation.errors import UserError
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, Picture, RunEntry
-from harness.reporting.shown import below, groups_by_column, tied, title_parts
+from harness.reporting.formats.shown import below, groups_by_column, tied, title_parts
 
 SHOWN_RUNS = 300
 SHOWN_ROWS = 120  # of one table: nobody reads more on paper
@@ -40,7 +40,7 @@ def render(document: Document) -> dict[str, bytes]:
         import typst
     except ImportError as error:
         raise UserError("format=pdf needs the package typst: pip install 'ptq-bench[pdf]', or leave pdf out of format=") from error
-    template = (resources.files("harness.reporting") / "print" / "report.typ").read_bytes()
+    template = (resources.files("harness.reporting.formats") / "print" / "report.typ").read_bytes()
     data = json.dumps(data_of(document), ensure_ascii=True, sort_keys=True)
     made = typst.compile(template, format="pdf", ignore_system_fonts=True, sys_inputs={"document": data})
     return {"report.pdf": made}

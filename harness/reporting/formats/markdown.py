@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, Picture, slugs
-from harness.reporting.shown import TIE, below, groups_by_column, tied, title_of
+from harness.reporting.formats.shown import TIE, below, groups_by_column, tied, title_of
 
 # Underscores inside words mean nothing to Markdown, and names read better without backslashes.
 SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")

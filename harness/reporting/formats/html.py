@@ -20,9 +20,9 @@ from markupsafe import Markup
 from harness.foundation.text import visible
 from harness.reporting.cells import NOT_RUN, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Block, Document, Picture, RunEntry, slugs, tables_of
+from harness.reporting.formats.page_notes import Note, Piece, notes_of, pieces
+from harness.reporting.formats.shown import below, title_of
 from harness.reporting.labels import FLOAT
-from harness.reporting.page_notes import Note, Piece, notes_of, pieces
-from harness.reporting.shown import below, title_of
 
 SCRIPTS = ("contents.js", "sorting.js", "filters.js", "runs.js", "figures.js")
 POLICY = "default-src 'none'; style-src {style}; script-src {script}; img-src data:; base-uri 'none'; form-action 'none'"
@@ -108,7 +108,7 @@ def _template():
 
 
 def _part(name: str) -> str:
-    return (files("harness.reporting") / "page" / name).read_text(encoding="utf-8")
+    return (files("harness.reporting.formats") / "page" / name).read_text(encoding="utf-8")
 
 
 def _shown(value: Any) -> Any:

@@ -9,7 +9,7 @@ import unicodedata
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.document import Document, tables_of
-from harness.reporting.shown import TIE, groups_by_column, tied, title_of
+from harness.reporting.formats.shown import TIE, groups_by_column, tied, title_of
 
 HEAD = "% Table bodies of the report; they need \\usepackage{booktabs}.\n"
 GREEK = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "omicron",

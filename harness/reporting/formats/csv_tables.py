@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Table
 from harness.reporting.document import Document, tables_of
-from harness.reporting.shown import groups_by_column, tied
+from harness.reporting.formats.shown import groups_by_column, tied
 
 COLUMNS = (
     "number", "table", "kind", "model", "heading", "row", "method", "group", "column", "value", "spread", "text", "detail", "marks",

@@ -11,7 +11,7 @@ from rich.text import Text
 from harness.foundation.text import visible
 from harness.reporting.cells import PERPLEXITY, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Document, tables_of
-from harness.reporting.shown import TIE, groups_by_column, tied, title_of
+from harness.reporting.formats.shown import TIE, groups_by_column, tied, title_of
 
 ON_TERMINAL = 80  # lines of the tables of a whole report: as many as anybody scrolls back for
 FIRST = {SUMMARY: 0, PERPLEXITY: 1}  # kinds of tables
