@@ -37,7 +37,7 @@ def numbers_alone(monkeypatch):
     """Reports without figures, verdicts and the papers' tables: they take seconds, and have tests of their own."""
     monkeypatch.setattr("harness.reporting.assembly.pictures", lambda *_: [])
     monkeypatch.setattr("harness.reporting.assembly.load_claims", lambda: ())
-    monkeypatch.setattr("harness.reporting.paper_tables.load_specs", dict)
+    monkeypatch.setattr("harness.reporting.papers.tables.load_specs", dict)
 
 
 USER_CACHE = os.environ.get("PTQ_BENCH_CACHE")

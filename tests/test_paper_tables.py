@@ -11,11 +11,11 @@ import yaml
 from harness.foundation.errors import UserError
 from harness.reporting.cells import Cell, Notes, Row
 from harness.reporting.frames import load_records
-from harness.reporting.paper_parts import Column, Part
-from harness.reporting.paper_sources import Measured
-from harness.reporting.paper_tables import check_protocols, load_spec, load_specs, paper_tables
-from harness.reporting.published import Shape
-from harness.reporting.table_specs import Columns, Value
+from harness.reporting.papers.parts import Column, Part
+from harness.reporting.papers.published import Shape
+from harness.reporting.papers.sources import Measured
+from harness.reporting.papers.specs import Columns, Value
+from harness.reporting.papers.tables import check_protocols, load_spec, load_specs, paper_tables
 from tests.fabricated import TASK, ended, metric, record, store
 
 W2 = "wikitext2/test, 16 windows of 512 tokens, disjoint, bos=stream, float32, 8176 tokens scored, text 5bb09df7"

@@ -6,10 +6,10 @@ from importlib.resources import files
 
 import pytest
 
-from harness.reporting import reference
 from harness.reporting.frames import load_records
-from harness.reporting.paper_tables import as_published, load_specs, paper_tables
-from harness.reporting.reference import hub_models, printed_numbers
+from harness.reporting.papers import reference
+from harness.reporting.papers.reference import hub_models, printed_numbers
+from harness.reporting.papers.tables import as_published, load_specs, paper_tables
 from tests.fabricated import metric, record, store
 
 WHOLE = "wikitext2/test, 140 windows of 2048 tokens, disjoint, bos=stream, float16, 286580 tokens scored, text 5bb09df7"
@@ -196,7 +196,7 @@ def test_without_the_file_there_are_no_published_numbers(tmp_path, monkeypatch):
 
 
 def clear():
-    from harness.reporting import published
+    from harness.reporting.papers import published
 
     for cached in (printed_numbers, hub_models, published._of_shape):
         cached.cache_clear()

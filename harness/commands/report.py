@@ -99,7 +99,7 @@ def _can_typeset() -> bool:
 
 
 def _known_tables() -> str:
-    from harness.reporting.paper_tables import load_specs
+    from harness.reporting.papers.tables import load_specs
 
     specs = load_specs()
     width = max(map(len, specs), default=0)

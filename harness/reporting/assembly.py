@@ -15,7 +15,7 @@ from harness.reporting.frames import Records, entries_of, finite
 from harness.reporting.header import what_was_run
 from harness.reporting.in_short import in_short
 from harness.reporting.labels import SEPARATOR, column_label, column_of, column_rank, present, row_rank, value_text
-from harness.reporting.paper_tables import Spec, paper_tables
+from harness.reporting.papers.tables import Spec, paper_tables
 from harness.reporting.parallel import at_once
 from harness.reporting.tables import build_tables
 from harness.reporting.ties import mark_ties

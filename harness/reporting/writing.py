@@ -56,7 +56,7 @@ def document_of(records: Records, name: str, table: str, results_dir: str | Path
 
     if table:
         return table_document(name, records, _specs(table), Path(results_dir), target)
-    from harness.reporting.paper_tables import load_specs
+    from harness.reporting.papers.tables import load_specs
 
     return full_document(name, records, load_specs(), Path(results_dir), target)
 
@@ -103,7 +103,7 @@ def _specs(table: str) -> dict:
     Raises:
         UserError: there is no such table.
     """
-    from harness.reporting.paper_tables import load_spec, load_specs
+    from harness.reporting.papers.tables import load_spec, load_specs
 
     known, chosen = load_specs(), {}
     for name in names_in(table):

@@ -6,10 +6,10 @@ import numpy as np
 
 from harness.foundation.text import visible
 from harness.records.naming import method_rank
-from harness.reporting.commands import command, is_scheme
 from harness.reporting.labels import FLOAT
-from harness.reporting.paper_parts import Column, Part
-from harness.reporting.table_specs import Columns, Lines, Spec, Where
+from harness.reporting.papers.parts import Column, Part
+from harness.reporting.papers.run_command import command, is_scheme
+from harness.reporting.papers.specs import Columns, Lines, Spec, Where
 
 
 class Gaps:

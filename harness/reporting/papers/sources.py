@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from harness.reporting.cells import NOT_RUN, Cell, Notes
-from harness.reporting.commands import command
 from harness.reporting.frames import finite
 from harness.reporting.grid import Grid, float_cell, has_number, method_cell
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import Measure, Measurement
-from harness.reporting.paper_parts import Column, Part
-from harness.reporting.published import Shape, beside
-from harness.reporting.reference import ANY_MEAN
+from harness.reporting.papers.parts import Column, Part
+from harness.reporting.papers.published import Shape, beside
+from harness.reporting.papers.reference import ANY_MEAN
+from harness.reporting.papers.run_command import command
 from harness.reporting.values import COSTS, MEAN, measure, measured, parts
 
 Record = Mapping[str, Any]

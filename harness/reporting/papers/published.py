@@ -15,7 +15,7 @@ import pandas as pd
 from harness.reporting.cells import Cell, Notes
 from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, present, signed
-from harness.reporting.reference import ANY_MEAN, COSTS, NAMES, Printed, hub_models, printed_numbers
+from harness.reporting.papers.reference import ANY_MEAN, COSTS, NAMES, Printed, hub_models, printed_numbers
 
 STORED_BITS = 0.05  # papers that say bits per weight instead of a scheme round them, and some forget the norms
 PROTOCOL = re.compile(r"[^/]*/test, (\d+) windows of (\d+) tokens, (\w+), bos=(\w+), (\w+), .*")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.reporting.labels import FLOAT
-from harness.reporting.table_specs import Columns, Lines, Spec, Where
+from harness.reporting.papers.specs import Columns, Lines, Spec, Where
 
 OF_QUANTIZED = ("scheme.", "data.", "method.")  # the float model has none of it
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Notes
-from harness.reporting.commands import shared_settings
-from harness.reporting.conditions import Masks
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import FLOAT, LETTERS, present, value_text
 from harness.reporting.measures import Measure, Measurement, measure_of
-from harness.reporting.table_specs import Columns, Spec, Value, head_of
+from harness.reporting.papers.conditions import Masks
+from harness.reporting.papers.run_command import shared_settings
+from harness.reporting.papers.specs import Columns, Spec, Value, head_of
 from harness.reporting.values import COSTS, parts
 
 EACH = 6  # values of a field that get columns of their own; where there are more, they stay lines

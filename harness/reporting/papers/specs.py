@@ -31,8 +31,8 @@ from typing import Any
 import yaml
 
 from harness.foundation.errors import UserError
-from harness.reporting.published import Shape
-from harness.reporting.reference import NAMES
+from harness.reporting.papers.published import Shape
+from harness.reporting.papers.reference import NAMES
 from harness.reporting.values import COSTS, MEAN
 
 Where = Mapping[str, Any]

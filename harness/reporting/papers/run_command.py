@@ -11,7 +11,7 @@ import yaml
 
 from harness.records.naming import PLUS
 from harness.reporting.labels import FLOAT, present
-from harness.reporting.table_specs import Where
+from harness.reporting.papers.specs import Where
 
 GROUPS = ("model.", "scheme.", "data.", "eval.")
 PLAIN = re.compile(r"[\w./:+-]+")  # what an override may hold without quotes of its own

@@ -13,13 +13,13 @@ import pandas as pd
 
 from harness.records.naming import method_rank
 from harness.reporting.cells import NOT_RUN, Notes, Row, Table
-from harness.reporting.conditions import Masks
 from harness.reporting.labels import FLOAT
-from harness.reporting.paper_parts import Column, Part, Source, comparable, parts_of, together, with_each
-from harness.reporting.paper_rows import part_rows, table_labels
-from harness.reporting.paper_sources import Measured, Printed, knob
-from harness.reporting.published import published_frame
-from harness.reporting.table_specs import Lines, Spec, load_spec, load_specs
+from harness.reporting.papers.conditions import Masks
+from harness.reporting.papers.parts import Column, Part, Source, comparable, parts_of, together, with_each
+from harness.reporting.papers.published import published_frame
+from harness.reporting.papers.rows import part_rows, table_labels
+from harness.reporting.papers.sources import Measured, Printed, knob
+from harness.reporting.papers.specs import Lines, Spec, load_spec, load_specs
 from harness.reporting.tables import by_model
 from harness.reporting.values import COSTS, MEAN, parts
 

@@ -1,0 +1,1 @@
+"""Tables in the papers' shape, printed numbers beside them."""
