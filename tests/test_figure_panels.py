@@ -19,7 +19,7 @@ from harness.reporting.figures.pictures import pictures
 from harness.reporting.figures.points import series_of
 from harness.reporting.figures.runtime import shared
 from harness.reporting.frames import load_records
-from harness.reporting.tables import build_tables
+from harness.reporting.tables.all_numbers import build_tables
 from tests.fabricated import WIKI, metric, record, store
 from tests.test_figures import sweep
 

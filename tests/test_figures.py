@@ -23,7 +23,7 @@ from harness.reporting.figures.outliers import outlier_lines
 from harness.reporting.figures.pictures import pictures
 from harness.reporting.figures.points import bits_in_words, by_run
 from harness.reporting.frames import Records, load_records
-from harness.reporting.tables import build_tables
+from harness.reporting.tables.all_numbers import build_tables
 from tests.fabricated import record, store
 
 
@@ -190,7 +190,7 @@ def test_without_numbers_there_is_nothing(tmp_path):
 def test_the_pictures_are_the_same_in_any_place_at_any_time(tmp_path):
     runs = sweep()
     code = (
-        "import sys, hashlib; from harness.reporting.frames import load_records; from harness.reporting.tables import build_tables;"
+        "import sys, hashlib; from harness.reporting.frames import load_records; from harness.reporting.tables.all_numbers import build_tables;"
         "from harness.reporting.figures.pictures import pictures; found = load_records(sys.argv[1]);"
         "made = pictures(found, build_tables(found.frame), sys.argv[1]);"
         "print([(p.slug, p.caption, p.alt, hashlib.sha256(p.png + p.svg).hexdigest()) for p in made]);"

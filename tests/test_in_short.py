@@ -5,9 +5,9 @@ import pytest
 from harness.records.measurements import Items
 from harness.reporting.document import Facts
 from harness.reporting.frames import load_records
-from harness.reporting.in_short import MODELS, in_short
-from harness.reporting.tables import build_tables
-from harness.reporting.ties import mark_ties
+from harness.reporting.tables.all_numbers import build_tables
+from harness.reporting.tables.in_short import MODELS, in_short
+from harness.reporting.tables.ties import mark_ties
 from tests.fabricated import ended, keep_items, metric, record, store
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from harness.reporting.frames import load_records
-from harness.reporting.grid import FALLBACK_NOTE, Grid, grid
 from harness.reporting.measures import KINDS, Measurement
+from harness.reporting.tables.grid import FALLBACK_NOTE, Grid, grid
 from harness.reporting.writing import write_report
 from tests.fabricated import TASK, WIKI, Parsed, ended, headings_of, metric, parse, record, store
 

@@ -29,7 +29,7 @@ from harness.reporting.figures.pictures import pictures
 from harness.reporting.formats.markdown import escape, pipe_table
 from harness.reporting.formats.terminal import print_tables
 from harness.reporting.frames import load_records
-from harness.reporting.tables import build_tables
+from harness.reporting.tables.all_numbers import build_tables
 from harness.reporting.writing import print_report, write_report
 from tests.fabricated import ended, headings_of, markdown_tokens, parse, record, store
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from harness.reporting.statistics import FEWEST, RESAMPLES, holm, paired, paired_rows
+from harness.reporting.tables.bootstrap import FEWEST, RESAMPLES, holm, paired, paired_rows
 
 LOSSES = {  # name: (samples of differences of losses, their mean)
     "normal": (lambda rng, shape: rng.normal(size=shape), 0.0),
@@ -84,7 +84,7 @@ def test_one_by_one_in_a_crowd_or_in_another_process_it_is_the_same():
     together = paired_rows(rows)
     assert [paired(row, np.zeros(16)) for row in rows[::50]] == together[::50]
     assert paired_rows(rows[::-1]) == together[::-1]
-    code = "from harness.reporting.statistics import paired; print(paired([1, 2, 4, 3, 0, 2, 9], [0, 2, 3, 3, 1, 1, 1]))"
+    code = "from harness.reporting.tables.bootstrap import paired; print(paired([1, 2, 4, 3, 0, 2, 9], [0, 2, 3, 3, 1, 1, 1]))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
     assert told.stdout.strip() == str(paired([1, 2, 4, 3, 0, 2, 9], [0, 2, 3, 3, 1, 1, 1]))
 

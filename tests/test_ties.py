@@ -5,9 +5,9 @@ import pytest
 
 from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
-from harness.reporting.grid import with_best
 from harness.reporting.measures import KINDS
-from harness.reporting.ties import NOTE, differences, mark_ties
+from harness.reporting.tables.grid import with_best
+from harness.reporting.tables.ties import NOTE, differences, mark_ties
 from tests.fabricated import keep_items
 
 WINDOWS = np.linspace(2.5, 3.5, 16)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from harness.foundation.errors import UserError
 from harness.records.lookup import find_run
-from harness.reporting.comparison import compare
 from harness.reporting.formats.terminal import print_tables
+from harness.reporting.tables.comparison import compare
 
 DEFAULTS = {"paths.results": "results"}
 HELP = """\

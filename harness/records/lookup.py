@@ -5,8 +5,8 @@ from pathlib import Path
 
 from harness.foundation.errors import UserError
 from harness.foundation.text import visible
-from harness.reporting.comparison import Run
 from harness.reporting.frames import entries_of, load_records
+from harness.reporting.tables.comparison import Run
 
 SHOWN = 4  # runs that a message about an ambiguous prefix names
 

@@ -12,13 +12,13 @@ from harness.reporting.claims.ledger import UNTESTED, Layers, headline, judge, l
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
 from harness.reporting.figures.pictures import pictures
 from harness.reporting.frames import Records, entries_of, finite
-from harness.reporting.header import what_was_run
-from harness.reporting.in_short import in_short
 from harness.reporting.labels import SEPARATOR, column_label, column_of, column_rank, present, row_rank, value_text
 from harness.reporting.papers.tables import Spec, paper_tables
 from harness.reporting.parallel import at_once
-from harness.reporting.tables import build_tables
-from harness.reporting.ties import mark_ties
+from harness.reporting.tables.all_numbers import build_tables
+from harness.reporting.tables.header import what_was_run
+from harness.reporting.tables.in_short import in_short
+from harness.reporting.tables.ties import mark_ties
 
 GUIDE = (
     "A cell is a value, ± its standard error (with n=…: mean ± standard deviation over n seeds), and in brackets the difference to the "

@@ -46,7 +46,7 @@ def print_report(results_dir: str | Path, select: Collection[str] | None = None)
     Raises:
         UserError: there is no usable record.
     """
-    from harness.reporting.tables import build_tables
+    from harness.reporting.tables.all_numbers import build_tables
 
     print_tables(build_tables(selected(results_dir, select).frame))
 

@@ -29,7 +29,7 @@ from harness.records.measurements import Items, Layers
 from harness.reporting.claims.matching import Comparison, compare
 from harness.reporting.claims.reading import BOUNDS, Claim, Rule
 from harness.reporting.claims.runs import Runs
-from harness.reporting.statistics import RESAMPLES, Paired, holm, paired_rows
+from harness.reporting.tables.bootstrap import RESAMPLES, Paired, holm, paired_rows
 
 SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTABLE = "supported", "contradicted", "undecided", "not testable"
 HOLDS, FAILS, OPEN = "holds", "fails", "open"

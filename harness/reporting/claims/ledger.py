@@ -10,9 +10,9 @@ from harness.reporting.cells import FALLBACK_MARK, Cell, Notes, Row, Table
 from harness.reporting.claims.judging import CONTRADICTED, FAILS, HOLDS, OPEN, SUPPORTED, UNDECIDED, UNTESTABLE, Judged, Verdict, judge
 from harness.reporting.claims.matching import OTHER_MODEL
 from harness.reporting.claims.reading import ACCURACY, BOUNDS, LAYERS, PERPLEXITY, Claim, Rule, load_claims
-from harness.reporting.grid import FALLBACK_NOTE
 from harness.reporting.labels import signed
 from harness.reporting.measures import KINDS, Measure
+from harness.reporting.tables.grid import FALLBACK_NOTE
 
 __all__ = ["UNTESTED", "Layers", "headline", "judge", "ledger_tables", "load_claims"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from harness.records.naming import method_rank
 from harness.reporting.frames import entries_of
 from harness.reporting.labels import FLOAT, SEPARATOR, column_label, column_of, column_rank, row_labels, row_rank, settings
-from harness.reporting.tables import by_model
+from harness.reporting.tables.all_numbers import by_model
 
 Models = list[tuple[str, pd.DataFrame]]  # what `labelled` gives
 

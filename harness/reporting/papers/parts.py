@@ -16,7 +16,7 @@ from harness.reporting.measures import Measure, Measurement, measure_of
 from harness.reporting.papers.conditions import Masks
 from harness.reporting.papers.run_command import shared_settings
 from harness.reporting.papers.specs import Columns, Spec, Value, head_of
-from harness.reporting.values import COSTS, parts
+from harness.reporting.tables.values import COSTS, parts
 
 EACH = 6  # values of a field that get columns of their own; where there are more, they stay lines
 COUNTS = re.compile(r"\d+ (?=windows of |tokens scored)")

@@ -7,12 +7,12 @@ import pandas as pd
 
 from harness.foundation.text import visible
 from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, Cell, Notes, Row
-from harness.reporting.grid import with_best
 from harness.reporting.labels import FLOAT, SEPARATOR, row_labels, row_rank
 from harness.reporting.papers.conditions import Masks
 from harness.reporting.papers.gaps import Gaps
 from harness.reporting.papers.parts import Column, Part, Source
 from harness.reporting.papers.specs import Lines, Spec
+from harness.reporting.tables.grid import with_best
 
 
 def table_labels(parts: Sequence[Part], spec: Spec) -> tuple[list[list[str]], str]:

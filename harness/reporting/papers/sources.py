@@ -7,14 +7,14 @@ from typing import Any
 
 from harness.reporting.cells import NOT_RUN, Cell, Notes
 from harness.reporting.frames import finite
-from harness.reporting.grid import Grid, float_cell, has_number, method_cell
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import Measure, Measurement
 from harness.reporting.papers.parts import Column, Part
 from harness.reporting.papers.published import Shape, beside
 from harness.reporting.papers.reference import ANY_MEAN
 from harness.reporting.papers.run_command import command
-from harness.reporting.values import COSTS, MEAN, measure, measured, parts
+from harness.reporting.tables.grid import Grid, float_cell, has_number, method_cell
+from harness.reporting.tables.values import COSTS, MEAN, measure, measured, parts
 
 Record = Mapping[str, Any]
 LARGE = 1000  # from here on papers write 2.1e5

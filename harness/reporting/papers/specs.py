@@ -33,7 +33,7 @@ import yaml
 from harness.foundation.errors import UserError
 from harness.reporting.papers.published import Shape
 from harness.reporting.papers.reference import NAMES
-from harness.reporting.values import COSTS, MEAN
+from harness.reporting.tables.values import COSTS, MEAN
 
 Where = Mapping[str, Any]
 PARTS = ("model.", "data.", "scheme.", "method.", "eval.")

@@ -20,8 +20,8 @@ from harness.reporting.papers.published import published_frame
 from harness.reporting.papers.rows import part_rows, table_labels
 from harness.reporting.papers.sources import Measured, Printed, knob
 from harness.reporting.papers.specs import Lines, Spec, load_spec, load_specs
-from harness.reporting.tables import by_model
-from harness.reporting.values import COSTS, MEAN, parts
+from harness.reporting.tables.all_numbers import by_model
+from harness.reporting.tables.values import COSTS, MEAN, parts
 
 __all__ = ["Spec", "load_spec", "load_specs", "paper_tables"]
 

@@ -9,11 +9,11 @@ from typing import Any
 from harness.foundation.text import visible
 from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
-from harness.reporting.comparison_layers import layer_tables
 from harness.reporting.frames import finite, number
 from harness.reporting.labels import SEPARATOR, column_label, column_of, present, signed, value_text
 from harness.reporting.measures import COST_UNITS, Measure, measure_of
-from harness.reporting.statistics import Paired, holm, paired
+from harness.reporting.tables.bootstrap import Paired, holm, paired
+from harness.reporting.tables.comparison_layers import layer_tables
 
 GROUPS = ("model", "data", "scheme", "method", "eval", "seed")
 ABSENT = "–"

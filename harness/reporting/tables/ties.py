@@ -8,8 +8,8 @@ import numpy as np
 from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.labels import FLOAT
-from harness.reporting.statistics import holm, paired_rows
-from harness.reporting.values import MEAN, measure, parts
+from harness.reporting.tables.bootstrap import holm, paired_rows
+from harness.reporting.tables.values import MEAN, measure, parts
 
 LEVEL = 0.95
 NOTE = (

@@ -9,11 +9,11 @@ import pandas as pd
 from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, PERPLEXITY, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Facts, Section
 from harness.reporting.frames import finite
-from harness.reporting.grid import FALLBACK_NOTE, LIMIT_NOTE, SOURCE_MARK
-from harness.reporting.header import models_in_words, runs_in_words
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import KINDS
-from harness.reporting.ties import NOTE as TIES_NOTE
+from harness.reporting.tables.grid import FALLBACK_NOTE, LIMIT_NOTE, SOURCE_MARK
+from harness.reporting.tables.header import models_in_words, runs_in_words
+from harness.reporting.tables.ties import NOTE as TIES_NOTE
 
 MODELS = 4  # with a table here; a report has a chapter for each of the others
 HEAD = ("bits", "lowest", "perplexity", "over float", "bits per weight", "next lowest", "perplexity")

@@ -7,7 +7,6 @@ import pandas as pd
 from harness.foundation.text import visible
 from harness.reporting.cells import NOT_RUN, Cell, Row, Table
 from harness.reporting.frames import entries_of, finite, number
-from harness.reporting.grid import Grid, grid
 from harness.reporting.labels import (
     FLOAT,
     SEPARATOR,
@@ -22,6 +21,7 @@ from harness.reporting.labels import (
     varying,
 )
 from harness.reporting.measures import BLOCK_ERROR, COST_UNITS, LAYER_ERROR, Measure, Measurement, mean, measure_of
+from harness.reporting.tables.grid import Grid, grid
 
 DESCRIPTIVE = ("model.name", "model.id", "model.revision", "model.source_bits", "model.family")  # implied by the bytes
 COST_COLUMNS = (
