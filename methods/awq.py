@@ -21,9 +21,8 @@ from torch import Tensor
 
 from methods.blocks.activations import quantized_activations
 from methods.blocks.clip_search import clip_block
-from methods.blocks.first_tokens import first
 from methods.blocks.functional import float32, run_with
-from methods.blocks.input_statistics import channel_sizes
+from methods.blocks.input_statistics import channel_sizes, first
 from methods.blocks.rewriting import Factor, Values, install_, rewrite, values_of
 from methods.core.block import Block
 from methods.core.effort import ENTRY, BlockEffort

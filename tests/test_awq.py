@@ -10,7 +10,7 @@ from torch import Tensor
 from methods.awq import AWQ, readers, scales_of
 from methods.blocks.activations import quantized_activations
 from methods.blocks.clip_search import clipped, group_costs, rows_of_queries_and_keys
-from methods.blocks.first_tokens import first
+from methods.blocks.input_statistics import first
 from methods.blocks.rewriting import values_of
 from methods.core.block import Block
 from methods.core.problem import LayerProblem

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from methods.awq import AWQ
-from methods.blocks.first_tokens import first
-from methods.blocks.input_statistics import channel_sizes, group_moments
+from methods.blocks.input_statistics import channel_sizes, first, group_moments
 from methods.core.seams import QueryKeySeam
 from methods.core.tuning import Sample
 from methods.smoothquant import SmoothQuant
