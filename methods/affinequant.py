@@ -19,12 +19,12 @@ from enum import Enum
 
 from methods.blocks.block_training import Course
 from methods.blocks.learned_transform import Shift, learn_, sites_of
-from methods.core.block import Block
-from methods.core.effort import BlockEffort, training
-from methods.core.scheme import Scheme
-from methods.core.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
-from methods.core.transform import Transformed, Watch
-from methods.core.tuning import Sample
+from methods.contracts.block import Block
+from methods.contracts.effort import BlockEffort, training
+from methods.contracts.scheme import Scheme
+from methods.contracts.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
+from methods.contracts.transform import Transformed, Watch
+from methods.contracts.tuning import Sample
 
 
 class RotatedMatrices(Enum):

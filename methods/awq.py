@@ -24,13 +24,13 @@ from methods.blocks.clip_search import clip_block
 from methods.blocks.functional import float32, run_with
 from methods.blocks.input_statistics import channel_sizes, first
 from methods.blocks.rewriting import Factor, Values, install_, rewrite, values_of
-from methods.core.block import Block
-from methods.core.effort import ENTRY, BlockEffort
+from methods.contracts.block import Block
+from methods.contracts.effort import ENTRY, BlockEffort
+from methods.contracts.scheme import RangeRule, Scheme
+from methods.contracts.seams import MiddleSeam, NormSeam, Seam, ValueSeam
+from methods.contracts.transform import Transformed, Watch
+from methods.contracts.tuning import Sample
 from methods.core.ranges import fit_grid
-from methods.core.scheme import RangeRule, Scheme
-from methods.core.seams import MiddleSeam, NormSeam, Seam, ValueSeam
-from methods.core.transform import Transformed, Watch
-from methods.core.tuning import Sample
 
 TINY = 1e-30  # for targets that are 0 throughout
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from methods.blocks.functional import float32, run_with
 from methods.blocks.rewriting import values_of
-from methods.core.block import Block
-from methods.core.effort import BlockEffort, training
-from methods.core.tuning import Sample, TunableWeight, Tuned
-from methods.core.weight import QuantizedWeight
+from methods.contracts.block import Block
+from methods.contracts.effort import BlockEffort, training
+from methods.contracts.quantized_weight import QuantizedWeight
+from methods.contracts.tuning import Sample, TunableWeight, Tuned
 
 
 @dataclass(frozen=True)

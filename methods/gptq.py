@@ -10,7 +10,7 @@ Transformers, ICLR 2023, arXiv 2210.17323. Algorithm 1 with lazy updates in bloc
     B                            block_size
 
 The second form of the target is the same number without the inverse (Chee, Cai, Kuleshov, De Sa: QuIP, arXiv 2307.13304,
-theorem 6), and makes GPTQ one sweep of `methods.core.descent` with a triangular feedback.
+theorem 6), and makes GPTQ one sweep of `methods.contracts.descent` with a triangular feedback.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.contracts.effort import factorization, grid_fit, one_sweep
+from methods.contracts.problem import LayerProblem, Solution
+from methods.contracts.scheme import RangeRule, Scheme
 from methods.core.descent import Descent, Feedback
-from methods.core.effort import factorization, grid_fit, one_sweep
 from methods.core.grid import Grid
 from methods.core.linalg import upper_factor
 from methods.core.outliers import refuses_outliers
-from methods.core.problem import LayerProblem, Solution
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.scheme import RangeRule, Scheme
 from methods.core.weight import UniformWeight
 from methods.kernels.threads import over_rows
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from methods.core.effort import ENTRY, factorization, one_sweep, product, search
+from methods.contracts.effort import ENTRY, factorization, one_sweep, product, search
+from methods.contracts.problem import LayerProblem, Solution
+from methods.contracts.scheme import Scheme
 from methods.core.linalg import UpperFactor, live_hessian, upper_factor
-from methods.core.problem import LayerProblem, Solution
-from methods.core.scheme import Scheme
 from methods.kernels.metric_nearest import cheapest
 from methods.vectors.metric_kmeans import fit_centroids
 from methods.vectors.row_refit import Entries, refit

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from methods.blocks.block_training import Course
 from methods.blocks.learned_transform import Shift, learn_, sites_of
-from methods.core.block import Block
-from methods.core.effort import BlockEffort, training
-from methods.core.scheme import Scheme
-from methods.core.seams import Seam
-from methods.core.transform import Transformed, Watch
-from methods.core.tuning import Sample
+from methods.contracts.block import Block
+from methods.contracts.effort import BlockEffort, training
+from methods.contracts.scheme import Scheme
+from methods.contracts.seams import Seam
+from methods.contracts.transform import Transformed, Watch
+from methods.contracts.tuning import Sample
 
 
 @dataclass(frozen=True)

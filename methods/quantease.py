@@ -9,7 +9,7 @@ Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-ba
     -Sigma_kj / Sigma_jj   feedback[j, k], with a zero diagonal
     q_i               grid
 
-One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.core.descent` does it block by block. With
+One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.contracts.descent` does it block by block. With
 outliers (the paper's Algorithm 3) see `methods.quantease_outliers`.
 """
 
@@ -19,13 +19,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.contracts.effort import ENTRY, STILL, grid_fit, one_sweep, product
+from methods.contracts.problem import LayerProblem, LayerSolver, Solution
+from methods.contracts.scheme import Scheme
 from methods.core.descent import Descent, Feedback, Matmul
-from methods.core.effort import ENTRY, STILL, grid_fit, one_sweep, product
 from methods.core.linalg import live_hessian
 from methods.core.outliers import outlier_count, without_outliers
-from methods.core.problem import LayerProblem, LayerSolver, Solution
 from methods.core.ranges import find_grid
-from methods.core.scheme import Scheme
 from methods.core.weight import UniformWeight
 from methods.gptq import column_order
 from methods.kernels.threads import over_rows

@@ -3,7 +3,7 @@
 Not published. Two things hold plain descent back. It stops at the first point that no single weight can leave: here the targets of a
 sweep are dithered with Gaussian noise that cools down to nothing, much as in Gibbs sampling of the error (a weight of curvature H_kk at
 temperature T is spread by sqrt(T / 2 H_kk)), and lower points are found. And its grid was chosen before anything was rounded: here scale
-and zero follow the codes (`methods.core.refit`), and so do the values of outliers, at the positions where the start has put them.
+and zero follow the codes (`methods.contracts.refit`), and so do the values of outliers, at the positions where the start has put them.
 
     T = heat * (1 - sweep / sweeps) * E / in,  where E is the error of the row at the start
 
@@ -16,14 +16,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.contracts.effort import grid_fit, one_sweep, product
+from methods.contracts.problem import LayerProblem, LayerSolver, Solution
+from methods.contracts.scheme import Scheme
 from methods.core.descent import Descent, Feedback
-from methods.core.effort import grid_fit, one_sweep, product
 from methods.core.grid import Grid
 from methods.core.linalg import energy, unit_hessian
 from methods.core.outliers import corrected, outlier_count, without_outliers
-from methods.core.problem import LayerProblem, LayerSolver, Solution
 from methods.core.refit import Refit, refit_outliers
-from methods.core.scheme import Scheme
 from methods.core.weight import UniformWeight
 from methods.kernels.threads import over_rows
 from methods.quantease_outliers import start_with_outliers

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.core.descent import Descent, Feedback, Matmul
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error, unit_hessian
 from methods.core.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, outlier_count, without_outliers
-from methods.core.problem import LayerProblem, LayerSolver, Solution
 from methods.core.ranges import find_grid
 from methods.core.weight import UniformWeight
 from methods.gptq import column_order

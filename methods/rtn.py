@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods.core.effort import grid_fit
+from methods.contracts.effort import grid_fit
+from methods.contracts.problem import LayerProblem, Solution
+from methods.contracts.scheme import Scheme
 from methods.core.outliers import refuses_outliers
-from methods.core.problem import LayerProblem, Solution
 from methods.core.ranges import find_grid
-from methods.core.scheme import Scheme
 from methods.core.weight import UniformWeight
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from methods.blocks.input_statistics import channel_extremes
 from methods.blocks.rewriting import install_
 from methods.blocks.smoothing import smoothed
-from methods.core.block import Block
-from methods.core.effort import BlockEffort
-from methods.core.scheme import Scheme
-from methods.core.seams import NormSeam, Seam
-from methods.core.transform import Transformed, Watch
-from methods.core.tuning import Sample
+from methods.contracts.block import Block
+from methods.contracts.effort import BlockEffort
+from methods.contracts.scheme import Scheme
+from methods.contracts.seams import NormSeam, Seam
+from methods.contracts.transform import Transformed, Watch
+from methods.contracts.tuning import Sample
 
 
 @dataclass(frozen=True)

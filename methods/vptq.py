@@ -24,10 +24,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.core.effort import factorization, one_sweep, search
+from methods.contracts.effort import factorization, one_sweep, search
+from methods.contracts.problem import LayerProblem, Solution
+from methods.contracts.scheme import OutlierStructure, Scheme
 from methods.core.linalg import upper_factor
-from methods.core.problem import LayerProblem, Solution
-from methods.core.scheme import OutlierStructure, Scheme
 from methods.gptq import triangular_feedback
 from methods.vectors.codebook import SAMPLE, Book, KMeans
 from methods.vectors.descent import Span, Sweeper

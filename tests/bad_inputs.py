@@ -141,7 +141,7 @@ def target(rng, place):
     names += [
         "methods.rtn.torch",
         "methods.gptq.dataclass",
-        "methods.core.linalg.cholesky",
+        "methods.contracts.linalg.cholesky",
         "methods.nothing.X",
         "",
         "../../x",

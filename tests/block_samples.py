@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from methods.core.block import Block
-from methods.core.seams import NormSeam
-from methods.core.tuning import Sample
+from methods.contracts.block import Block
+from methods.contracts.seams import NormSeam
+from methods.contracts.tuning import Sample
 from tests.seam_settings import setting
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from methods.core.problem import LayerProblem, Solution
+from methods.contracts.problem import LayerProblem, Solution
 from methods.rtn import RTN
 
 solved = 0  # layers, in this process

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from methods.core.problem import LayerProblem
-from methods.core.scheme import ActRange, OutlierStructure, RangeRule, Scheme, ZeroPoint
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import ActRange, OutlierStructure, RangeRule, Scheme, ZeroPoint
 
 WEIGHTS = (3, None, False, ZeroPoint.integer, RangeRule.minmax, None, 16, 0.0, OutlierStructure.unstructured)
 PLAIN = Scheme(*WEIGHTS, act_bits=None, act_symmetric=False, act_range=ActRange.token, kv_bits=None)

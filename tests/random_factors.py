@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from methods.blocks.rewriting import Factor
-from methods.core.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
+from methods.contracts.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
 
 def random_factor(seam: Seam, generator: torch.Generator, full: bool, shift: bool) -> Factor:

@@ -12,7 +12,7 @@ from transformers import BloomConfig, FalconConfig, GPTNeoXConfig, LlamaConfig, 
 from harness.models import tiny
 from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
-from methods.core.block import Block, Call
+from methods.contracts.block import Block, Call
 from tests.tiny_models import tokens
 
 OPT = tiny.COMMON | tiny.CONTEXT | {"ffn_dim": 128}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from methods.blocks.activations import ActivationFormat
-from methods.core.scheme import ActRange
+from methods.contracts.scheme import ActRange
 from methods.kernels import token_rounding
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from methods.blocks.affine import Site, condition, dominance_margin, gradual_mask
-from methods.core.seams import Heads, NormSeam, QueryKeySeam, ValueSeam
+from methods.contracts.seams import Heads, NormSeam, QueryKeySeam, ValueSeam
 
 NORM = NormSeam("norm", ("a", "b"), width=6)
 VALUES = ValueSeam(Heads("v", torch.arange(8).view(2, 4)), "o", query_heads=4)

@@ -12,12 +12,12 @@ from methods.blocks.activations import quantized_activations
 from methods.blocks.clip_search import clipped, group_costs, rows_of_queries_and_keys
 from methods.blocks.input_statistics import first
 from methods.blocks.rewriting import values_of
-from methods.core.block import Block
-from methods.core.problem import LayerProblem
+from methods.contracts.block import Block
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import RangeRule, ZeroPoint
+from methods.contracts.seams import MiddleSeam, NormSeam, Seam, ValueSeam
+from methods.contracts.tuning import Sample
 from methods.core.ranges import fit_ranges
-from methods.core.scheme import RangeRule, ZeroPoint
-from methods.core.seams import MiddleSeam, NormSeam, Seam, ValueSeam
-from methods.core.tuning import Sample
 from methods.rtn import RTN
 from tests.block_samples import change, inputs_of, samples_of, uneven_block
 from tests.problems import scheme

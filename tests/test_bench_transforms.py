@@ -11,7 +11,7 @@ from harness.benchmarks import random_block, transforms
 from harness.cli import main
 from harness.models.families import family_of, skeleton
 from methods.awq import AWQ
-from methods.core.scheme import Scheme
+from methods.contracts.scheme import Scheme
 
 SMALL = ["--shape", "tiny", "--scheme", "w3a16", "--samples", "4", "--tokens", "16", "--batch-size", "2"]
 

@@ -14,7 +14,7 @@ from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.pipeline import quantize
-from methods.core.method import Method
+from methods.contracts.method import Method
 from tests.problems import scheme
 from tests.test_tuning import SOLVER, TUNING
 from tests.tiny_models import tokens

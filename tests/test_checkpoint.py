@@ -23,9 +23,9 @@ from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
-from methods.core.block import Attention
+from methods.contracts.block import Attention
+from methods.contracts.scheme import ActRange, Scheme, ZeroPoint
 from methods.core.ranges import fit_grid
-from methods.core.scheme import ActRange, Scheme, ZeroPoint
 from methods.core.weight import UniformWeight, bits_per_weight
 from tests.problems import scheme
 from tests.tiny_models import VARIANTS, tokens

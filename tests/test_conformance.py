@@ -14,11 +14,11 @@ import yaml
 from harness.config.compose import FOLDER, method_config, method_names
 from harness.config.method_builder import build_method
 from methods.blocks.rewriting import values_of
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import OutlierStructure
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error
-from methods.core.problem import LayerProblem
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.scheme import OutlierStructure
 from methods.core.weight import UniformWeight, bits_per_weight, restore
 from tests.block_samples import change, uneven_block, untouched
 from tests.problems import correlated_hessian, layer_problem, scheme
@@ -242,10 +242,10 @@ TOY_METHOD = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from methods.core.problem import LayerProblem, Solution
-from methods.core.ranges import find_grid
-from methods.core.scheme import OutlierStructure
-from methods.core.weight import UniformWeight
+from methods.contracts.problem import LayerProblem, Solution
+from methods.contracts.ranges import find_grid
+from methods.contracts.scheme import OutlierStructure
+from methods.contracts.weight import UniformWeight
 
 
 @dataclass(frozen=True)

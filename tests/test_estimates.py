@@ -26,7 +26,7 @@ from harness.planning.rates import EFFICIENCY, MEASURED, RECORDS, RELATIVES, Rat
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.pipeline import quantize
-from methods.core.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
+from methods.contracts.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
 from tests.planned_points import LLAMA_7B, Point, config, leave_record
 from tests.problems import scheme
 from tests.tiny_models import tokens

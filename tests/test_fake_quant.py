@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from methods.blocks.fake_quant import fake_quantize, learned_ranges
-from methods.core.problem import LayerProblem
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import Scheme, ZeroPoint
 from methods.core.ranges import find_grid, fit_grid, make_grid
-from methods.core.scheme import Scheme, ZeroPoint
 from methods.kernels import fake_quant
 from tests.problems import scheme
 

@@ -9,8 +9,8 @@ from harness.quantization.blocks import ModelBlocks
 from methods.blocks.block_training import Lesson
 from methods.blocks.learned_transform import Shift, sites_of, start_leaves
 from methods.blocks.rewriting import make_room_
-from methods.core.seams import NormSeam, ValueSeam
-from methods.core.tuning import Sample
+from methods.contracts.seams import NormSeam, ValueSeam
+from methods.contracts.tuning import Sample
 from tests.problems import scheme
 from tests.tiny_models import tokens
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from harness.config.compose import method_config, method_names
 from harness.config.method_builder import build_method
+from methods.contracts.problem import LayerProblem, Solution
+from methods.contracts.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint
 from methods.core.linalg import energy, live_hessian
-from methods.core.problem import LayerProblem, Solution
-from methods.core.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint
 from methods.core.weight import UniformWeight, bits_per_weight, restore
 from methods.quantease import QuantEase
 from methods.rtn import RTN

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import RangeRule, ZeroPoint
 from methods.core.linalg import layer_error, upper_factor
-from methods.core.problem import LayerProblem
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.scheme import RangeRule, ZeroPoint
 from methods.gptq import GPTQ
 from methods.rtn import RTN
 from tests.oracles import least_error_codes, textbook_gptq

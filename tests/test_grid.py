@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from methods.contracts.problem import Ranges
+from methods.contracts.scheme import RangeRule, ZeroPoint
 from methods.core.grid import Grid
-from methods.core.problem import Ranges
 from methods.core.ranges import find_grid, fit_grid, make_grid
-from methods.core.scheme import RangeRule, ZeroPoint
 from tests.problems import layer_problem, scheme
 
 FORMS = [

@@ -14,7 +14,7 @@ from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import ActivationQuantizer, calibrating, install_activations_, quantized_activations
 from methods.blocks.attention_operands import AttentionOperands
-from methods.core.block import Attention
+from methods.contracts.block import Attention
 from methods.core.ranges import fit_grid
 from methods.core.weight import UniformWeight
 from tests.problems import scheme

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from methods.contracts.scheme import RangeRule
 from methods.core.descent import Descent, Feedback
 from methods.core.ranges import fit_grid
-from methods.core.scheme import RangeRule
 from methods.kernels import feedback, range_search
 from methods.kernels.threads import over_rows, row_slices
 from tests.problems import scheme

@@ -14,10 +14,10 @@ from methods.blocks import block_training
 from methods.blocks.activations import quantized_activations
 from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.learned_transform import Shift
-from methods.core.problem import LayerProblem
+from methods.contracts.problem import LayerProblem
+from methods.contracts.seams import NormSeam
+from methods.contracts.tuning import Sample
 from methods.core.ranges import extremes, grouped
-from methods.core.seams import NormSeam
-from methods.core.tuning import Sample
 from methods.omniquant import OmniQuant
 from methods.rtn import RTN
 from tests.problems import scheme

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from methods.contracts.scheme import RangeRule, ZeroPoint
 from methods.core.grid import Grid
 from methods.core.levels import at_least, fit_levels, storable
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.scheme import RangeRule, ZeroPoint
 from methods.core.weight import UniformWeight, bits_per_weight
 from methods.kernels.range_search import best_shrink
 from tests.problems import layer_problem, scheme

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from methods.contracts.scheme import OutlierStructure, RangeRule
 from methods.core.levels import storable
 from methods.core.linalg import layer_error
 from methods.core.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, largest_positions, outlier_count
 from methods.core.ranges import find_grid
-from methods.core.scheme import OutlierStructure, RangeRule
 from methods.core.weight import UniformWeight, bits_per_weight, restore
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase

@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from methods.contracts.problem import LayerProblem, Ranges
+from methods.contracts.scheme import RangeRule
 from methods.core.descent import Descent, Feedback, Matmul
 from methods.core.linalg import energy, layer_error
-from methods.core.problem import LayerProblem, Ranges
 from methods.core.ranges import find_grid
-from methods.core.scheme import RangeRule
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase, better_rows
 from methods.rtn import RTN

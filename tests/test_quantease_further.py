@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from methods.contracts.scheme import OutlierStructure, RangeRule, ZeroPoint
 from methods.core.linalg import energy, layer_error
 from methods.core.outliers import keep_largest
 from methods.core.ranges import find_grid
 from methods.core.refit import Refit, refit_outliers
-from methods.core.scheme import OutlierStructure, RangeRule, ZeroPoint
 from methods.core.weight import UniformWeight, restore
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase

@@ -15,9 +15,9 @@ from harness.models import tiny
 from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import quantized_activations
-from methods.core.block import Attention, Block
+from methods.contracts.block import Attention, Block
+from methods.contracts.scheme import ActRange
 from methods.core.ranges import fit_grid
-from methods.core.scheme import ActRange
 from methods.core.weight import UniformWeight
 from tests.problems import scheme
 from tests.test_activations import naive, normal

@@ -10,8 +10,8 @@ from torch.func import functional_call
 
 from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.rewriting import Factor, install_, make_room_, rewrite, shapes_at, values_of
-from methods.core.block import Block
-from methods.core.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, ValueSeam
+from methods.contracts.block import Block
+from methods.contracts.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, ValueSeam
 from tests.random_factors import allowed, random_factor
 from tests.seam_settings import Setting, setting
 

@@ -16,7 +16,7 @@ from harness.foundation import cache
 from harness.foundation.errors import UserError
 from harness.models.loading import load_model
 from harness.models.tiny import CONFIGS
-from methods.core.scheme import OutlierStructure, ZeroPoint
+from methods.contracts.scheme import OutlierStructure, ZeroPoint
 from tests.fake_wandb import FakeWandb, explode
 from tests.problems import scheme
 

@@ -10,7 +10,7 @@ import yaml
 from harness.bookkeeping.words import scheme_label
 from harness.config.compose import CONF, scheme_named
 from harness.reporting.labels import activations_in, column_label, column_of, column_rank, without_idle
-from methods.core.scheme import ActRange, RangeRule, ZeroPoint
+from methods.contracts.scheme import ActRange, RangeRule, ZeroPoint
 from tests.problems import scheme
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.rewriting import Factor, install_, make_room_, values_of
-from methods.core.block import Attention
-from methods.core.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
+from methods.contracts.block import Attention
+from methods.contracts.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 from tests.random_factors import allowed, random_factor
 from tests.seam_settings import VARIANTS, setting
 

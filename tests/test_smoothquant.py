@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from methods.core.seams import NormSeam
+from methods.contracts.seams import NormSeam
 from methods.smoothquant import SmoothQuant
 from tests.block_samples import change, inputs_of, samples_of, uneven_block
 from tests.problems import scheme

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from methods.contracts.problem import Ranges
+from methods.contracts.scheme import OutlierStructure, RangeRule, ZeroPoint
 from methods.core.linalg import layer_error, upper_factor
-from methods.core.problem import Ranges
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.scheme import OutlierStructure, RangeRule, ZeroPoint
 from methods.gptq import GPTQ
 from methods.spqr import Pass, SpQR, leave_one_out, without
 from tests.oracles import textbook_spqr

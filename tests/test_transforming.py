@@ -24,13 +24,13 @@ from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.hessians import gather_only
 from harness.quantization.layer_reports import BlockReport, LayerReport, Walked, summary
 from harness.quantization.pipeline import quantize
+from methods.contracts.method import Method
+from methods.contracts.problem import LayerProblem, Ranges
+from methods.contracts.scheme import ActRange
+from methods.contracts.transform import Transformed
+from methods.contracts.tuning import Sample
 from methods.core.linalg import layer_error
-from methods.core.method import Method
-from methods.core.problem import LayerProblem, Ranges
 from methods.core.ranges import find_grid
-from methods.core.scheme import ActRange
-from methods.core.transform import Transformed
-from methods.core.tuning import Sample
 from methods.core.weight import UniformWeight
 from methods.rtn import RTN
 from tests.problems import scheme

@@ -7,8 +7,8 @@ import torch
 
 from methods.awq import AWQ
 from methods.blocks.input_statistics import channel_sizes, first, group_moments
-from methods.core.seams import QueryKeySeam
-from methods.core.tuning import Sample
+from methods.contracts.seams import QueryKeySeam
+from methods.contracts.tuning import Sample
 from methods.smoothquant import SmoothQuant
 from tests.block_samples import change, inputs_of, samples_of, uneven_block
 from tests.problems import scheme

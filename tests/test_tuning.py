@@ -13,10 +13,11 @@ from harness.quantization.batches import Batch
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessians import gather
 from methods.centroid_tuning import BlockState, CentroidTuning, output_error, shuffled
-from methods.core.block import Block
-from methods.core.problem import LayerProblem
-from methods.core.tuning import Sample, TunableWeight, Tuned
-from methods.core.weight import QuantizedWeight, bits_per_weight
+from methods.contracts.block import Block
+from methods.contracts.problem import LayerProblem
+from methods.contracts.quantized_weight import QuantizedWeight
+from methods.contracts.tuning import Sample, TunableWeight, Tuned
+from methods.core.weight import bits_per_weight
 from methods.gptvq import GPTVQ
 from methods.rtn import RTN
 from tests.problems import scheme

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import OutlierStructure
 from methods.core.grid import Grid
 from methods.core.linalg import layer_error, upper_factor
-from methods.core.problem import LayerProblem
-from methods.core.scheme import OutlierStructure
 from methods.core.weight import bits_per_weight
 from methods.gptq import triangular_feedback
 from methods.kernels.nearest import nearest

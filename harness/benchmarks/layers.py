@@ -17,7 +17,7 @@ from harness.models.loading import LoadedModel, load_model
 from harness.quantization.batches import Batch
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessians import gather
-from methods.core.method import Method
+from methods.contracts.method import Method
 
 MODEL = ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4)
 BLOCK, LINEARS = 15, ("self_attn.q_proj", "mlp.gate_proj", "mlp.down_proj")  # the set of real layers

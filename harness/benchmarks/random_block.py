@@ -15,8 +15,8 @@ from harness.foundation.errors import UserError
 from harness.models.families import family_of
 from harness.models.tiny import GATED
 from harness.quantization.blocks import ModelBlocks
-from methods.core.block import Block, Call
-from methods.core.tuning import Sample
+from methods.contracts.block import Block, Call
+from methods.contracts.tuning import Sample
 
 ONE = {"num_hidden_layers": 1, "vocab_size": 288, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}

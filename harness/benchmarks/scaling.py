@@ -15,8 +15,8 @@ from harness.benchmarks.layers import Layer, method_named, synthetic_layer
 from harness.benchmarks.measure import available_bytes, timed
 from harness.config.compose import scheme_named
 from harness.foundation.errors import UserError
+from methods.contracts.problem import LayerProblem, LayerSolver
 from methods.core.descent import products_in
-from methods.core.problem import LayerProblem, LayerSolver
 
 QUICK = 0.3  # seconds of two sweeps below which a solve is repeated
 COPIES = 8  # of width x width float32 that a measurement may need at once: the layer, the solver's work, the product's operands

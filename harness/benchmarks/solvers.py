@@ -10,9 +10,9 @@ from rich.text import Text
 from harness.benchmarks.layers import Layer, method_named
 from harness.benchmarks.measure import failure, peak_extra_bytes, timed
 from harness.reporting.cells import NOT_RUN, SUPERSCRIPT
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import Scheme
 from methods.core.linalg import layer_error
-from methods.core.problem import LayerProblem
-from methods.core.scheme import Scheme
 from methods.core.weight import bits_per_weight
 
 

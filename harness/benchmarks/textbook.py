@@ -12,10 +12,10 @@ from torch import Tensor
 from harness.benchmarks.layers import Layer, method_named
 from harness.benchmarks.measure import timed
 from harness.config.compose import scheme_named
+from methods.contracts.problem import LayerProblem
+from methods.contracts.scheme import RangeRule
 from methods.core.linalg import layer_error, upper_factor
-from methods.core.problem import LayerProblem
 from methods.core.ranges import find_grid
-from methods.core.scheme import RangeRule
 from methods.gptq import triangular_feedback
 from methods.quantease_outliers import grid_without, largest, largest_eigenvalue
 from methods.vectors.descent import Sweeper

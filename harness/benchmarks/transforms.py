@@ -18,10 +18,10 @@ from harness.benchmarks.random_block import SHAPES, check_groups, random_lesson
 from harness.config.compose import method_config, scheme_named
 from harness.config.method_builder import build_method
 from harness.foundation.errors import UserError
-from methods.core.block import Block
-from methods.core.scheme import Scheme
-from methods.core.transform import BlockTransform, Transformed
-from methods.core.tuning import Sample
+from methods.contracts.block import Block
+from methods.contracts.scheme import Scheme
+from methods.contracts.transform import BlockTransform, Transformed
+from methods.contracts.tuning import Sample
 
 PAPER = {"affinequant": "8.65 h, 21.2 GB"}  # OPT-6.7B, 4 bits, float32: AffineQuant, arXiv 2403.12544, Table 4
 CITATION = (

@@ -15,7 +15,7 @@ from harness.models.loading import LoadedModel, load_model
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.pipeline import quantize
-from methods.core.scheme import RangeRule
+from methods.contracts.scheme import RangeRule
 
 TIMED = ("gptq", "quantease", "quantease_gptq")
 

@@ -18,8 +18,8 @@ from harness.evaluation.tasks import STOCK
 from harness.foundation.hashes import directory_sha256
 from harness.models.fingerprint import model_fingerprint
 from harness.records.format import NUMBERS
-from methods.core.method import Method
-from methods.core.scheme import Scheme
+from methods.contracts.method import Method
+from methods.contracts.scheme import Scheme
 
 FLOAT = {"name": "float", "solver": None}
 

@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from harness.config.run_config import RunConfig
 from harness.records.naming import method_name
-from methods.core.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
+from methods.contracts.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
 
 GIB = 2**30
 UNITS = (90, 1, "s"), (5400, 60, "min"), (48 * 3600, 3600, "h"), (math.inf, 86400, "days")  # (seconds below which, size, name)

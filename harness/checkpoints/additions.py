@@ -15,7 +15,7 @@ from torch import nn
 from methods.blocks.activations import ActivationFormat, ActivationQuantizer
 from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.attention_operands import AttentionOperands
-from methods.core.scheme import ActRange
+from methods.contracts.scheme import ActRange
 
 OPERANDS = ("query", "key", "value")
 

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.blocks.activations import ActivationQuantizer
-from methods.core.weight import QuantizedWeight, restore
+from methods.contracts.quantized_weight import QuantizedWeight
+from methods.core.weight import restore
 
 
 class QuantizedLinear(nn.Module):

@@ -18,7 +18,7 @@ from harness.foundation.resources import device_name
 from harness.reporting.frames import number
 from methods.blocks.activations import ActivationQuantizer
 from methods.blocks.attention_operands import AttentionOperands
-from methods.core.scheme import Scheme
+from methods.contracts.scheme import Scheme
 
 console = Console(highlight=False, soft_wrap=True)
 PROBE = "The same words give the same logits."

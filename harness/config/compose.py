@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import conf
 from harness.config.run_config import typed
-from methods.core.scheme import Scheme
+from methods.contracts.scheme import Scheme
 
 CONF = Path(conf.__file__).parent
 FOLDER = Path(conf.__file__).parent / "method"

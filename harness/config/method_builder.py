@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.foundation.errors import UserError
-from methods.core.method import Method
+from methods.contracts.method import Method
 
 TARGET = re.compile(r"methods\.[a-z0-9_]+\.[A-Za-z0-9]+")
 

@@ -14,8 +14,8 @@ from harness.config.groups import DataConfig, Device, EvalConfig, ModelConfig, P
 from harness.config.method_builder import build_method, canonical
 from harness.foundation.errors import UserError
 from harness.foundation.redaction import refuse_secrets
-from methods.core.method import Method
-from methods.core.scheme import Scheme
+from methods.contracts.method import Method
+from methods.contracts.scheme import Scheme
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from transformers.initialization import no_init_weights
 from harness.checkpoints.linear import QuantizedLinear
 from harness.foundation.errors import UserError
 from harness.models import seams as seam_tables
-from methods.core.block import Attention
-from methods.core.seams import Seam
+from methods.contracts.block import Attention
+from methods.contracts.seams import Seam
 
 Groups = tuple[tuple[str, ...], ...]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedConfig
 
-from methods.core.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
+from methods.contracts.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
 Seams = tuple[Seam, ...]
 

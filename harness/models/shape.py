@@ -13,7 +13,7 @@ from harness.models import tiny
 from harness.models.families import check_coverage, family_of, skeleton
 from harness.models.reading import _architecture, _tiny_name, read_architecture
 from harness.models.sources import TINY, locate
-from methods.core.seams import Seam
+from methods.contracts.seams import Seam
 
 Shape = tuple[int, int]  # (out, in)
 

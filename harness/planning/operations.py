@@ -1,15 +1,15 @@
 """Operations of a run by stage: what `harness.quantization.pipeline` and `harness.evaluation.evaluate` will do, counted.
 
-Units are those of `methods.core.effort`. Stages are those of `seconds` in a record: calibrate (forward passes, Hessians, scoring),
+Units are those of `methods.contracts.effort`. Stages are those of `seconds` in a record: calibrate (forward passes, Hessians, scoring),
 transform, quantize (solvers and tunings), evaluate.
 """
 
 from harness.config.groups import DataConfig, EvalConfig, Propagate
 from harness.config.run_config import RunConfig
 from harness.models.shape import Architecture
-from methods.core.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
-from methods.core.method import Method
-from methods.core.scheme import ActRange, Scheme
+from methods.contracts.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
+from methods.contracts.method import Method
+from methods.contracts.scheme import ActRange, Scheme
 
 DOUBLE = 2  # a product in float64
 ACTIVATIONS = 250  # rounding one activation

@@ -17,8 +17,8 @@ from harness.foundation.errors import UserError
 from harness.models.shape import architecture_of
 from harness.planning.operations import needs_activations, operations
 from harness.records.store import Store
-from methods.core.method import Method
-from methods.core.scheme import Scheme
+from methods.contracts.method import Method
+from methods.contracts.scheme import Scheme
 
 STAGES = ("calibrate", "transform", "quantize", "evaluate")
 LEAST_SECONDS = 0.5  # of a stage; what took less was mostly not work

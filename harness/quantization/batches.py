@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.core.block import Block, Call
+from methods.contracts.block import Block, Call
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from harness.models.families import Family
-from methods.core.block import Block, Call
+from methods.contracts.block import Block, Call
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save
 from harness.foundation.cache import evict
 from harness.foundation.files import write_atomic
 from harness.quantization.hessians import LayerStatistics
-from methods.core.block import Block
+from methods.contracts.block import Block
 
 
 class StatisticsCache:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.quantization.batches import Batch, outputs_of
-from methods.core.block import Block
+from methods.contracts.block import Block
 from methods.core.linalg import energy
 
 Groups = Sequence[Sequence[str]]  # paths of linears inside a block; those in one inner sequence read the same input

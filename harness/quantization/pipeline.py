@@ -17,10 +17,10 @@ from harness.quantization.solving import solve
 from harness.quantization.transforming import block_report, finish_, transform
 from harness.quantization.tuning import solve_and_tune
 from methods.blocks.activations import quantized_activations
-from methods.core.block import Block
-from methods.core.method import Method
-from methods.core.problem import Ranges
-from methods.core.scheme import ActRange, Scheme
+from methods.contracts.block import Block
+from methods.contracts.method import Method
+from methods.contracts.problem import Ranges
+from methods.contracts.scheme import ActRange, Scheme
 
 Note = Callable[[int, str], None]  # (index of the block at work, what a person wants to read)
 

@@ -33,7 +33,7 @@ from harness.foundation.hashes import sha256_file
 from harness.foundation.seals import seal, unseal
 from harness.quantization.batches import Batch
 from harness.quantization.layer_reports import BlockReport, LayerReport
-from methods.core.block import Block
+from methods.contracts.block import Block
 
 log = logging.getLogger(__name__)
 MANIFEST, EVALUATION = "manifest.json", "evaluation.json"

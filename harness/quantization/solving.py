@@ -10,12 +10,13 @@ from harness.quantization.blocks import BlockSource
 from harness.quantization.divergence import Diverged, SolveError
 from harness.quantization.hessians import LayerStatistics
 from harness.quantization.layer_reports import LayerReport
-from methods.core.block import Block
+from methods.contracts.block import Block
+from methods.contracts.method import Method
+from methods.contracts.problem import LayerProblem, Ranges
+from methods.contracts.quantized_weight import QuantizedWeight
+from methods.contracts.scheme import Scheme
 from methods.core.linalg import layer_error
-from methods.core.method import Method
-from methods.core.problem import LayerProblem, Ranges
-from methods.core.scheme import Scheme
-from methods.core.weight import QuantizedWeight, UniformWeight, bits_per_weight
+from methods.core.weight import UniformWeight, bits_per_weight
 
 
 def solve(

@@ -13,11 +13,11 @@ from harness.quantization.layer_reports import BlockReport
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.learned_transform import EPOCH_LOSS
-from methods.core.block import Block
-from methods.core.method import Method
-from methods.core.scheme import ActRange, Scheme
-from methods.core.transform import Transformed
-from methods.core.tuning import Sample
+from methods.contracts.block import Block
+from methods.contracts.method import Method
+from methods.contracts.scheme import ActRange, Scheme
+from methods.contracts.transform import Transformed
+from methods.contracts.tuning import Sample
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from harness.quantization.divergence import Diverged, SolveError
 from harness.quantization.hessians import LayerStatistics
 from harness.quantization.layer_reports import LayerReport
 from methods.blocks.activations import quantized_activations
-from methods.core.block import Block
+from methods.contracts.block import Block
+from methods.contracts.scheme import Scheme
+from methods.contracts.tuning import BlockTuning, Sample, Tuned
 from methods.core.linalg import layer_error
-from methods.core.scheme import Scheme
-from methods.core.tuning import BlockTuning, Sample, Tuned
 from methods.core.weight import bits_per_weight, restore
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from methods.blocks.attention_operands import AttentionOperands
-from methods.core.block import Block
-from methods.core.scheme import ActRange, Scheme
+from methods.contracts.block import Block
+from methods.contracts.scheme import ActRange, Scheme
 from methods.kernels import token_rounding
 
 

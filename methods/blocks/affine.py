@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.blocks.rewriting import Factor
-from methods.core.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
+from methods.contracts.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
 SMALLEST = 1e-2  # of what a diagonal entry started with: below it the inverse explodes
 

@@ -21,12 +21,12 @@ from methods.blocks.affine import Site
 from methods.blocks.fake_quant import fake_quantize
 from methods.blocks.functional import float32, run_with
 from methods.blocks.rewriting import rewrite, values_of
-from methods.core.block import Block
+from methods.contracts.block import Block
+from methods.contracts.scheme import Scheme
+from methods.contracts.seams import NormSeam, Seam
+from methods.contracts.transform import Watch
+from methods.contracts.tuning import Sample
 from methods.core.descent import Matmul, products_in
-from methods.core.scheme import Scheme
-from methods.core.seams import NormSeam, Seam
-from methods.core.transform import Watch
-from methods.core.tuning import Sample
 
 ROLLBACKS = 5  # before training ends where it is
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from methods.blocks.activations import quantized_activations
 from methods.blocks.input_statistics import group_moments
-from methods.core.block import Block
-from methods.core.problem import Ranges
+from methods.contracts.block import Block
+from methods.contracts.problem import Ranges
+from methods.contracts.scheme import RangeRule, Scheme
+from methods.contracts.seams import QueryKeySeam
+from methods.contracts.tuning import Sample
 from methods.core.ranges import fit_ranges, grouped, make_grid, widened
-from methods.core.scheme import RangeRule, Scheme
-from methods.core.seams import QueryKeySeam
-from methods.core.tuning import Sample
 
 
 @torch.no_grad()

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from methods.core.problem import Ranges
+from methods.contracts.problem import Ranges
+from methods.contracts.scheme import Scheme, ZeroPoint
 from methods.core.ranges import grouped, holds_zero, make_grid, widened
-from methods.core.scheme import Scheme, ZeroPoint
 from methods.kernels import fake_quant
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.func import functional_call
 
-from methods.core.block import Block, Call
+from methods.contracts.block import Block, Call
 
 
 def run_with(block: Block, hidden: Tensor, call: Call, values: Mapping[str, Tensor]) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.core.block import Block, Call
-from methods.core.tuning import Sample
+from methods.contracts.block import Block, Call
+from methods.contracts.tuning import Sample
 
 ALIKE = 0.02  # the largest difference, relative to the largest output, that is put down to rounding
 

@@ -13,13 +13,13 @@ from methods.blocks.fake_quant import learned_ranges
 from methods.blocks.input_statistics import channel_extremes
 from methods.blocks.rewriting import Factor, install_, make_room_
 from methods.blocks.smoothing import smoothed
-from methods.core.block import Block
-from methods.core.problem import Ranges
+from methods.contracts.block import Block
+from methods.contracts.problem import Ranges
+from methods.contracts.scheme import Scheme
+from methods.contracts.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
+from methods.contracts.transform import Transformed, Watch
+from methods.contracts.tuning import Sample
 from methods.core.ranges import extremes, fit_ranges, grouped
-from methods.core.scheme import Scheme
-from methods.core.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
-from methods.core.transform import Transformed, Watch
-from methods.core.tuning import Sample
 
 EPOCH_LOSS = "loss_epoch_"  # what the stats call the mean loss of an epoch, before its number from 1
 LOGIT_OF_ALL = 4.0  # sigmoid(4) = 0.982 of the range: where clipping starts (OmniQuant's initial value)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.blocks.affine_norm import AffineNorm
-from methods.core.block import Block
-from methods.core.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
+from methods.contracts.block import Block
+from methods.contracts.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
 Values = Mapping[str, Tensor]  # parameters and buffers of a block, by name
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from methods.blocks.rewriting import Factor
-from methods.core.block import Block
-from methods.core.seams import NormSeam, ValueSeam
+from methods.contracts.block import Block
+from methods.contracts.seams import NormSeam, ValueSeam
 
 
 def smoothed(block: Block, seam: NormSeam | ValueSeam, low: Tensor, high: Tensor, alpha: float, shift: bool) -> Factor:

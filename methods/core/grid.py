@@ -7,7 +7,7 @@ A weight w of output channel i and column j, in group g = group_index[j], has
 
 With an integer zero point, `zero` is itself a code, so that 0 is on the grid. With a float one the lowest
 grid point is stored as `offset`, and zero = -offset / scale. Scales and offsets take only values that their
-storage dtype represents: what is solved with is what is stored. They may be codes themselves (see `methods.core.levels`).
+storage dtype represents: what is solved with is what is stored. They may be codes themselves (see `methods.contracts.levels`).
 """
 
 from dataclasses import dataclass, replace

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.contracts.scheme import OutlierStructure, Scheme
 from methods.core.levels import storable_together, stored
-from methods.core.scheme import OutlierStructure, Scheme
 from methods.kernels.packing import pack, unpack
 
 SAMPLED = 61  # every so many entries are looked at to guess how large the largest are; a prime, to be in step with no row

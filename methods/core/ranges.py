@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from methods.contracts.problem import LayerProblem, Ranges
+from methods.contracts.scheme import RangeRule, Scheme, ZeroPoint
 from methods.core.grid import Grid, float_grid
 from methods.core.levels import at_least, fit_levels, storable
-from methods.core.problem import LayerProblem, Ranges
-from methods.core.scheme import RangeRule, Scheme, ZeroPoint
 from methods.kernels.range_search import best_shrink
 from methods.kernels.threads import over_rows
 

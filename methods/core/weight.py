@@ -2,31 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
+from methods.contracts.quantized_weight import QuantizedWeight
 from methods.core.grid import Grid
 from methods.core.outliers import ColumnCorrected, SparseCorrected
 from methods.kernels.packing import pack, unpack
 from methods.vectors.row_weight import RowVectors
 from methods.vectors.weight import VectorWeight
-
-
-class QuantizedWeight(Protocol):
-    """A rounded matrix. Bits are weighed on `tensors()`, so that nothing stored goes uncounted."""
-
-    def dequantize(self) -> Tensor:
-        """The weight as the model will use it, (out, in), in the dtype it was solved in."""
-        ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Exactly what a checkpoint stores, packed."""
-        ...
-
-    def layout(self) -> dict:
-        """What `restore` needs besides the tensors: small, JSON-able, starts with `kind`."""
-        ...
 
 
 def bits_per_weight(tensors: Mapping[str, Tensor], numel: int) -> float:

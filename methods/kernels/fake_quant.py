@@ -1,6 +1,6 @@
 """Rounding to a grid that is being trained, and its gradients: passes over a matrix whose weights come in groups, (out, groups, size).
 
-A weight w in a group of scale s and zero z has, as on every grid (`methods.core.grid`),
+A weight w in a group of scale s and zero z has, as on every grid (`methods.contracts.grid`),
 
     code = clamp(round(w / s + z), 0, 2^bits - 1),    w^ = (code - z) s,
 

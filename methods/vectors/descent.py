@@ -1,4 +1,4 @@
-"""Sweeps over the columns of a weight in which vectors move to centroids: `methods.core.descent` for codebooks.
+"""Sweeps over the columns of a weight in which vectors move to centroids: `methods.contracts.descent` for codebooks.
 
 With a triangular factor of the Hessian for feedback one sweep is the pass of VPTQ; with the Hessian itself sweeps are coordinate descent.
 Sweeps run block by block: what lies outside a block reaches its targets through one matrix product, what lies inside through the kernel.

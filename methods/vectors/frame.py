@@ -13,8 +13,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from methods.contracts.problem import LayerProblem
 from methods.core.levels import storable
-from methods.core.problem import LayerProblem
 from methods.vectors.codebook import Book, storable_centroids
 from methods.vectors.descent import Codes, Span
 from methods.vectors.weight import SCALE_DTYPE, Part, VectorWeight

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from methods.core.scheme import RangeRule, Scheme
-from methods.core.seams import Seam
+from methods.contracts.scheme import RangeRule, Scheme
+from methods.contracts.seams import Seam
 
 ENTRY = 250  # one pass over a matrix in plain torch, for each entry: it waits for memory
 CANDIDATE = 45  # one weight rounded to one candidate grid

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from methods.core.block import Block
-from methods.core.problem import Ranges
-from methods.core.scheme import Scheme
-from methods.core.seams import Seam
-from methods.core.tuning import Sample
+from methods.contracts.block import Block
+from methods.contracts.problem import Ranges
+from methods.contracts.scheme import Scheme
+from methods.contracts.seams import Seam
+from methods.contracts.tuning import Sample
 
 Watch = Callable[[int, int, str], None]  # (steps done, steps in all, what a person wants to read beside the bar)
 

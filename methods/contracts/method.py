@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from methods.core.problem import LayerSolver
-from methods.core.scheme import Scheme
-from methods.core.seams import Seam
-from methods.core.transform import BlockTransform
-from methods.core.tuning import BlockTuning
+from methods.contracts.problem import LayerSolver
+from methods.contracts.scheme import Scheme
+from methods.contracts.seams import Seam
+from methods.contracts.transform import BlockTransform
+from methods.contracts.tuning import BlockTuning
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from methods.core.seams import Seam
+from methods.contracts.seams import Seam
 
 
 @dataclass(frozen=True)

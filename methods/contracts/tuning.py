@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from methods.core.block import Block, Call
-from methods.core.weight import QuantizedWeight
+from methods.contracts.block import Block, Call
+from methods.contracts.quantized_weight import QuantizedWeight
 
 
 @runtime_checkable

@@ -6,8 +6,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from methods.core.scheme import Scheme
-from methods.core.weight import QuantizedWeight
+from methods.contracts.quantized_weight import QuantizedWeight
+from methods.contracts.scheme import Scheme
 
 
 @dataclass(frozen=True)
