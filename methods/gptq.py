@@ -23,12 +23,12 @@ from methods.contracts.effort import factorization, grid_fit, one_sweep
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import RangeRule, Scheme
 from methods.core.descent import Descent, Feedback
-from methods.core.grid import Grid
 from methods.core.linalg import upper_factor
-from methods.core.outliers import refuses_outliers
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.weight import UniformWeight
 from methods.kernels.threads import over_rows
+from methods.weights.grid import Grid
+from methods.weights.outliers import refuses_outliers
+from methods.weights.stored import UniformWeight
 
 
 @dataclass(frozen=True)

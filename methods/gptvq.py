@@ -30,8 +30,8 @@ from methods.contracts.scheme import Scheme
 from methods.core.linalg import UpperFactor, live_hessian, upper_factor
 from methods.kernels.metric_nearest import cheapest
 from methods.vectors.metric_kmeans import fit_centroids
-from methods.vectors.row_refit import Entries, refit
-from methods.vectors.row_weight import CoarseCodebooks, RowVectors
+from methods.vectors.row_refit import refit
+from methods.weights.row_vectors import CoarseCodebooks, Entries, RowVectors
 
 CodebookFit = Callable[[Tensor, Tensor], Tensor]
 MOST_INDEX_BITS = 12  # of one vector: beyond, local codebooks would cost more than they give

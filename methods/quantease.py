@@ -24,12 +24,12 @@ from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.contracts.scheme import Scheme
 from methods.core.descent import Descent, Feedback, Matmul
 from methods.core.linalg import live_hessian
-from methods.core.outliers import outlier_count, without_outliers
 from methods.core.ranges import find_grid
-from methods.core.weight import UniformWeight
 from methods.gptq import column_order
 from methods.kernels.threads import over_rows
 from methods.quantease_outliers import solve_with_outliers
+from methods.weights.outliers import outlier_count, without_outliers
+from methods.weights.stored import UniformWeight
 
 
 @dataclass(frozen=True)

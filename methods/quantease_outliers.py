@@ -22,13 +22,13 @@ from torch import Tensor
 
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.core.descent import Descent, Feedback, Matmul
-from methods.core.grid import Grid
 from methods.core.linalg import layer_error, unit_hessian
-from methods.core.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, outlier_count, without_outliers
 from methods.core.ranges import find_grid
-from methods.core.weight import UniformWeight
 from methods.gptq import column_order
 from methods.kernels.threads import over_rows
+from methods.weights.grid import Grid
+from methods.weights.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, outlier_count, without_outliers
+from methods.weights.stored import UniformWeight
 
 if TYPE_CHECKING:
     from methods.quantease import QuantEase

@@ -6,9 +6,9 @@ from typing import ClassVar
 from methods.contracts.effort import grid_fit
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import Scheme
-from methods.core.outliers import refuses_outliers
 from methods.core.ranges import find_grid
-from methods.core.weight import UniformWeight
+from methods.weights.outliers import refuses_outliers
+from methods.weights.stored import UniformWeight
 
 
 @dataclass(frozen=True)

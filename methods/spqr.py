@@ -24,14 +24,14 @@ from methods.contracts.effort import factorization, grid_fit, one_sweep
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, RangeRule, Scheme
 from methods.core.descent import Descent, Feedback
-from methods.core.grid import Grid
-from methods.core.levels import storable_together
 from methods.core.linalg import upper_factor
-from methods.core.outliers import SparseCorrected, outlier_count
 from methods.core.ranges import find_grid, fit_grid, grid_parameters, widened
-from methods.core.weight import UniformWeight
 from methods.gptq import column_order, triangular_feedback
 from methods.kernels.threads import over_rows
+from methods.weights.grid import Grid
+from methods.weights.levels import storable_together
+from methods.weights.outliers import SparseCorrected, outlier_count
+from methods.weights.stored import UniformWeight
 
 NOISE = 1e-4  # in steps of the grid: what is nearer to it than this lies on it
 

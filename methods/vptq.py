@@ -29,9 +29,10 @@ from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, Scheme
 from methods.core.linalg import upper_factor
 from methods.gptq import triangular_feedback
-from methods.vectors.codebook import SAMPLE, Book, KMeans
+from methods.vectors.codebook import SAMPLE, KMeans
 from methods.vectors.descent import Span, Sweeper
 from methods.vectors.frame import Frame, Normalize, Rounding
+from methods.weights.book import Book
 
 MOST_INDEX_BITS = 16  # of one codebook
 

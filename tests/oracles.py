@@ -5,7 +5,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from methods.core.grid import Grid
+from methods.weights.grid import Grid
 
 
 def textbook_gptq(weight: Tensor, hessian: Tensor, grid: Grid, damping: float) -> Tensor:

@@ -26,7 +26,8 @@ from methods.blocks.affine_norm import AffineNorm
 from methods.contracts.block import Attention
 from methods.contracts.scheme import ActRange, Scheme, ZeroPoint
 from methods.core.ranges import fit_grid
-from methods.core.weight import UniformWeight, bits_per_weight
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.stored import UniformWeight
 from tests.problems import scheme
 from tests.tiny_models import VARIANTS, tokens
 

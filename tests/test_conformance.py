@@ -16,10 +16,11 @@ from harness.config.method_builder import build_method
 from methods.blocks.rewriting import values_of
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import OutlierStructure
-from methods.core.grid import Grid
 from methods.core.linalg import layer_error
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.weight import UniformWeight, bits_per_weight, restore
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.grid import Grid
+from methods.weights.stored import UniformWeight, restore
 from tests.block_samples import change, uneven_block, untouched
 from tests.problems import correlated_hessian, layer_problem, scheme
 

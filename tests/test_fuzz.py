@@ -17,9 +17,10 @@ from harness.config.method_builder import build_method
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint
 from methods.core.linalg import energy, live_hessian
-from methods.core.weight import UniformWeight, bits_per_weight, restore
 from methods.quantease import QuantEase
 from methods.rtn import RTN
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.stored import UniformWeight, restore
 from tests.problems import scheme
 
 CHUNKS, CHUNK, ALWAYS = 20, 500, 240

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from harness.config.compose import method_config
 from harness.config.method_builder import build_method
-from methods.core.grid import Grid
 from methods.core.linalg import layer_error, upper_factor
-from methods.core.weight import bits_per_weight
 from methods.gptvq import GPTVQ, Propagation, Tiling, round_vectors
 from methods.kernels import metric_nearest
 from methods.vectors.metric_kmeans import fit_centroids, spread_start
-from methods.vectors.row_refit import Entries, refit
-from methods.vectors.row_weight import CoarseCodebooks, RowVectors
+from methods.vectors.row_refit import refit
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.grid import Grid
+from methods.weights.row_vectors import CoarseCodebooks, Entries, RowVectors
 from tests.oracles import textbook_gptq
 from tests.problems import correlated_hessian, layer_problem, scheme
 

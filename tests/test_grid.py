@@ -5,8 +5,8 @@ import torch
 
 from methods.contracts.problem import Ranges
 from methods.contracts.scheme import RangeRule, ZeroPoint
-from methods.core.grid import Grid
 from methods.core.ranges import find_grid, fit_grid, make_grid
+from methods.weights.grid import Grid
 from tests.problems import layer_problem, scheme
 
 FORMS = [

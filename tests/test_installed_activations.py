@@ -16,7 +16,7 @@ from methods.blocks.activations import ActivationQuantizer, calibrating, install
 from methods.blocks.attention_operands import AttentionOperands
 from methods.contracts.block import Attention
 from methods.core.ranges import fit_grid
-from methods.core.weight import UniformWeight
+from methods.weights.stored import UniformWeight
 from tests.problems import scheme
 from tests.test_activations import naive, token_format
 from tests.test_quantized_blocks import STATIC, W4A4, inside, llama_by_hand, opt_by_hand

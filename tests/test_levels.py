@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from methods.contracts.scheme import RangeRule, ZeroPoint
-from methods.core.grid import Grid
-from methods.core.levels import at_least, fit_levels, storable
 from methods.core.ranges import find_grid, fit_grid
-from methods.core.weight import UniformWeight, bits_per_weight
 from methods.kernels.range_search import best_shrink
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.grid import Grid
+from methods.weights.levels import at_least, fit_levels, storable
+from methods.weights.stored import UniformWeight
 from tests.problems import layer_problem, scheme
 
 FORMS = [

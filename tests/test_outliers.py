@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from methods.contracts.scheme import OutlierStructure, RangeRule
-from methods.core.levels import storable
 from methods.core.linalg import layer_error
-from methods.core.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, largest_positions, outlier_count
 from methods.core.ranges import find_grid
-from methods.core.weight import UniformWeight, bits_per_weight, restore
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase
 from methods.quantease_outliers import grid_without, largest_eigenvalue
 from methods.rtn import RTN
 from methods.spqr import SpQR
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.levels import storable
+from methods.weights.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, largest_positions, outlier_count
+from methods.weights.stored import UniformWeight, restore
 from tests.oracles import textbook_quantease_outliers
 from tests.problems import correlated_hessian, layer_problem, scheme
 from tests.test_quantease import PAPER, START

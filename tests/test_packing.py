@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from methods.kernels.packing import pack, pack_reference, unpack, unpack_reference
+from methods.weights.packing import pack, pack_reference, unpack, unpack_reference
 
 WIDTHS = range(1, 25)
 COUNTS = [1, 7, 8, 9, 63, 257]

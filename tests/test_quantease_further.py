@@ -7,14 +7,14 @@ import torch
 
 from methods.contracts.scheme import OutlierStructure, RangeRule, ZeroPoint
 from methods.core.linalg import energy, layer_error
-from methods.core.outliers import keep_largest
 from methods.core.ranges import find_grid
 from methods.core.refit import Refit, refit_outliers
-from methods.core.weight import UniformWeight, restore
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase
 from methods.quantease_further import QuantEaseFurther
 from methods.spqr import SpQR
+from methods.weights.outliers import keep_largest
+from methods.weights.stored import UniformWeight, restore
 from tests.problems import layer_problem
 from tests.test_quantease import PAPER, START
 

@@ -18,7 +18,7 @@ from methods.blocks.activations import quantized_activations
 from methods.contracts.block import Attention, Block
 from methods.contracts.scheme import ActRange
 from methods.core.ranges import fit_grid
-from methods.core.weight import UniformWeight
+from methods.weights.stored import UniformWeight
 from tests.problems import scheme
 from tests.test_activations import naive, normal
 from tests.tiny_models import VARIANTS, tokens

@@ -113,7 +113,7 @@ def test_failed_points_run_again_only_when_asked(monkeypatch, tmp_path):
 
 
 def test_weights_that_are_not_finite_end_a_run_as_diverged(monkeypatch):
-    from methods.core.weight import UniformWeight
+    from methods.weights.stored import UniformWeight
 
     monkeypatch.setattr(UniformWeight, "dequantize", lambda self: self.grid.decode(self.codes) * float("nan"))
     assert run("model=tiny-llama", "method=rtn") == 1

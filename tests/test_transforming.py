@@ -31,8 +31,8 @@ from methods.contracts.transform import Transformed
 from methods.contracts.tuning import Sample
 from methods.core.linalg import layer_error
 from methods.core.ranges import find_grid
-from methods.core.weight import UniformWeight
 from methods.rtn import RTN
+from methods.weights.stored import UniformWeight
 from tests.problems import scheme
 from tests.tiny_models import tokens
 

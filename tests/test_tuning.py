@@ -17,9 +17,9 @@ from methods.contracts.block import Block
 from methods.contracts.problem import LayerProblem
 from methods.contracts.quantized_weight import QuantizedWeight
 from methods.contracts.tuning import Sample, TunableWeight, Tuned
-from methods.core.weight import bits_per_weight
 from methods.gptvq import GPTVQ
 from methods.rtn import RTN
+from methods.weights.bits_per_weight import bits_per_weight
 from tests.problems import scheme
 from tests.tiny_models import tokens
 

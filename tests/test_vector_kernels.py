@@ -5,7 +5,7 @@ import torch
 
 from methods.kernels import nearest, vector_feedback
 from methods.kernels.vector_feedback import NO_CODE
-from methods.vectors.codebook import Book
+from methods.weights.book import Book
 
 SEARCHES = [(1, 1, 1), (300, 1, 16), (131, 2, 9), (77, 3, 70), (260, 4, 256), (64, 8, 65), (129, 6, 40), (5, 12, 130)]  # vectors, length, k
 PASSES = [(1, 1, 1, 3, 0), (9, 13, 4, 8, 0), (20, 24, 6, 70, 0), (7, 600, 2, 5, 0), (6, 3, 8, 9, 0), (10, 31, 4, 16, 5), (5, 48, 12, 6, 66)]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from methods.core.weight import bits_per_weight
-from methods.vectors.codebook import Book
-from methods.vectors.weight import SCALE_DTYPE, Part, VectorWeight, code_bits
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.book import Book
+from methods.weights.vectors import SCALE_DTYPE, Part, VectorWeight, code_bits
 
 
 def half(*shape: int, seed: int) -> torch.Tensor:

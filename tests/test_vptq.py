@@ -7,17 +7,18 @@ import torch
 
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import OutlierStructure
-from methods.core.grid import Grid
 from methods.core.linalg import layer_error, upper_factor
-from methods.core.weight import bits_per_weight
 from methods.gptq import triangular_feedback
 from methods.kernels.nearest import nearest
-from methods.vectors.codebook import Book, KMeans
+from methods.vectors.codebook import KMeans
 from methods.vectors.descent import Span, Sweeper
 from methods.vectors.frame import Normalize
-from methods.vectors.weight import VectorWeight
 from methods.vptq import VPTQ
 from methods.vptq_further import VPTQFurther
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.book import Book
+from methods.weights.grid import Grid
+from methods.weights.vectors import VectorWeight
 from tests.oracles import textbook_gptq, textbook_vptq
 from tests.problems import correlated_hessian, layer_problem, scheme
 

@@ -2,9 +2,10 @@
 
 import torch
 
-from methods.kernels import fake_quant_triton, nearest, nearest_triton, packing_triton, token_rounding_triton, vector_feedback_triton
+from methods.kernels import fake_quant_triton, nearest, nearest_triton, token_rounding_triton, vector_feedback_triton
 from methods.kernels.feedback_triton import round_block
-from methods.kernels.packing import pack_reference
+from methods.weights import packing_triton
+from methods.weights.packing import pack_reference
 from tests.test_activations import CHECKS, check_kernel
 from tests.test_fake_quant import KERNEL_SHAPES, check_kernels
 from tests.test_kernels import SHAPES, both

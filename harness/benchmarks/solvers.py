@@ -13,7 +13,7 @@ from harness.reporting.cells import NOT_RUN, SUPERSCRIPT
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import Scheme
 from methods.core.linalg import layer_error
-from methods.core.weight import bits_per_weight
+from methods.weights.bits_per_weight import bits_per_weight
 
 
 @dataclass(frozen=True)

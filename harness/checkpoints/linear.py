@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from methods.blocks.activations import ActivationQuantizer
 from methods.contracts.quantized_weight import QuantizedWeight
-from methods.core.weight import restore
+from methods.weights.stored import restore
 
 
 class QuantizedLinear(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from harness.checkpoints import additions
 from harness.checkpoints.linear import QuantizedLinear
-from methods.core.weight import restore
+from methods.weights.stored import restore
 
 
 def described(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:

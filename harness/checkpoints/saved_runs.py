@@ -11,7 +11,7 @@ from harness.foundation.errors import UserError
 from harness.records.lookup import find
 from harness.records.store import Store
 from methods.blocks.affine_norm import AffineNorm
-from methods.core.weight import bits_per_weight
+from methods.weights.bits_per_weight import bits_per_weight
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from methods.contracts.problem import LayerProblem, Ranges
 from methods.contracts.quantized_weight import QuantizedWeight
 from methods.contracts.scheme import Scheme
 from methods.core.linalg import layer_error
-from methods.core.weight import UniformWeight, bits_per_weight
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.stored import UniformWeight
 
 
 def solve(

@@ -18,7 +18,8 @@ from methods.contracts.block import Block
 from methods.contracts.scheme import Scheme
 from methods.contracts.tuning import BlockTuning, Sample, Tuned
 from methods.core.linalg import layer_error
-from methods.core.weight import bits_per_weight, restore
+from methods.weights.bits_per_weight import bits_per_weight
+from methods.weights.stored import restore
 
 
 def solve_and_tune(

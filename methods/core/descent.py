@@ -15,8 +15,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from methods.core.grid import Grid
 from methods.kernels.feedback import bind_round_block, is_compiled, push_steps, take_pushed
+from methods.weights.grid import Grid
 
 FEW_STEPS = 0.1  # share of a block's weights below which pushing its steps one by one beats a matrix product
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from methods.contracts.problem import LayerProblem, Ranges
 from methods.contracts.scheme import RangeRule, Scheme, ZeroPoint
-from methods.core.grid import Grid, float_grid
-from methods.core.levels import at_least, fit_levels, storable
 from methods.kernels.range_search import best_shrink
 from methods.kernels.threads import over_rows
+from methods.weights.grid import Grid, float_grid
+from methods.weights.levels import at_least, fit_levels, storable
 
 SHRINK_STEP, SHRINK_COUNT = 0.01, 80
 SMALLEST_SCALE = 1e-3  # of the largest among those that share a grid, where scales are codes

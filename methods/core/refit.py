@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.core.grid import Grid, float_grid
-from methods.core.levels import stored
+from methods.weights.grid import Grid, float_grid
+from methods.weights.levels import stored
 
 REACH = 4.0
 DAMPING = 1e-3  # of the steps of outliers, relative to the largest diagonal entry among them

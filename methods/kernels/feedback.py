@@ -18,8 +18,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from methods.core.grid import Grid
 from methods.kernels import feedback_numba
+from methods.weights.grid import Grid
 
 
 def round_block(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from methods.kernels import vector_feedback_numba
 from methods.kernels.nearest import nearest
-from methods.vectors.codebook import Book
+from methods.weights.book import Book
 
 NO_CODE = -1  # of vectors not yet rounded
 MOST_ON_CHIP = 1024  # centroids above which, on CUDA, a matrix product per column beats the kernel that searches them tile by tile

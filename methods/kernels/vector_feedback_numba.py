@@ -8,7 +8,7 @@ from torch import Tensor
 
 from methods.kernels.feedback_numba import TOGETHER, feed_four, feed_one, take_step
 from methods.kernels.nearest_numba import BATCH, OPTIONS, nearest_in_batch, next_in_batch, prepared
-from methods.vectors.codebook import Book
+from methods.weights.book import Book
 
 
 def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...], feedback: Tensor, book: Book,

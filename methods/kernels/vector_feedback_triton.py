@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from methods.vectors.codebook import Book
+from methods.weights.book import Book
 
 VECTORS, CENTROIDS = 8, 64  # vectors of one program, and centroids compared with them at a time
 

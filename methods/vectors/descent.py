@@ -12,7 +12,7 @@ from torch import Tensor
 
 from methods.kernels.threads import over_rows
 from methods.kernels.vector_feedback import NO_CODE, round_vectors
-from methods.vectors.codebook import Book
+from methods.weights.book import Book
 
 
 @dataclass(frozen=True)

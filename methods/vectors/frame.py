@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from methods.contracts.problem import LayerProblem
-from methods.core.levels import storable
-from methods.vectors.codebook import Book, storable_centroids
+from methods.vectors.codebook import storable_centroids
 from methods.vectors.descent import Codes, Span
-from methods.vectors.weight import SCALE_DTYPE, Part, VectorWeight
+from methods.weights.book import Book
+from methods.weights.levels import storable
+from methods.weights.vectors import SCALE_DTYPE, Part, VectorWeight
 
 TAME = 2.0**10  # weights whose largest lies within this factor of 1 are computed with as they are
 LEAST_SCALE = 2.0**-6  # where SCALE_DTYPE begins to lose precision

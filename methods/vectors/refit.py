@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from methods.vectors.codebook import Book
 from methods.vectors.descent import Codes, Span
+from methods.weights.book import Book
 
 Centroids = list[tuple[Tensor, ...]]  # of each span, of each of its stages
 

@@ -5,44 +5,12 @@ over the weights that use an entry, of ((Q - W) H): one matrix product and one s
 since rows meet only through the codebooks of their row block, every row block is a system of its own, with steps of its own.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from methods.weights.row_vectors import Entries
+
 SMALLEST_CURVATURE = 1e-12  # of the mean diagonal of the Hessian: below, an entry is left as it was
-
-
-@dataclass(frozen=True)
-class Entries:
-    """From centroids to the weights that use them, and back."""
-
-    index: Tensor  # (out * vectors,): the centroid of every vector, counted through all codebooks
-    rows: int
-    shape: torch.Size  # (row_blocks, groups, count, length)
-
-    @classmethod
-    def of(cls, codes: Tensor, group_index: Tensor, rows_per_block: int, centroids: Tensor) -> "Entries":
-        """
-        Args:
-            codes: (out, vectors) integers.
-            group_index: (vectors,) which group of codebooks a vector uses.
-            rows_per_block: rows that share their codebooks.
-            centroids: (row_blocks, groups, count, length).
-        """
-        groups, count = centroids.shape[1:3]
-        block_index = torch.arange(len(codes), device=codes.device) // rows_per_block
-        codebook = block_index[:, None] * groups + group_index
-        return cls((codebook * count + codes).reshape(-1), len(codes), centroids.shape)
-
-    def spread(self, centroids: Tensor) -> Tensor:
-        """(row_blocks, groups, count, length) -> (out, vectors * length); differentiable."""
-        return centroids.reshape(-1, self.shape[3]).index_select(0, self.index).view(self.rows, -1)
-
-    def gather(self, matrix: Tensor) -> Tensor:
-        """The transpose of `spread`: the sum over the weights that use an entry."""
-        sums = matrix.new_zeros(self.shape).view(-1, self.shape[3])
-        return sums.index_add_(0, self.index, matrix.reshape(-1, self.shape[3])).view(self.shape)
 
 
 def refit(weight: Tensor, hessian: Tensor, entries: Entries, start: Tensor, steps: int) -> Tensor:

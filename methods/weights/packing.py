@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from methods.kernels import packing_numba
+from methods.weights import packing_numba
 
 MOST_BITS = 24
 
@@ -99,5 +99,5 @@ def _kernel(device_type: str) -> ModuleType | None:
     if device_type == "cpu":
         return packing_numba
     if device_type == "cuda" and find_spec("triton") is not None:
-        return import_module("methods.kernels.packing_triton")
+        return import_module("methods.weights.packing_triton")
     return None

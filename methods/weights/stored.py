@@ -1,21 +1,15 @@
 """Quantized weights: how they decode, and exactly what is stored for them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from methods.contracts.quantized_weight import QuantizedWeight
-from methods.core.grid import Grid
-from methods.core.outliers import ColumnCorrected, SparseCorrected
-from methods.kernels.packing import pack, unpack
-from methods.vectors.row_weight import RowVectors
-from methods.vectors.weight import VectorWeight
-
-
-def bits_per_weight(tensors: Mapping[str, Tensor], numel: int) -> float:
-    """Stored bits per original entry: 8 * bytes / numel of what `QuantizedWeight.tensors()` gave."""
-    return 8 * sum(tensor.nbytes for tensor in tensors.values()) / numel
+from methods.weights.grid import Grid
+from methods.weights.outliers import ColumnCorrected, SparseCorrected
+from methods.weights.packing import pack, unpack
+from methods.weights.row_vectors import RowVectors
+from methods.weights.vectors import VectorWeight
 
 
 @dataclass(frozen=True)

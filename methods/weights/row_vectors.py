@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.core.levels import storable, stored
-from methods.kernels.packing import pack, unpack
-from methods.vectors.row_refit import Entries
+from methods.weights.levels import storable, stored
+from methods.weights.packing import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -108,3 +107,35 @@ class RowVectors:
     @staticmethod
     def _group_bits(groups: int) -> int:
         return max(1, math.ceil(math.log2(groups)))
+
+
+@dataclass(frozen=True)
+class Entries:
+    """From centroids to the weights that use them, and back."""
+
+    index: Tensor  # (out * vectors,): the centroid of every vector, counted through all codebooks
+    rows: int
+    shape: torch.Size  # (row_blocks, groups, count, length)
+
+    @classmethod
+    def of(cls, codes: Tensor, group_index: Tensor, rows_per_block: int, centroids: Tensor) -> "Entries":
+        """
+        Args:
+            codes: (out, vectors) integers.
+            group_index: (vectors,) which group of codebooks a vector uses.
+            rows_per_block: rows that share their codebooks.
+            centroids: (row_blocks, groups, count, length).
+        """
+        groups, count = centroids.shape[1:3]
+        block_index = torch.arange(len(codes), device=codes.device) // rows_per_block
+        codebook = block_index[:, None] * groups + group_index
+        return cls((codebook * count + codes).reshape(-1), len(codes), centroids.shape)
+
+    def spread(self, centroids: Tensor) -> Tensor:
+        """(row_blocks, groups, count, length) -> (out, vectors * length); differentiable."""
+        return centroids.reshape(-1, self.shape[3]).index_select(0, self.index).view(self.rows, -1)
+
+    def gather(self, matrix: Tensor) -> Tensor:
+        """The transpose of `spread`: the sum over the weights that use an entry."""
+        sums = matrix.new_zeros(self.shape).view(-1, self.shape[3])
+        return sums.index_add_(0, self.index, matrix.reshape(-1, self.shape[3])).view(self.shape)

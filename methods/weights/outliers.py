@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from methods.contracts.scheme import OutlierStructure, Scheme
-from methods.core.levels import storable_together, stored
-from methods.kernels.packing import pack, unpack
+from methods.weights.levels import storable_together, stored
+from methods.weights.packing import pack, unpack
 
 SAMPLED = 61  # every so many entries are looked at to guess how large the largest are; a prime, to be in step with no row
 

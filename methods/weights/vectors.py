@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.core.levels import storable_together, stored
-from methods.kernels.packing import pack, unpack
-from methods.vectors.codebook import Book
+from methods.weights.book import Book
+from methods.weights.levels import storable_together, stored
+from methods.weights.packing import pack, unpack
 
 EXTRAS = ("scale", "bias", "row_scale")
 SCALE_DTYPE = torch.float8_e4m3fn  # what a scale loses in it the codes make up for

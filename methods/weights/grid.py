@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.core.levels import Levels, stored
-from methods.kernels.packing import pack, unpack
+from methods.weights.levels import Levels, stored
+from methods.weights.packing import pack, unpack
 
 
 @dataclass(frozen=True)

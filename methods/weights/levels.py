@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from methods.kernels.packing import pack, unpack
+from methods.weights.packing import pack, unpack
 
 
 @dataclass(frozen=True)
