@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from methods.kernels import fake_quant_numba
+from methods.kernels.cpu import fake_quant as compiled
 from methods.kernels.threads import over_rows
 
 
@@ -92,7 +92,7 @@ def add_at_extremes_reference_(
 def _compiled(name: str, groups: Tensor) -> Callable[..., None] | None:
     """The kernel of that name for these weights, where there is one."""
     if groups.device.type == "cpu" and groups.dtype in (torch.float32, torch.float64):
-        return partial(_by_rows, getattr(fake_quant_numba, name))
+        return partial(_by_rows, getattr(compiled, name))
     if groups.device.type == "cuda" and groups.dtype == torch.float32:
         return getattr(_triton_kernels(), name, None)
     return None

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from methods.kernels import feedback_numba
+from methods.kernels.cpu import feedback as compiled
 from methods.weights.grid import Grid
 
 
@@ -55,7 +55,7 @@ def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tens
     if accelerated is not None:
         return partial(accelerated, weight, *others, *levels, limits, max_code, grid is not None)
     arrays = [values.numpy() for values in (weight, *others, *levels, limits)]
-    return partial(feedback_numba.round_block(arrays[0].dtype), *arrays, max_code, grid is not None)
+    return partial(compiled.round_block(arrays[0].dtype), *arrays, max_code, grid is not None)
 
 
 def reference(
@@ -80,13 +80,13 @@ def is_compiled(weight: Tensor) -> bool:
 def push_steps(pushed: Tensor, steps: Tensor, feedback: Tensor) -> None:
     """pushed (out, in) += steps^T @ feedback for steps (columns, out) that are mostly zero; feedback (columns, in) is turned too."""
     arrays = [values.numpy() for values in (pushed, steps, feedback)]
-    feedback_numba.push_steps(arrays[0].dtype)(*arrays)
+    compiled.push_steps(arrays[0].dtype)(*arrays)
 
 
 def take_pushed(pull: Tensor, pushed: Tensor) -> None:
     """Move a block's pushed effects (out, columns) over to its pull (columns, out)."""
     arrays = [values.numpy() for values in (pull, pushed)]
-    feedback_numba.take_pushed(arrays[0].dtype)(*arrays)
+    compiled.take_pushed(arrays[0].dtype)(*arrays)
 
 
 @cache

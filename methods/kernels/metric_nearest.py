@@ -8,7 +8,7 @@ which is (x - c)^T M_p (x - c) less what does not depend on c, when pulled holds
 import torch
 from torch import Tensor
 
-from methods.kernels import metric_nearest_numba
+from methods.kernels.cpu import metric_nearest as compiled
 
 CHUNK = 2**24  # costs in memory at a time
 
@@ -26,7 +26,7 @@ def cheapest(pulled: Tensor, own: Tensor, centroids: Tensor) -> Tensor:
     if pulled.device.type == "cpu" and pulled.dtype in (torch.float32, torch.float64):
         codes = torch.empty(pulled.shape[:3], dtype=torch.int64)
         operands = (pulled.permute(0, 2, 3, 1).contiguous(), own.contiguous(), centroids.mT.contiguous(), codes)
-        metric_nearest_numba.cheapest(*(operand.numpy() for operand in operands))
+        compiled.cheapest(*(operand.numpy() for operand in operands))
         return codes
     return reference(pulled, own, centroids)
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from methods.kernels import nearest_numba
+from methods.kernels.cpu import nearest as compiled
 from methods.kernels.threads import over_rows
 
 CHUNK = 2**22  # scores that are in memory at one time
@@ -46,11 +46,11 @@ def reference(vectors: Tensor, codebook: Tensor) -> Tensor:
 
 def _on_cpu(vectors: Tensor, codebook: Tensor) -> Tensor:
     vectors, codes = vectors.contiguous(), torch.empty(len(vectors), dtype=torch.int64)
-    book = nearest_numba.prepared(codebook)
+    book = compiled.prepared(codebook)
 
     def some(units: slice) -> None:
         rows = slice(UNIT * units.start, UNIT * units.stop)
-        nearest_numba.nearest(vectors.numpy().dtype)(vectors[rows].numpy(), *book, codes[rows].numpy())
+        compiled.nearest(vectors.numpy().dtype)(vectors[rows].numpy(), *book, codes[rows].numpy())
 
     over_rows(some, -(-len(vectors) // UNIT), vectors.device)
     return codes

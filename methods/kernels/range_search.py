@@ -7,7 +7,7 @@ output error that GPTQ and QuantEase reach on the grid; and it needs two square 
 import torch
 from torch import Tensor
 
-from methods.kernels import range_search_numba
+from methods.kernels.cpu import range_search as compiled
 
 
 def best_shrink(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int) -> Tensor:
@@ -26,7 +26,7 @@ def best_shrink(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tens
             importance = grouped.new_ones(grouped.shape[1:])
         best = torch.empty(grouped.shape[:2], dtype=torch.int64)
         arrays = (values.contiguous().numpy() for values in (grouped, scales, zeros, importance))
-        range_search_numba.best_shrink(*arrays, max_code, best.numpy())
+        compiled.best_shrink(*arrays, max_code, best.numpy())
         return best
     return reference(grouped, scales, zeros, importance, max_code)
 

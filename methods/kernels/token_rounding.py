@@ -19,7 +19,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from methods.kernels import token_rounding_numba as compiled
+from methods.kernels.cpu import token_rounding as compiled
 from methods.kernels.threads import over_rows
 
 UNIT = 64  # rows that are not divided between threads

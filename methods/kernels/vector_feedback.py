@@ -18,7 +18,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from methods.kernels import vector_feedback_numba
+from methods.kernels.cpu import vector_feedback as compiled
 from methods.kernels.nearest import nearest
 from methods.weights.book import Book
 
@@ -43,7 +43,7 @@ def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, c
     """
     operands = (weight, pull, offset, steps, codes, feedback, book, beam)
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
-        return vector_feedback_numba.round_vectors(*operands)
+        return compiled.round_vectors(*operands)
     if weight.device.type == "cuda" and len(book.centroids) <= MOST_ON_CHIP and (kernel := _triton_kernel()) is not None:
         return kernel(*operands)
     return reference(*operands)

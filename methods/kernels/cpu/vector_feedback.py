@@ -6,8 +6,8 @@ import numpy as np
 from numba import from_dtype, int64, njit
 from torch import Tensor
 
-from methods.kernels.feedback_numba import TOGETHER, feed_four, feed_one, take_step
-from methods.kernels.nearest_numba import BATCH, OPTIONS, nearest_in_batch, next_in_batch, prepared
+from methods.kernels.cpu.feedback import TOGETHER, feed_four, feed_one, take_step
+from methods.kernels.cpu.nearest import BATCH, OPTIONS, nearest_in_batch, next_in_batch, prepared
 from methods.weights.book import Book
 
 
