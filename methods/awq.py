@@ -30,7 +30,7 @@ from methods.contracts.scheme import RangeRule, Scheme
 from methods.contracts.seams import MiddleSeam, NormSeam, Seam, ValueSeam
 from methods.contracts.transform import Transformed, Watch
 from methods.contracts.tuning import Sample
-from methods.core.ranges import fit_grid
+from methods.solving.ranges import fit_grid
 
 TINY = 1e-30  # for targets that are 0 throughout
 

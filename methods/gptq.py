@@ -22,10 +22,10 @@ from torch import Tensor
 from methods.contracts.effort import factorization, grid_fit, one_sweep
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import RangeRule, Scheme
-from methods.core.descent import Descent, Feedback
-from methods.core.linalg import upper_factor
-from methods.core.ranges import find_grid, fit_grid
 from methods.kernels.threads import over_rows
+from methods.solving.descent import Descent, Feedback
+from methods.solving.linalg import column_order, upper_factor
+from methods.solving.ranges import find_grid, fit_grid
 from methods.weights.grid import Grid
 from methods.weights.outliers import refuses_outliers
 from methods.weights.stored import UniformWeight
@@ -102,14 +102,6 @@ class GPTQ:
         descent = Descent(weight, weight, feedback, grid, self.block_size)
         descent.sweep(rounded=True)
         return descent.values
-
-
-def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tensor | slice]:
-    """An index that puts columns into the order of rounding (by falling diagonal, ties in place; or as they are), and its inverse."""
-    if not act_order:
-        return slice(None), slice(None)
-    order = torch.argsort(torch.diagonal(hessian), descending=True, stable=True)
-    return order, torch.argsort(order)
 
 
 def triangular_feedback(upper: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ from torch.nn.functional import pad
 from methods.contracts.effort import ENTRY, factorization, one_sweep, product, search
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import Scheme
-from methods.core.linalg import UpperFactor, live_hessian, upper_factor
 from methods.kernels.metric_nearest import cheapest
+from methods.solving.linalg import UpperFactor, live_hessian, upper_factor
 from methods.vectors.metric_kmeans import fit_centroids
 from methods.vectors.row_refit import refit
 from methods.weights.row_vectors import CoarseCodebooks, Entries, RowVectors

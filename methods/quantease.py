@@ -10,7 +10,7 @@ Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-ba
     q_i               grid
 
 One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.contracts.descent` does it block by block. With
-outliers (the paper's Algorithm 3) see `methods.quantease_outliers`.
+outliers (the paper's Algorithm 3) see `methods.solving.alternation`.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,11 @@ from torch import Tensor
 from methods.contracts.effort import ENTRY, STILL, grid_fit, one_sweep, product
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.contracts.scheme import Scheme
-from methods.core.descent import Descent, Feedback, Matmul
-from methods.core.linalg import live_hessian
-from methods.core.ranges import find_grid
-from methods.gptq import column_order
 from methods.kernels.threads import over_rows
-from methods.quantease_outliers import solve_with_outliers
+from methods.solving.alternation import solve_with_outliers
+from methods.solving.descent import Descent, Feedback, Matmul
+from methods.solving.linalg import column_order, live_hessian
+from methods.solving.ranges import find_grid
 from methods.weights.outliers import outlier_count, without_outliers
 from methods.weights.stored import UniformWeight
 

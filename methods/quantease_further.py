@@ -19,11 +19,11 @@ from torch import Tensor
 from methods.contracts.effort import grid_fit, one_sweep, product
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.contracts.scheme import Scheme
-from methods.core.descent import Descent, Feedback
-from methods.core.linalg import energy, unit_hessian
-from methods.core.refit import Refit, refit_outliers
 from methods.kernels.threads import over_rows
-from methods.quantease_outliers import start_with_outliers
+from methods.solving.alternation import start_with_outliers
+from methods.solving.descent import Descent, Feedback
+from methods.solving.linalg import energy, unit_hessian
+from methods.solving.refit import Refit, refit_outliers
 from methods.weights.grid import Grid
 from methods.weights.outliers import corrected, outlier_count, without_outliers
 from methods.weights.stored import UniformWeight

@@ -6,7 +6,7 @@ from typing import ClassVar
 from methods.contracts.effort import grid_fit
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import Scheme
-from methods.core.ranges import find_grid
+from methods.solving.ranges import find_grid
 from methods.weights.outliers import refuses_outliers
 from methods.weights.stored import UniformWeight
 

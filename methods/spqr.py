@@ -23,11 +23,11 @@ from torch import Tensor
 from methods.contracts.effort import factorization, grid_fit, one_sweep
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, RangeRule, Scheme
-from methods.core.descent import Descent, Feedback
-from methods.core.linalg import upper_factor
-from methods.core.ranges import find_grid, fit_grid, grid_parameters, widened
-from methods.gptq import column_order, triangular_feedback
+from methods.gptq import triangular_feedback
 from methods.kernels.threads import over_rows
+from methods.solving.descent import Descent, Feedback
+from methods.solving.linalg import column_order, upper_factor
+from methods.solving.ranges import find_grid, fit_grid, grid_parameters, widened
 from methods.weights.grid import Grid
 from methods.weights.levels import storable_together
 from methods.weights.outliers import SparseCorrected, outlier_count

@@ -27,8 +27,8 @@ from torch import Tensor
 from methods.contracts.effort import factorization, one_sweep, search
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, Scheme
-from methods.core.linalg import upper_factor
 from methods.gptq import triangular_feedback
+from methods.solving.linalg import upper_factor
 from methods.vectors.codebook import SAMPLE, KMeans
 from methods.vectors.descent import Span, Sweeper
 from methods.vectors.frame import Frame, Normalize, Rounding

@@ -15,8 +15,8 @@ from torch import Tensor
 from methods.contracts.effort import STILL, one_sweep, product, search
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import Scheme
-from methods.core.descent import coupling
-from methods.core.linalg import live_hessian
+from methods.solving.descent import coupling
+from methods.solving.linalg import live_hessian
 from methods.vectors.descent import Span, Sweeper
 from methods.vectors.frame import Rounding
 from methods.vectors.refit import refit, spread, with_stages

@@ -17,8 +17,8 @@ from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import RangeRule, ZeroPoint
 from methods.contracts.seams import MiddleSeam, NormSeam, Seam, ValueSeam
 from methods.contracts.tuning import Sample
-from methods.core.ranges import fit_ranges
 from methods.rtn import RTN
+from methods.solving.ranges import fit_ranges
 from tests.block_samples import change, inputs_of, samples_of, uneven_block
 from tests.problems import scheme
 

@@ -25,7 +25,7 @@ from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
 from methods.contracts.block import Attention
 from methods.contracts.scheme import ActRange, Scheme, ZeroPoint
-from methods.core.ranges import fit_grid
+from methods.solving.ranges import fit_grid
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.stored import UniformWeight
 from tests.problems import scheme

@@ -16,8 +16,8 @@ from harness.config.method_builder import build_method
 from methods.blocks.rewriting import values_of
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import OutlierStructure
-from methods.core.linalg import layer_error
-from methods.core.ranges import find_grid, fit_grid
+from methods.solving.linalg import layer_error
+from methods.solving.ranges import find_grid, fit_grid
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.grid import Grid
 from methods.weights.stored import UniformWeight, restore

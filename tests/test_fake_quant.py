@@ -9,8 +9,8 @@ from torch import Tensor
 from methods.blocks.fake_quant import fake_quantize, learned_ranges
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import Scheme, ZeroPoint
-from methods.core.ranges import find_grid, fit_grid, make_grid
 from methods.kernels import fake_quant
+from methods.solving.ranges import find_grid, fit_grid, make_grid
 from tests.problems import scheme
 
 PASSES = ("forward", "backward", "add_at_extremes")

@@ -16,9 +16,9 @@ from harness.config.compose import method_config, method_names
 from harness.config.method_builder import build_method
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, RangeRule, Scheme, ZeroPoint
-from methods.core.linalg import energy, live_hessian
 from methods.quantease import QuantEase
 from methods.rtn import RTN
+from methods.solving.linalg import energy, live_hessian
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.stored import UniformWeight, restore
 from tests.problems import scheme

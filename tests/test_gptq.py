@@ -7,10 +7,10 @@ import torch
 
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import RangeRule, ZeroPoint
-from methods.core.linalg import layer_error, upper_factor
-from methods.core.ranges import find_grid, fit_grid
 from methods.gptq import GPTQ
 from methods.rtn import RTN
+from methods.solving.linalg import layer_error, upper_factor
+from methods.solving.ranges import find_grid, fit_grid
 from tests.oracles import least_error_codes, textbook_gptq
 from tests.problems import correlated_hessian, layer_problem
 

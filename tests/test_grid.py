@@ -5,7 +5,7 @@ import torch
 
 from methods.contracts.problem import Ranges
 from methods.contracts.scheme import RangeRule, ZeroPoint
-from methods.core.ranges import find_grid, fit_grid, make_grid
+from methods.solving.ranges import find_grid, fit_grid, make_grid
 from methods.weights.grid import Grid
 from tests.problems import layer_problem, scheme
 

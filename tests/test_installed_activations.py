@@ -15,7 +15,7 @@ from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import ActivationQuantizer, calibrating, install_activations_, quantized_activations
 from methods.blocks.attention_operands import AttentionOperands
 from methods.contracts.block import Attention
-from methods.core.ranges import fit_grid
+from methods.solving.ranges import fit_grid
 from methods.weights.stored import UniformWeight
 from tests.problems import scheme
 from tests.test_activations import naive, token_format

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from methods.contracts.scheme import RangeRule
-from methods.core.descent import Descent, Feedback
-from methods.core.ranges import fit_grid
 from methods.kernels import feedback, range_search
 from methods.kernels.threads import over_rows, row_slices
+from methods.solving.descent import Descent, Feedback
+from methods.solving.ranges import fit_grid
 from tests.problems import scheme
 
 SHAPES = [(1, 1, None), (5, 3, None), (32, 33, 8), (70, 45, 10)]  # columns, rows, group size

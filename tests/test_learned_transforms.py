@@ -17,9 +17,9 @@ from methods.blocks.learned_transform import Shift
 from methods.contracts.problem import LayerProblem
 from methods.contracts.seams import NormSeam
 from methods.contracts.tuning import Sample
-from methods.core.ranges import extremes, grouped
 from methods.omniquant import OmniQuant
 from methods.rtn import RTN
+from methods.solving.ranges import extremes, grouped
 from tests.problems import scheme
 from tests.tiny_models import tokens
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from methods.contracts.scheme import RangeRule, ZeroPoint
-from methods.core.ranges import find_grid, fit_grid
 from methods.kernels.range_search import best_shrink
+from methods.solving.ranges import find_grid, fit_grid
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.grid import Grid
 from methods.weights.levels import at_least, fit_levels, storable

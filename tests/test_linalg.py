@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from methods.core.linalg import energy, layer_error, live_hessian, upper_factor
+from methods.solving.linalg import energy, layer_error, live_hessian, upper_factor
 from tests.problems import correlated_hessian
 
 

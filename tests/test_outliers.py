@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from methods.contracts.scheme import OutlierStructure, RangeRule
-from methods.core.linalg import layer_error
-from methods.core.ranges import find_grid
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase
-from methods.quantease_outliers import grid_without, largest_eigenvalue
 from methods.rtn import RTN
+from methods.solving.alternation import grid_without, largest_eigenvalue
+from methods.solving.linalg import layer_error
+from methods.solving.ranges import find_grid
 from methods.spqr import SpQR
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.levels import storable

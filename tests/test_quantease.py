@@ -8,12 +8,12 @@ import torch
 
 from methods.contracts.problem import LayerProblem, Ranges
 from methods.contracts.scheme import RangeRule
-from methods.core.descent import Descent, Feedback, Matmul
-from methods.core.linalg import energy, layer_error
-from methods.core.ranges import find_grid
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase, better_rows
 from methods.rtn import RTN
+from methods.solving.descent import Descent, Feedback, Matmul
+from methods.solving.linalg import energy, layer_error
+from methods.solving.ranges import find_grid
 from tests.oracles import textbook_quantease
 from tests.problems import correlated_hessian, layer_problem, scheme
 

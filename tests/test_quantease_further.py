@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from methods.contracts.scheme import OutlierStructure, RangeRule, ZeroPoint
-from methods.core.linalg import energy, layer_error
-from methods.core.ranges import find_grid
-from methods.core.refit import Refit, refit_outliers
 from methods.gptq import GPTQ
 from methods.quantease import QuantEase
 from methods.quantease_further import QuantEaseFurther
+from methods.solving.linalg import energy, layer_error
+from methods.solving.ranges import find_grid
+from methods.solving.refit import Refit, refit_outliers
 from methods.spqr import SpQR
 from methods.weights.outliers import keep_largest
 from methods.weights.stored import UniformWeight, restore

@@ -17,7 +17,7 @@ from harness.quantization.blocks import ModelBlocks
 from methods.blocks.activations import quantized_activations
 from methods.contracts.block import Attention, Block
 from methods.contracts.scheme import ActRange
-from methods.core.ranges import fit_grid
+from methods.solving.ranges import fit_grid
 from methods.weights.stored import UniformWeight
 from tests.problems import scheme
 from tests.test_activations import naive, normal

@@ -8,9 +8,9 @@ import torch
 
 from methods.contracts.problem import Ranges
 from methods.contracts.scheme import OutlierStructure, RangeRule, ZeroPoint
-from methods.core.linalg import layer_error, upper_factor
-from methods.core.ranges import find_grid, fit_grid
 from methods.gptq import GPTQ
+from methods.solving.linalg import layer_error, upper_factor
+from methods.solving.ranges import find_grid, fit_grid
 from methods.spqr import Pass, SpQR, leave_one_out, without
 from tests.oracles import textbook_spqr
 from tests.problems import layer_problem, scheme

@@ -29,9 +29,9 @@ from methods.contracts.problem import LayerProblem, Ranges
 from methods.contracts.scheme import ActRange
 from methods.contracts.transform import Transformed
 from methods.contracts.tuning import Sample
-from methods.core.linalg import layer_error
-from methods.core.ranges import find_grid
 from methods.rtn import RTN
+from methods.solving.linalg import layer_error
+from methods.solving.ranges import find_grid
 from methods.weights.stored import UniformWeight
 from tests.problems import scheme
 from tests.tiny_models import tokens

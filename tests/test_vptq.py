@@ -7,9 +7,9 @@ import torch
 
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import OutlierStructure
-from methods.core.linalg import layer_error, upper_factor
 from methods.gptq import triangular_feedback
 from methods.kernels.nearest import nearest
+from methods.solving.linalg import layer_error, upper_factor
 from methods.vectors.codebook import KMeans
 from methods.vectors.descent import Span, Sweeper
 from methods.vectors.frame import Normalize

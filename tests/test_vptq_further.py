@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from methods.core.descent import coupling
-from methods.core.linalg import layer_error
+from methods.solving.descent import coupling
+from methods.solving.linalg import layer_error
 from methods.vectors.descent import Sweeper
 from methods.vectors.frame import Normalize
 from methods.vectors.refit import refit, spread

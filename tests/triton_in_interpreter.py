@@ -2,8 +2,9 @@
 
 import torch
 
-from methods.kernels import fake_quant_triton, nearest, nearest_triton, token_rounding_triton, vector_feedback_triton
-from methods.kernels.feedback_triton import round_block
+from methods.kernels.gpu import fake_quant, nearest, token_rounding, vector_feedback
+from methods.kernels.gpu.feedback import round_block
+from methods.kernels.nearest import reference
 from methods.weights import packing_triton
 from methods.weights.packing import pack_reference
 from tests.test_activations import CHECKS, check_kernel
@@ -48,7 +49,7 @@ def check_nearest():
     for shape in SEARCHES:
         vectors, codebook = search_operands(*shape, torch.float32)
         for exact in (True, False):
-            assert torch.equal(nearest_triton.nearest(vectors, codebook, exact), nearest.reference(vectors, codebook)), shape
+            assert torch.equal(nearest.nearest(vectors, codebook, exact), reference(vectors, codebook)), shape
 
 
 def check_vector_feedback():
@@ -56,18 +57,18 @@ def check_vector_feedback():
         shape = columns, min(rows, 60), *rest  # enough for several programs; more is for the threads of a CPU
         for held in (False, True):
             for dtype in (torch.float32, torch.float64):
-                check_pass(vector_feedback_triton.round_vectors, shape, dtype, held, 3)
+                check_pass(vector_feedback.round_vectors, shape, dtype, held, 3)
 
 
 def check_fake_quant():
     for shape in KERNEL_SHAPES:
         for dtype in (torch.float32, torch.float64):
-            check_kernels(fake_quant_triton, shape, dtype)
+            check_kernels(fake_quant, shape, dtype)
 
 
 def check_token_rounding():
     for check in CHECKS:
-        check_kernel(token_rounding_triton, "cpu", *check)
+        check_kernel(token_rounding, "cpu", *check)
 
 
 check_feedback()

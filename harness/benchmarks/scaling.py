@@ -16,7 +16,7 @@ from harness.benchmarks.measure import available_bytes, timed
 from harness.config.compose import scheme_named
 from harness.foundation.errors import UserError
 from methods.contracts.problem import LayerProblem, LayerSolver
-from methods.core.descent import products_in
+from methods.solving.descent import products_in
 
 QUICK = 0.3  # seconds of two sweeps below which a solve is repeated
 COPIES = 8  # of width x width float32 that a measurement may need at once: the layer, the solver's work, the product's operands

@@ -12,7 +12,7 @@ from harness.benchmarks.measure import failure, peak_extra_bytes, timed
 from harness.reporting.cells import NOT_RUN, SUPERSCRIPT
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import Scheme
-from methods.core.linalg import layer_error
+from methods.solving.linalg import layer_error
 from methods.weights.bits_per_weight import bits_per_weight
 
 

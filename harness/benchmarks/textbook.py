@@ -14,10 +14,10 @@ from harness.benchmarks.measure import timed
 from harness.config.compose import scheme_named
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import RangeRule
-from methods.core.linalg import layer_error, upper_factor
-from methods.core.ranges import find_grid
 from methods.gptq import triangular_feedback
-from methods.quantease_outliers import grid_without, largest, largest_eigenvalue
+from methods.solving.alternation import grid_without, largest, largest_eigenvalue
+from methods.solving.linalg import layer_error, upper_factor
+from methods.solving.ranges import find_grid
 from methods.vectors.descent import Sweeper
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.quantization.batches import Batch, outputs_of
 from methods.contracts.block import Block
-from methods.core.linalg import energy
+from methods.solving.linalg import energy
 
 Groups = Sequence[Sequence[str]]  # paths of linears inside a block; those in one inner sequence read the same input
 

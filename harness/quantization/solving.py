@@ -15,7 +15,7 @@ from methods.contracts.method import Method
 from methods.contracts.problem import LayerProblem, Ranges
 from methods.contracts.quantized_weight import QuantizedWeight
 from methods.contracts.scheme import Scheme
-from methods.core.linalg import layer_error
+from methods.solving.linalg import layer_error
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.stored import UniformWeight
 

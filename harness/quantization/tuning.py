@@ -17,7 +17,7 @@ from methods.blocks.activations import quantized_activations
 from methods.contracts.block import Block
 from methods.contracts.scheme import Scheme
 from methods.contracts.tuning import BlockTuning, Sample, Tuned
-from methods.core.linalg import layer_error
+from methods.solving.linalg import layer_error
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.stored import restore
 

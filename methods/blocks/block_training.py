@@ -26,7 +26,7 @@ from methods.contracts.scheme import Scheme
 from methods.contracts.seams import NormSeam, Seam
 from methods.contracts.transform import Watch
 from methods.contracts.tuning import Sample
-from methods.core.descent import Matmul, products_in
+from methods.solving.descent import Matmul, products_in
 
 ROLLBACKS = 5  # before training ends where it is
 

@@ -17,7 +17,7 @@ from methods.contracts.problem import Ranges
 from methods.contracts.scheme import RangeRule, Scheme
 from methods.contracts.seams import QueryKeySeam
 from methods.contracts.tuning import Sample
-from methods.core.ranges import fit_ranges, grouped, make_grid, widened
+from methods.solving.ranges import fit_ranges, grouped, make_grid, widened
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from methods.contracts.problem import Ranges
 from methods.contracts.scheme import Scheme, ZeroPoint
-from methods.core.ranges import grouped, holds_zero, make_grid, widened
 from methods.kernels import fake_quant
+from methods.solving.ranges import grouped, holds_zero, make_grid, widened
 
 
 def fake_quantize(weight: Tensor, clip_low: Tensor, clip_high: Tensor, scheme: Scheme) -> Tensor:

@@ -19,7 +19,7 @@ from methods.contracts.scheme import Scheme
 from methods.contracts.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
 from methods.contracts.transform import Transformed, Watch
 from methods.contracts.tuning import Sample
-from methods.core.ranges import extremes, fit_ranges, grouped
+from methods.solving.ranges import extremes, fit_ranges, grouped
 
 EPOCH_LOSS = "loss_epoch_"  # what the stats call the mean loss of an epoch, before its number from 1
 LOGIT_OF_ALL = 4.0  # sigmoid(4) = 0.982 of the range: where clipping starts (OmniQuant's initial value)

@@ -112,4 +112,4 @@ def _triton_kernels() -> ModuleType | None:
     """The CUDA kernels, where triton is installed (it comes with torch on Linux)."""
     if find_spec("triton") is None:
         return None
-    return import_module("methods.kernels.fake_quant_triton")
+    return import_module("methods.kernels.gpu.fake_quant")

@@ -94,4 +94,4 @@ def _triton_kernel() -> Callable[..., Tensor] | None:
     """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
     if find_spec("triton") is None:
         return None
-    return import_module("methods.kernels.feedback_triton").round_block
+    return import_module("methods.kernels.gpu.feedback").round_block

@@ -130,4 +130,4 @@ def _triton_kernel() -> ModuleType | None:
     """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
     if find_spec("triton") is None:
         return None
-    return import_module("methods.kernels.token_rounding_triton")
+    return import_module("methods.kernels.gpu.token_rounding")

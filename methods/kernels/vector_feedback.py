@@ -93,4 +93,4 @@ def _triton_kernel() -> Callable[..., Tensor] | None:
     """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
     if find_spec("triton") is None:
         return None
-    return import_module("methods.kernels.vector_feedback_triton").round_vectors
+    return import_module("methods.kernels.gpu.vector_feedback").round_vectors

@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
-from methods.core.descent import Descent, Feedback, Matmul
-from methods.core.linalg import layer_error, unit_hessian
-from methods.core.ranges import find_grid
-from methods.gptq import column_order
 from methods.kernels.threads import over_rows
+from methods.solving.descent import Descent, Feedback, Matmul
+from methods.solving.linalg import column_order, layer_error, unit_hessian
+from methods.solving.ranges import find_grid
 from methods.weights.grid import Grid
 from methods.weights.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, outlier_count, without_outliers
 from methods.weights.stored import UniformWeight

@@ -91,3 +91,11 @@ def layer_error(weight: Tensor, rounded: Tensor, hessian: Tensor, total: float |
         return 0.0
     total = energy(weight, hessian).sum().item() if total is None else total
     return lost / total if total else math.inf
+
+
+def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tensor | slice]:
+    """An index that puts columns into the order of rounding (by falling diagonal, ties in place; or as they are), and its inverse."""
+    if not act_order:
+        return slice(None), slice(None)
+    order = torch.argsort(torch.diagonal(hessian), descending=True, stable=True)
+    return order, torch.argsort(order)

@@ -1,0 +1,1 @@
+"""What solvers share: sweeps over columns, factors of Hessians, ranges, refits."""
