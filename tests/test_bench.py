@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from harness.benchmarks import layers, measure, scaling, solvers, textbook
+from harness.benchmarks.figures import scaling_figure
 from harness.cli import main
 from harness.commands import bench
 from harness.config import compose
 from harness.foundation.errors import UserError
-from harness.reporting.bench_figures import scaling_figure
 from harness.reporting.drawing.marks import front
 from methods.gptq import GPTQ
 from tests.problems import correlated_hessian, layer_problem

@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.benchmarks import reporting, scaling, solvers, sweep, textbook, transforms, whole_model
+from harness.benchmarks.figures import scaling_figure, solvers_figure
 from harness.benchmarks.layers import Layer, read_layers, real_layers, solver_names
 from harness.benchmarks.measure import csv_text, machine, write
 from harness.config.compose import scheme_named, scheme_names, transform_names
 from harness.foundation.errors import UserError
-from harness.reporting.bench_figures import scaling_figure, solvers_figure
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 TRANSFORMS = "smoothquant,awq,omniquant,affinequant"
