@@ -94,3 +94,7 @@ def fail(message: str, code: int = 2) -> int:
     for line in redact(message).splitlines():
         print(f"ptq-bench: {line}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -168,11 +168,3 @@ def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: T
         note(report.block, f"{report.linear} error {report.error:.3g}")
     log.info("commits took %.3f of %.3f seconds, beside the work", kept.writing, kept.seconds())
     return known
-
-
-if __name__ == "__main__":
-    import sys
-
-    from harness.cli import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))

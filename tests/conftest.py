@@ -8,12 +8,22 @@ import torch
 
 from harness.foundation import cache
 
-LONG = ("test_kills", "test_resume", "test_run", "test_local", "test_kernels", "test_bench", "test_load", "test_conformance")
+LONG = (
+    "end_to_end/test_kills",
+    "quantization/test_resume",
+    "end_to_end/test_run",
+    "sweeps/test_local",
+    "methods/kernels/test_kernels",
+    "commands/test_bench",
+    "checkpoints/test_saved_runs",
+    "methods/test_conformance",
+)
 
 
 def pytest_collection_modifyitems(items):
     """The longest files first: of two processes, the one that is given such a file last would end it alone."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    places = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
 
 
 @pytest.fixture(autouse=True, scope="session")

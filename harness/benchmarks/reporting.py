@@ -37,7 +37,7 @@ def measure(records: int, place: Path) -> Made:
         _write(place / "results" / "runs", entry)
     start = time.perf_counter()
     where = [f"paths.results={place / 'results'}", f"paths.reports={place / 'reports'}"]
-    command = [sys.executable, "-m", "harness.commands.report", *where]
+    command = [sys.executable, "-m", "harness.cli", "report", *where]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         peak = 0

@@ -45,7 +45,7 @@ def _timed(name: str, points: int, overrides: list[str], place: Path) -> Timed:
     for part in LINKED:
         if (cache_dir() / part).is_dir():
             (cache / part).symlink_to(cache_dir() / part)
-    command = [sys.executable, "-m", "harness.run", *overrides, f"paths.results={place / 'results'}"]
+    command = [sys.executable, "-m", "harness.cli", "run", *overrides, f"paths.results={place / 'results'}"]
     start = time.perf_counter()
     ended = subprocess.run(command, env=os.environ | {"PTQ_BENCH_CACHE": str(cache)}, capture_output=True, text=True)
     seconds = time.perf_counter() - start

@@ -251,9 +251,3 @@ def values(flag: str, text: str, kind: type, fits: Callable = lambda value: True
     if not all(map(fits, found)):
         raise UserError(f"{flag} {text}: out of range")
     return found
-
-
-if __name__ == "__main__":
-    from harness.cli import main as command
-
-    sys.exit(command(["bench", *sys.argv[1:]]))

@@ -104,9 +104,3 @@ def _known_tables() -> str:
     specs = load_specs()
     width = max(map(len, specs), default=0)
     return "\n".join(f"  {name:<{width}}  {spec.title}" for name, spec in specs.items())
-
-
-if __name__ == "__main__":
-    from harness.cli import main as command
-
-    sys.exit(command(["report", *sys.argv[1:]]))

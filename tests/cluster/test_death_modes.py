@@ -1,11 +1,11 @@
-"""Points die in every way under launchers of others, and are recorded as under ours; tests/test_local.py has the same for that."""
+"""Points die in every way under launchers of others, and are recorded as under ours; tests/sweeps/test_local.py has the same for that."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.dying_sweeps import REASONS, assert_all_died_but_one, points, sweep
+from tests.helpers.dying_sweeps import REASONS, assert_all_died_but_one, points, sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 NEEDED = {"ray": ("ray", "hydra_plugins.hydra_ray_launcher"), "submitit_local": ("submitit", "hydra_plugins.hydra_submitit_launcher")}

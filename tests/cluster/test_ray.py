@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dying_sweeps import (
+from tests.helpers.dying_sweeps import (
     LAST_BLOCK,
     eventually,
     held,

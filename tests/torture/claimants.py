@@ -1,4 +1,4 @@
-"""Processes that claim, for tests/test_claims.py: they import no torch and so start at once.
+"""Processes that claim, for tests/records/test_attempts.py: they import no torch and so start at once.
 
 python -m tests.torture.claimants claim DIRECTORY      prints "won NUMBER" and holds, or "lost", again for every line of stdin
 """

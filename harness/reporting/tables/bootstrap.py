@@ -5,7 +5,7 @@ Hall 1988 for the symmetric form), because the usual evaluation has 8 to 16 wind
 `scipy.stats.bootstrap` are too narrow (about 88 % instead of 95 % at 8 windows), which Hesterberg (2015) explains, and this one holds
 93 to 97 % (97.5 % with heavy tails). It fails where 8 to 16 differences are strongly skewed (exponential: 92 to 93 %, log-normal of
 sigma 1: 88 to 90 %), and where fewer than about 4 of the outcomes differ, when it errs to either side. The simulation is
-tests/test_statistics.py.
+tests/reporting/tables/test_bootstrap.py.
 """
 
 import gc
