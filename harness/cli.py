@@ -70,7 +70,9 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 
 def guarded(command: Callable[[], int], debug: bool) -> int:
-    """Turn exceptions into one line each: 2 for what the user can fix, 1 for points that did not finish, 130 for ^C."""
+    """Turn exceptions into one line each: 2 for what the user can fix, 1 for points that did not finish, 130
+    for ^C.
+    """
     from harness.foundation.errors import UserError
 
     try:

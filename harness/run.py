@@ -43,7 +43,8 @@ RESUME = "resume"  # directory of what a killed attempt has finished
 def run(config: RunConfig) -> dict:
     """Run one point in this process and return its record; a finished point is read back, not computed again.
 
-    Waits while another process works on it. Never raises for what goes wrong inside the run: that is a record with another status.
+    Waits while another process works on it. Never raises for what goes wrong inside the run: that is a record
+    with another status.
     """
     store, key, awaited = Store(config.paths.results), run_key(config), 0
     while not store.finished(key, config.save):
@@ -81,8 +82,13 @@ def run_claimed(config: RunConfig, attempt: int) -> dict:
         else:
             ending = guarded(lambda: _straight_line(config, baseline, store, walked, tracker, progress))
         items = ending.pop("items", {})
-        tables = {"layers": [asdict(layer) for layer in walked.layers], "blocks": [block.row() for block in walked.blocks]}
-        record = store.commit(key, description | ending, items, tables, yaml.safe_dump(plain(semantic(config))))
+        tables = {
+            "layers": [asdict(layer) for layer in walked.layers],
+            "blocks": [block.row() for block in walked.blocks],
+        }
+        record = store.commit(
+            key, description | ending, items, tables, yaml.safe_dump(plain(semantic(config)))
+        )
         log.info("status %s", record["status"])
         if record["status"] in FINISHED:
             shutil.rmtree(directory / RESUME, ignore_errors=True)
@@ -97,10 +103,14 @@ def _baseline(config: RunConfig, store: Store) -> dict:
     return record if record and record["status"] in FAILED and not config.retry else run(float_model)
 
 
-def _straight_line(config: RunConfig, baseline: dict | None, store: Store, walked: Walked, tracker: Tracker, progress: Stages) -> dict:
+def _straight_line(
+    config: RunConfig, baseline: dict | None, store: Store, walked: Walked, tracker: Tracker, progress: Stages
+) -> dict:
     clock, key = Clock(), run_key(config)
     if baseline and baseline["status"] != "done":
-        raise UserError(f"the float baseline {baseline['run_key']} ended as {baseline['status']}: {baseline['reason']}")
+        raise UserError(
+            f"the float baseline {baseline['run_key']} ended as {baseline['status']}: {baseline['reason']}"
+        )
     with clock.time("load"):
         loaded = load_model(config.model, device_name(config.device))
     kept = Resume(store.directory(key) / RESUME, _identity(config, key))
@@ -112,7 +122,16 @@ def _straight_line(config: RunConfig, baseline: dict | None, store: Store, walke
             with clock.time("save"):
                 save(loaded.model, loaded.tokenizer, store.directory(key) / "checkpoint", {"run_key": key})
     dtype = config.model.dtype.name
-    result = evaluate(loaded.model, loaded.tokenizer, config.eval, config.model.bos, dtype, config.eval.seed, progress.update, kept)
+    result = evaluate(
+        loaded.model,
+        loaded.tokenizer,
+        config.eval,
+        config.model.bos,
+        dtype,
+        config.eval.seed,
+        progress.update,
+        kept,
+    )
     clock.add("evaluate", result.seconds)
     return {
         "status": "done",
@@ -133,16 +152,22 @@ def _identity(config: RunConfig, key: str) -> dict:
     return same | {"run_key": key, "device": device_name(config.device), "threads": torch.get_num_threads()}
 
 
-def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: Tracker, progress: Stages, kept: Resume) -> bool:
+def _quantize(
+    config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: Tracker, progress: Stages, kept: Resume
+) -> bool:
     """Quantize all blocks; returns whether calibration statistics were there already."""
     data, source = config.data, ModelBlocks(loaded.model, loaded.family)
     shared = data.propagate is Propagate.float
     size = source.statistics_bytes() if shared else 0
-    cache = StatisticsCache(cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib)
+    cache = StatisticsCache(
+        cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib
+    )
 
     def tokens() -> torch.Tensor:
         documents = corpora.documents(data.name, "train", data.mirror)
-        return calibration_tokens(documents, loaded.tokenizer, data.samples, data.window, config.seed, config.model.bos)
+        return calibration_tokens(
+            documents, loaded.tokenizer, data.samples, data.window, config.seed, config.model.bos
+        )
 
     known = shared and cache.complete()
     log.info("calibration statistics: %s", "reused from disk" if known else "computed")
@@ -158,7 +183,14 @@ def _quantize(config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: T
             walked.blocks.append(report)
             tracker.block(len(walked.layers), report)
             told = " ".join(f"{name} {value:.4g}" for name, value in report.stats.items())
-            log.info("%s output error %.6g seconds %.3f %s %s", report.name, report.error, report.seconds, told, report.fallback or "")
+            log.info(
+                "%s output error %.6g seconds %.3f %s %s",
+                report.name,
+                report.error,
+                report.seconds,
+                told,
+                report.fallback or "",
+            )
             continue
         walked.layers.append(report)
         tracker.layer(len(walked.layers), report)

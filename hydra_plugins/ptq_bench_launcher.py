@@ -1,4 +1,6 @@
-"""Where Hydra looks for plugins. Hydra imports this in every program of the environment, so it imports nothing heavy."""
+"""Where Hydra looks for plugins. Hydra imports this in every program of the environment, so it imports
+nothing heavy.
+"""
 
 from collections.abc import Sequence
 
@@ -22,5 +24,11 @@ class LocalLauncher(Launcher):
         from harness.sweeps.local import launch
 
         loader = self.hydra_context.config_loader
-        points = [plain_config(loader.load_sweep_config(self.config, list(overrides))) for overrides in job_overrides]
-        return [JobReturn(status=JobStatus.COMPLETED, _return_value=status) for status in launch(points, self.slots)]
+        points = [
+            plain_config(loader.load_sweep_config(self.config, list(overrides)))
+            for overrides in job_overrides
+        ]
+        return [
+            JobReturn(status=JobStatus.COMPLETED, _return_value=status)
+            for status in launch(points, self.slots)
+        ]

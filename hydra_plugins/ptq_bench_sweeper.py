@@ -1,4 +1,6 @@
-"""Where Hydra looks for plugins. Hydra imports this in every program of the environment, so it imports nothing heavy."""
+"""Where Hydra looks for plugins. Hydra imports this in every program of the environment, so it imports
+nothing heavy.
+"""
 
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction

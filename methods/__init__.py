@@ -1,1 +1,3 @@
-"""Quantization mathematics: solvers, transforms and the algebra they share. Imports torch and the standard library."""
+"""Quantization mathematics: solvers, transforms and the algebra they share. Imports torch and the standard
+library.
+"""

@@ -1,16 +1,18 @@
 """AffineQuant: learned invertible matrices, with a gradual mask, instead of OmniQuant's diagonals.
 
-Ma, Li, Zheng, Ling, Xiao, Wang, Wen, Chao, Ji: AffineQuant: Affine Transformation Quantization for Large Language Models, ICLR 2024,
-arXiv 2403.12544. Eq. 4: min over A and shift of || f(X, W) - f((X - shift) A^-1, Q(W A^T), b + W shift) ||^2 for the block f; Eq. 6 to 9:
-the gradual mask, see `methods.blocks.affine`; learnable clipping as in OmniQuant. Where matrices stand:
+Ma, Li, Zheng, Ling, Xiao, Wang, Wen, Chao, Ji: AffineQuant: Affine Transformation Quantization for Large
+Language Models, ICLR 2024, arXiv 2403.12544. Eq. 4: min over A and shift of || f(X, W) - f((X - shift) A^-1,
+Q(W A^T), b + W shift) ||^2 for the block f; Eq. 6 to 9: the gradual mask, see `methods.blocks.affine`;
+learnable clipping as in OmniQuant. Where matrices stand:
 
     behind norms          a full matrix where activations stay float, a diagonal where they are quantized (as the paper's settings)
     values -> output      one matrix per value head
     queries . keys        one matrix per key head where activations are quantized; only what commutes with the rotations of RoPE
 
-A full matrix behind a norm folds into nothing: its inverse is kept and multiplied at run time, counted in the bits, and its multiply-adds
-are in the record. merge_only leaves diagonals there. The released code applies general matrices before RoPE too, which changes the
-function: rotated_matrices=full asks for that, and is refused.
+A full matrix behind a norm folds into nothing: its inverse is kept and multiplied at run time, counted in the
+bits, and its multiply-adds are in the record. merge_only leaves diagonals there. The released code applies
+general matrices before RoPE too, which changes the function: rotated_matrices=full asks for that, and is
+refused.
 """
 
 from collections.abc import Sequence
@@ -41,7 +43,8 @@ class AffineQuant:
         ValueError: a field is out of range; the message names it.
     """
 
-    stability: float  # the mask's factor on off-diagonals; 0: diagonals throughout, which is OmniQuant's scaling
+    # the mask's factor on off-diagonals; 0: diagonals throughout, which is OmniQuant's scaling
+    stability: float
     merge_only: bool  # only what folds into weights: nothing new is computed at run time
     rotated_matrices: RotatedMatrices
     shift: Shift  # the released code's: everywhere
@@ -57,7 +60,9 @@ class AffineQuant:
             if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be between 0 and 1")
         if self.merge_only and self.shift is Shift.everywhere:
-            raise ValueError("shift=everywhere: not all of it folds into the weights; set shift=foldable with merge_only")
+            raise ValueError(
+                "shift=everywhere: not all of it folds into the weights; set shift=foldable with merge_only"
+            )
         self._course()
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
@@ -76,7 +81,11 @@ class AffineQuant:
         return training(block, self.epochs) + 3 * block.forward
 
     def apply_(self, block: Block, samples: Sequence[Sample], scheme: Scheme, watch: Watch) -> Transformed:
-        full_at = (ValueSeam, QueryKeySeam) if scheme.quantizes_activations or self.merge_only else (NormSeam, ValueSeam, QueryKeySeam)
+        full_at = (
+            (ValueSeam, QueryKeySeam)
+            if scheme.quantizes_activations or self.merge_only
+            else (NormSeam, ValueSeam, QueryKeySeam)
+        )
         sites = sites_of(block, scheme, full_at, self.shift)
         return learn_(block, samples, scheme, sites, self.alpha, self.stability, self._course(), watch)
 

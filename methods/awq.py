@@ -1,15 +1,17 @@
-"""AWQ: channels with large activations are scaled up before rounding, by a power of their size that a search picks; weights are clipped.
+"""AWQ: channels with large activations are scaled up before rounding, by a power of their size that a search
+picks; weights are clipped.
 
-Lin, Tang, Tang, Yang, Chen, Wang, Xiao, Dang, Gan, Han: AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and
-Acceleration, MLSys 2024, arXiv 2306.00978. Eq. 4 and 5; the normalisation of s and the clipping are those of the authors' code.
+Lin, Tang, Tang, Yang, Chen, Wang, Xiao, Dang, Gan, Han: AWQ: Activation-aware Weight Quantization for
+On-Device LLM Compression and Acceleration, MLSys 2024, arXiv 2306.00978. Eq. 4 and 5; the normalisation of s
+and the clipping are those of the authors' code.
 
     paper                            code
     s_X = mean |x|                   sizes: of each input channel, over all calibration tokens
     s = s_X^alpha, alpha in [0, 1]   scales_of(sizes, ratio): ratio = 0, 1/points, ...; divided by sqrt(max s * min s)
     L(s), Eq. 4                      squared error of the block's output, the linears behind the seam rounded (min-max) and no others
 
-One seam is searched after another along the data flow, with what was found before in place. Where the scheme rounds activations, they are
-rounded during the search as well.
+One seam is searched after another along the data flow, with what was found before in place. Where the scheme
+rounds activations, they are rounded during the search as well.
 """
 
 from collections.abc import Sequence
@@ -37,15 +39,16 @@ TINY = 1e-30  # for targets that are 0 throughout
 
 @dataclass(frozen=True)
 class AWQ:
-    """Scales serve every solver. Clipped end points, which compete with those of `scheme.range`, serve solvers of grids; solvers with
-    codebooks of their own ignore them, and clip=false saves them the search.
+    """Scales serve every solver. Clipped end points, which compete with those of `scheme.range`, serve
+    solvers of grids; solvers with codebooks of their own ignore them, and clip=false saves them the search.
 
     Raises:
         ValueError: a field is out of range; the message names it.
     """
 
     points: int  # ratios that are tried at each seam: 0, 1/points, ..., 1 - 1/points
-    search_tokens: int  # calibration tokens that the search of ratios looks at, the first ones, rounded up to whole sequences
+    # calibration tokens that the search of ratios looks at, the first ones, rounded up to whole sequences
+    search_tokens: int
     clip: bool  # search the end points of grids as well
     clip_steps: int  # shares of the largest |w| that are tried, evenly from 1 down
     clip_floor: float  # where one step more would end
@@ -65,13 +68,18 @@ class AWQ:
         return None
 
     def operations(self, block: BlockEffort, scheme: Scheme) -> float:
-        """A pass for the sizes, and `points` of the search tokens at each seam; then all shares by the moments of each group."""
+        """A pass for the sizes, and `points` of the search tokens at each seam; then all shares by the
+        moments of each group.
+        """
         searched = max(block.window, -(-self.search_tokens // block.window) * block.window)
         seams = sum(bool(readers(seam)) for seam in block.seams)
         scaling = block.forward * (1 + self.points * seams * min(1.0, searched / block.tokens))
         if not self.clip:
             return scaling
-        costs = sum(rows * columns * (2 * (scheme.group_size or columns) + 4 * ENTRY) for rows, columns in block.linears)
+        costs = sum(
+            rows * columns * (2 * (scheme.group_size or columns) + 4 * ENTRY)
+            for rows, columns in block.linears
+        )
         return scaling + block.forward + (self.clip_steps + 1) * costs
 
     @torch.no_grad()
@@ -87,11 +95,20 @@ class AWQ:
                 install_(block, [(seam, found[-1].factor)])
             watch((number + 1) * self.points, steps, f"scaling, ratio {found[-1].ratio:g}")
         shares = [1 - (1 - self.clip_floor) * step / self.clip_steps for step in range(self.clip_steps)]
-        ranges = clip_block(block, samples, scheme, shares, lambda done: watch(scaling + done, steps, "clipping")) if self.clip else {}
-        means = {name: sum(getattr(one, name) for one in found) / len(found) for name in ("ratio", "loss_before", "loss_after")}
+        ranges = (
+            clip_block(block, samples, scheme, shares, lambda done: watch(scaling + done, steps, "clipping"))
+            if self.clip
+            else {}
+        )
+        means = {
+            name: sum(getattr(one, name) for one in found) / len(found)
+            for name in ("ratio", "loss_before", "loss_after")
+        }
         return Transformed(ranges, means)
 
-    def search(self, block: Block, seam: Seam, sizes: Tensor, samples: Sequence[Sample], scheme: Scheme) -> "Found":
+    def search(
+        self, block: Block, seam: Seam, sizes: Tensor, samples: Sequence[Sample], scheme: Scheme
+    ) -> "Found":
         """The best ratio at one seam; the smaller one where two are equally good.
 
         Args:
@@ -113,7 +130,9 @@ class AWQ:
 
 
 class Found(NamedTuple):
-    """The outcome of a search. Losses are squared errors of the block's output, relative to its target's square."""
+    """The outcome of a search. Losses are squared errors of the block's output, relative to its target's
+    square.
+    """
 
     ratio: float
     factor: Factor

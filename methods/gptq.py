@@ -1,7 +1,8 @@
 """GPTQ: columns rounded one after another, each error made up for by the columns not yet rounded.
 
 Frantar, Ashkboos, Hoefler, Alistarh: GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-Transformers, ICLR 2023, arXiv 2210.17323. Algorithm 1 with lazy updates in blocks; act-order and static groups as in the authors' code.
+Transformers, ICLR 2023, arXiv 2210.17323. Algorithm 1 with lazy updates in blocks; act-order and static
+groups as in the authors' code.
 
     paper                        code
     H + lambda I                 hessian, `damping` times its mean diagonal added
@@ -9,8 +10,8 @@ Transformers, ICLR 2023, arXiv 2210.17323. Algorithm 1 with lazy updates in bloc
     w_k after updates by j < k   target_k = w_k - sum over j < k of (q_j - w_j) R_jk / R_kk
     B                            block_size
 
-The second form of the target is the same number without the inverse (Chee, Cai, Kuleshov, De Sa: QuIP, arXiv 2307.13304,
-theorem 6), and makes GPTQ one sweep of `methods.contracts.descent` with a triangular feedback.
+The second form of the target is the same number without the inverse (Chee, Cai, Kuleshov, De Sa: QuIP, arXiv
+2307.13304, theorem 6), and makes GPTQ one sweep of `methods.contracts.descent` with a triangular feedback.
 """
 
 from dataclasses import dataclass
@@ -56,7 +57,11 @@ class GPTQ:
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
         """The grid, the factor of the Hessian, one sweep of half a product."""
-        return grid_fit(rows, columns, scheme) + factorization(columns) + one_sweep(rows, columns, triangular=True)
+        return (
+            grid_fit(rows, columns, scheme)
+            + factorization(columns)
+            + one_sweep(rows, columns, triangular=True)
+        )
 
     def solve(self, problem: LayerProblem) -> Solution:
         order, back = column_order(problem.hessian, self.act_order)
@@ -70,7 +75,9 @@ class GPTQ:
             importance = torch.diagonal(problem.hessian)[order] if searches else None
             values, grid = self._round_fitting(weight, upper, problem.scheme, importance)
         grid = grid.columns(back)
-        return Solution(UniformWeight(grid.encode(values[:, back]), grid), {"damping": factor.damping}, factor.fallbacks)
+        return Solution(
+            UniformWeight(grid.encode(values[:, back]), grid), {"damping": factor.damping}, factor.fallbacks
+        )
 
     def _round(self, weight: Tensor, upper: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """The rounded values on a given grid, and that grid."""
@@ -81,20 +88,29 @@ class GPTQ:
 
         return torch.cat(over_rows(some, len(weight), weight.device)), grid
 
-    def _round_fitting(self, weight: Tensor, upper: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Grid]:
-        """The rounded values, and a grid whose groups were fitted each on what was left to round when it began."""
+    def _round_fitting(
+        self, weight: Tensor, upper: Tensor, scheme: Scheme, importance: Tensor | None
+    ) -> tuple[Tensor, Grid]:
+        """The rounded values, and a grid whose groups were fitted each on what was left to round when it
+        began.
+        """
 
         def some(rows: slice) -> tuple[Tensor, Grid]:
             values, grids = weight[rows].clone(), []
             for first in range(0, weight.shape[1], scheme.group_size):
                 group = slice(first, first + scheme.group_size)
                 owed = (weight[rows, :first] - values[:, :first]) @ upper[:first, group]
-                now = weight[rows, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
+                now = weight[rows, group] + torch.linalg.solve_triangular(
+                    upper[group, group], owed, upper=True, left=False
+                )
                 grids.append(fit_grid(now, scheme, None if importance is None else importance[group]))
-                values[:, group] = self._sweep(now, Feedback(triangular_feedback(upper[group, group])), grids[-1])
+                values[:, group] = self._sweep(
+                    now, Feedback(triangular_feedback(upper[group, group])), grids[-1]
+                )
             return values, Grid.side_by_side(grids)
 
-        together = scheme.scale_group_size if scheme.scale_bits else 1  # rows that share a grid of scales stay in one slice
+        # rows that share a grid of scales stay in one slice
+        together = scheme.scale_group_size if scheme.scale_bits else 1
         values, grids = zip(*over_rows(some, len(weight), weight.device, together), strict=True)
         return torch.cat(values), Grid.stacked(list(grids))
 

@@ -1,7 +1,7 @@
 """GPTVQ: GPTQ in which a few columns at a time are rounded together, to vectors of small local codebooks.
 
-van Baalen, Kuzmin, Koryakovskiy, Nagel, Couperus, Bastoul, Mahurin, Blankevoort, Whatmough: GPTVQ: The Blessing of
-Dimensionality for LLM Quantization, arXiv 2402.15319, Algorithm 1.
+van Baalen, Kuzmin, Koryakovskiy, Nagel, Couperus, Bastoul, Mahurin, Blankevoort, Whatmough: GPTVQ: The
+Blessing of Dimensionality for LLM Quantization, arXiv 2402.15319, Algorithm 1.
 
     paper                        code
     d, k                         vector_length, 2^(bits * d) centroids
@@ -11,9 +11,10 @@ Dimensionality for LLM Quantization, arXiv 2402.15319, Algorithm 1.
     EM, Mahalanobis start        methods.vectors.metric_kmeans
     codebook update              methods.vectors.row_refit, conjugate gradients where the paper takes gradient steps
 
-With the later columns free to make up for it, an error e in the d columns of p costs |e R_p|^2: entry k of (Q - W) R depends on
-columns up to k alone. So p has the target w_p - sum over j < p of (q_j - w_j) R_jp R_p^-1 and the metric R_p R_p^T. The paper's
-blockwise normalisation and its SVD of one-dimensional codebooks are left out.
+With the later columns free to make up for it, an error e in the d columns of p costs |e R_p|^2: entry k of (Q
+- W) R depends on columns up to k alone. So p has the target w_p - sum over j < p of (q_j - w_j) R_jp R_p^-1
+and the metric R_p R_p^T. The paper's blockwise normalisation and its SVD of one-dimensional codebooks are
+left out.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,9 @@ MOST_INDEX_BITS = 12  # of one vector: beyond, local codebooks would cost more t
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a matrix is cut into codebooks. Columns here are in the order of rounding and filled up to whole vectors."""
+    """How a matrix is cut into codebooks. Columns here are in the order of rounding and filled up to whole
+    vectors.
+    """
 
     rows: int
     rows_per_block: int
@@ -72,7 +75,8 @@ class Tiling:
 
 @dataclass(frozen=True)
 class GPTVQ:
-    """The codebooks stand in for the grid: the scheme's `bits` is the index bits per weight, `range` and `zero_point` have no meaning.
+    """The codebooks stand in for the grid: the scheme's `bits` is the index bits per weight, `range` and
+    `zero_point` have no meaning.
 
     Raises:
         ValueError: a field is out of range; the message names it.
@@ -117,10 +121,14 @@ class GPTVQ:
         return None
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Half of the EM steps, each a search and some passes; the pass over the columns; two products per step of the update."""
+        """Half of the EM steps, each a search and some passes; the pass over the columns; two products per
+        step of the update.
+        """
         count = 2 ** (scheme.bits * self.vector_length)
         find = search(rows, columns, self.vector_length, count)
-        steps = self.kmeans_iterations / 2 * (find + 4 * ENTRY * rows * columns) + self.codebook_steps * 2 * product(rows, columns)
+        steps = self.kmeans_iterations / 2 * (
+            find + 4 * ENTRY * rows * columns
+        ) + self.codebook_steps * 2 * product(rows, columns)
         return factorization(columns) + find + one_sweep(rows, columns, triangular=True) + steps
 
     def solve(self, problem: LayerProblem) -> Solution:
@@ -135,13 +143,16 @@ class GPTVQ:
 
         def fit(left: Tensor, metrics: Tensor) -> Tensor:
             used = tiling.used(weight.device)
-            return fit_centroids(tiling.blocked(left), metrics, used, count, self.kmeans_iterations, self.kmeans_tolerance)
+            return fit_centroids(
+                tiling.blocked(left), metrics, used, count, self.kmeans_iterations, self.kmeans_tolerance
+            )
 
         propagation = Propagation.of(factor, extra, self.vector_length, weight.dtype)
         codes, centroids = round_vectors(ordered, propagation, tiling, fit)
         if self.codebook_steps:
             matrix, scale = live_hessian(hessian)
-            damped = matrix + torch.diag(factor.damping * scale.expand(len(matrix)))  # else centroids drift where inputs are few
+            # else centroids drift where inputs are few
+            damped = matrix + torch.diag(factor.damping * scale.expand(len(matrix)))
             judge = pad(damped, (0, extra, 0, extra))
             entries = Entries.of(codes, tiling.group_index()[tiling.order], tiling.rows_per_block, centroids)
             centroids = refit(ordered, judge, entries, centroids, self.codebook_steps)
@@ -158,11 +169,14 @@ class GPTVQ:
         order = torch.arange(vectors, device=hessian.device)
         if self.act_order:
             size = torch.diagonal(hessian)[: whole * length].view(whole, length).sum(1)
-            order[:whole] = torch.argsort(size, descending=True, stable=True)  # an incomplete vector stays last
+            # an incomplete vector stays last
+            order[:whole] = torch.argsort(size, descending=True, stable=True)
         inside = (order[:, None] * length + torch.arange(length, device=hessian.device)).reshape(-1)
         groups = -(-columns // (self.columns_per_group // length * length))
         width = -(-vectors // groups) * length
-        slices = [slice(start, min(start + width, vectors * length)) for start in range(0, vectors * length, width)]
+        slices = [
+            slice(start, min(start + width, vectors * length)) for start in range(0, vectors * length, width)
+        ]
         weights = count * length * self.codebook_bits / self.codebook_overhead
         blocks = max(1, round(rows * min(width, columns) / weights))
         return Tiling(rows, -(-rows // blocks), length, order, tuple(slices), inside[inside < columns])
@@ -180,7 +194,12 @@ class Propagation:
     def of(cls, factor: UpperFactor, extra: int, length: int, dtype: torch.dtype) -> "Propagation":
         upper = pad(factor.upper, (0, extra, 0, extra))
         vectors = len(upper) // length
-        roots = upper.view(vectors, length, vectors, length).diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
+        roots = (
+            upper.view(vectors, length, vectors, length)
+            .diagonal(dim1=0, dim2=2)
+            .permute(2, 0, 1)
+            .contiguous()
+        )
         if extra:
             torch.diagonal(upper)[-extra:] = 1
         blocks = upper.view(vectors, length, vectors, length).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
@@ -190,17 +209,23 @@ class Propagation:
 
 
 def power_of_two(matrix: Tensor) -> Tensor:
-    """The size of the largest entry. Dividing by it rounds nothing, and keeps float32 products of huge or tiny problems finite."""
+    """The size of the largest entry. Dividing by it rounds nothing, and keeps float32 products of huge or
+    tiny problems finite.
+    """
     exponent = torch.frexp(matrix.abs().max()).exponent
     return torch.ldexp(matrix.new_ones(()), exponent)
 
 
-def round_vectors(weight: Tensor, propagation: Propagation, tiling: Tiling, fit: CodebookFit) -> tuple[Tensor, Tensor]:
-    """The pass: for each column group codebooks fitted on what is left to round, then its vectors one after another.
+def round_vectors(
+    weight: Tensor, propagation: Propagation, tiling: Tiling, fit: CodebookFit
+) -> tuple[Tensor, Tensor]:
+    """The pass: for each column group codebooks fitted on what is left to round, then its vectors one after
+    another.
 
     Args:
         weight: (out, columns) in the order of rounding.
-        fit: (what is left to round of a column group, metrics of its vectors) -> centroids (row_blocks, count, length).
+        fit: (what is left to round of a column group, metrics of its vectors) -> centroids (row_blocks,
+            count, length).
 
     Returns:
         Codes (out, vectors) in that order, and centroids (row_blocks, groups, count, length).
@@ -211,18 +236,25 @@ def round_vectors(weight: Tensor, propagation: Propagation, tiling: Tiling, fit:
     for group in tiling.groups:
         first = group.start
         owed = -(lost[:, :first] @ upper[:first, group])
-        now = weight[:, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
+        now = weight[:, group] + torch.linalg.solve_triangular(
+            upper[group, group], owed, upper=True, left=False
+        )
         roots = propagation.roots[first // tiling.length : group.stop // tiling.length]
         centroids = fit(now, roots @ roots.mT)
-        chosen, values = round_group(now, propagation.feedback[group, group], roots, centroids, tiling.rows_per_block)
+        chosen, values = round_group(
+            now, propagation.feedback[group, group], roots, centroids, tiling.rows_per_block
+        )
         lost[:, group] = values - weight[:, group]
         codes.append(chosen)
         books.append(centroids)
     return torch.cat(codes, 1), torch.stack(books, 1)
 
 
-def round_group(weight: Tensor, feedback: Tensor, roots: Tensor, centroids: Tensor, rows_per_block: int) -> tuple[Tensor, Tensor]:
-    """Round the vectors of one column group in turn, each by its metric, each error fed into the targets of those that follow.
+def round_group(
+    weight: Tensor, feedback: Tensor, roots: Tensor, centroids: Tensor, rows_per_block: int
+) -> tuple[Tensor, Tensor]:
+    """Round the vectors of one column group in turn, each by its metric, each error fed into the targets of
+    those that follow.
 
     Args:
         weight: (out, columns).
@@ -248,7 +280,11 @@ def round_group(weight: Tensor, feedback: Tensor, roots: Tensor, centroids: Tens
 
 
 def nearest(points: Tensor, centroids: Tensor, rows_per_block: int) -> Tensor:
-    """The nearest centroid of each row's point, (out,); points (out, length), centroids (row_blocks, count, length)."""
+    """The nearest centroid of each row's point, (out,); points (out, length), centroids (row_blocks, count,
+    length).
+    """
     blocks, _, length = centroids.shape
-    filled = pad(points, (0, 0, 0, blocks * rows_per_block - len(points))).view(blocks, rows_per_block, 1, length)
+    filled = pad(points, (0, 0, 0, blocks * rows_per_block - len(points))).view(
+        blocks, rows_per_block, 1, length
+    )
     return cheapest(filled, centroids.square().sum(2)[:, None], centroids).reshape(-1)[: len(points)]

@@ -1,9 +1,10 @@
 """OmniQuant: learnable weight clipping and learnable equivalent transformation, block by block.
 
-Shao, Chen, Zhang, Xu, Zhao, Li, Zhang, Gao, Qiao, Luo: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models,
-ICLR 2024, arXiv 2308.13137. Eq. 2: the end points of each grid are shares sigmoid(u) of the extreme weights; Eq. 3 and 4: a scale and a
-shift per channel behind norms and values; Eq. 5: a scale per channel between queries and keys (where heads are rotated, one for each
-rotated pair, so that it is exact). The objective is the output of the quantized block against the float model's.
+Shao, Chen, Zhang, Xu, Zhao, Li, Zhang, Gao, Qiao, Luo: OmniQuant: Omnidirectionally Calibrated Quantization
+for Large Language Models, ICLR 2024, arXiv 2308.13137. Eq. 2: the end points of each grid are shares
+sigmoid(u) of the extreme weights; Eq. 3 and 4: a scale and a shift per channel behind norms and values; Eq.
+5: a scale per channel between queries and keys (where heads are rotated, one for each rotated pair, so that
+it is exact). The objective is the output of the quantized block against the float model's.
 
 The paper leaves the transformation out for weight-only LLaMA models: equivalent=false.
 """

@@ -1,6 +1,8 @@
-"""QuantEase: cyclic coordinate descent on the layer's output error, every coordinate set to its exact minimiser.
+"""QuantEase: cyclic coordinate descent on the layer's output error, every coordinate set to its exact
+minimiser.
 
-Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-based Quantization for Language Models, arXiv 2309.01885.
+Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-based Quantization for Language
+Models, arXiv 2309.01885.
 
     paper             code
     Sigma = X X^T     hessian (its scale cancels)
@@ -9,8 +11,9 @@ Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-ba
     -Sigma_kj / Sigma_jj   feedback[j, k], with a zero diagonal
     q_i               grid
 
-One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.contracts.descent` does it block by block. With
-outliers (the paper's Algorithm 3) see `methods.solving.alternation`.
+One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep;
+`methods.contracts.descent` does it block by block. With outliers (the paper's Algorithm 3) see
+`methods.solving.alternation`.
 """
 
 from dataclasses import dataclass
@@ -53,7 +56,9 @@ class QuantEase:
         if self.sweeps < 0:
             raise ValueError(f"sweeps={self.sweeps}: must not be negative")
         if self.relax_every is not None and self.relax_every < 2:
-            raise ValueError(f"relax_every={self.relax_every}: must be at least 2, or null for no relaxed sweeps")
+            raise ValueError(
+                f"relax_every={self.relax_every}: must be at least 2, or null for no relaxed sweeps"
+            )
         if self.settle < 1:
             raise ValueError(f"settle={self.settle}: must be at least 1, for the last sweep has to round")
         if self.step_scale <= 0:
@@ -65,11 +70,17 @@ class QuantEase:
         return None if self.start is None else self.start.skip_reason(without_outliers(scheme))
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Sweeps, most of them with few weights moving; with outliers all move, and a product and a sort follow each sweep."""
+        """Sweeps, most of them with few weights moving; with outliers all move, and a product and a sort
+        follow each sweep.
+        """
         begin = getattr(self.start, "operations", grid_fit)(rows, columns, scheme)
         one = STILL * one_sweep(rows, columns, triangular=False)
         if scheme.outlier_ratio:
-            one = one_sweep(rows, columns, triangular=False) + product(rows, columns) + 8 * ENTRY * rows * columns
+            one = (
+                one_sweep(rows, columns, triangular=False)
+                + product(rows, columns)
+                + 8 * ENTRY * rows * columns
+            )
         return begin + self.sweeps * one
 
     def solve(self, problem: LayerProblem) -> Solution:
@@ -111,7 +122,11 @@ class QuantEase:
 
     def relaxes(self, sweep: int) -> bool:
         """Does this sweep (counted from 0) leave the weights unrounded?"""
-        return self.relax_every is not None and sweep % self.relax_every == 1 and sweep < self.sweeps - self.settle
+        return (
+            self.relax_every is not None
+            and sweep % self.relax_every == 1
+            and sweep < self.sweeps - self.settle
+        )
 
     def precision(self, sweep: int) -> Matmul:
         """Of the products in this sweep: what TF32 loses is made up for by the last sweeps."""
@@ -123,7 +138,9 @@ class QuantEase:
 
 
 def better_rows(weight: Tensor, first: Tensor, second: Tensor, hessian: Tensor) -> Tensor:
-    """Of each row the candidate with the smaller error by a float64 Hessian; the first one where they are equal."""
+    """Of each row the candidate with the smaller error by a float64 Hessian; the first one where they are
+    equal.
+    """
     old, new = first.double(), second.double()
     gain = (((old - new) @ hessian) * (2 * weight.double() - old - new)).sum(1)  # energy(new) - energy(old)
     return torch.where((gain < 0)[:, None], second, first)

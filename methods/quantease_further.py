@@ -1,13 +1,16 @@
 """QuantEase, further: annealed coordinate descent, the grid refitted in closed form after every sweep.
 
-Not published. Two things hold plain descent back. It stops at the first point that no single weight can leave: here the targets of a
-sweep are dithered with Gaussian noise that cools down to nothing, much as in Gibbs sampling of the error (a weight of curvature H_kk at
-temperature T is spread by sqrt(T / 2 H_kk)), and lower points are found. And its grid was chosen before anything was rounded: here scale
-and zero follow the codes (`methods.contracts.refit`), and so do the values of outliers, at the positions where the start has put them.
+Not published. Two things hold plain descent back. It stops at the first point that no single weight can
+leave: here the targets of a sweep are dithered with Gaussian noise that cools down to nothing, much as in
+Gibbs sampling of the error (a weight of curvature H_kk at temperature T is spread by sqrt(T / 2 H_kk)), and
+lower points are found. And its grid was chosen before anything was rounded: here scale and zero follow the
+codes (`methods.contracts.refit`), and so do the values of outliers, at the positions where the start has put
+them.
 
     T = heat * (1 - sweep / sweeps) * E / in,  where E is the error of the row at the start
 
-All rows see the same noise, scaled by their own temperature: rows remain independent, and answers do not depend on how they are sliced.
+All rows see the same noise, scaled by their own temperature: rows remain independent, and answers do not
+depend on how they are sliced.
 """
 
 from dataclasses import dataclass, replace
@@ -56,7 +59,9 @@ class QuantEaseFurther:
         return self.start.skip_reason(without_outliers(scheme))
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Sweeps in which all weights move and half of those that settle, each with a refit of the grid: a product."""
+        """Sweeps in which all weights move and half of those that settle, each with a refit of the grid: a
+        product.
+        """
         sweeps = self.sweeps + self.settle / 2
         begin = getattr(self.start, "operations", grid_fit)(rows, columns, scheme)
         return begin + sweeps * (one_sweep(rows, columns, triangular=False) + product(rows, columns))
@@ -64,12 +69,16 @@ class QuantEaseFurther:
     def solve(self, problem: LayerProblem) -> Solution:
         outliers = outlier_count(problem.scheme, problem.weight.shape)
         begin = start_with_outliers(problem, self.start) if outliers else self.start.solve(problem)
-        base, correction = (begin.weight.base, begin.weight.correction()) if outliers else (begin.weight, None)
+        base, correction = (
+            (begin.weight.base, begin.weight.correction()) if outliers else (begin.weight, None)
+        )
         hessian = unit_hessian(problem.hessian)
         feedback, judge = Feedback.of_hessian(hessian), hessian.double()
 
         def improve(rows: slice) -> Rows:
-            first = Rows(base.codes[rows], base.grid.rows(rows), None if correction is None else correction[rows])
+            first = Rows(
+                base.codes[rows], base.grid.rows(rows), None if correction is None else correction[rows]
+            )
             refit = Refit(hessian, base.grid, rows)
             return self._improve(problem.weight[rows], first, feedback, refit, judge)
 
@@ -78,11 +87,15 @@ class QuantEaseFurther:
         weight = UniformWeight(torch.cat([part.codes for part in found]), grid)
         stats = {**begin.stats, "sweeps": self.sweeps}
         if outliers:
-            weight = corrected(weight, torch.cat([part.correction for part in found]), problem.scheme.outlier_structure)
+            weight = corrected(
+                weight, torch.cat([part.correction for part in found]), problem.scheme.outlier_structure
+            )
             stats["outliers"] = weight.values.numel() / problem.weight.numel()
         return Solution(weight, stats, begin.fallbacks)
 
-    def _improve(self, weight: Tensor, first: "Rows", feedback: Feedback, refit: Refit, judge: Tensor) -> "Rows":
+    def _improve(
+        self, weight: Tensor, first: "Rows", feedback: Feedback, refit: Refit, judge: Tensor
+    ) -> "Rows":
         """The rows of `first` annealed; of each row the better of the two."""
         start_energy = energy(first.dense() - weight, judge)
         generator = torch.Generator(weight.device).manual_seed(self.seed)
@@ -92,7 +105,10 @@ class QuantEaseFurther:
         descent = Descent(now.target(weight), now.grid.decode(now.codes), feedback, now.grid, self.block_size)
         for sweep in range(self.sweeps + self.settle):
             temperature = max(0.0, 1 - sweep / self.sweeps) * self.heat if self.sweeps else 0.0
-            noise = torch.randn(len(spread), generator=generator, dtype=spread.dtype, device=spread.device) * spread
+            noise = (
+                torch.randn(len(spread), generator=generator, dtype=spread.dtype, device=spread.device)
+                * spread
+            )
             heat = (temperature * start_energy / len(spread)).sqrt().to(weight.dtype)
             descent.sweep(rounded=True, dither=(noise, heat) if temperature else None)
             codes = now.grid.encode(descent.values)
@@ -132,12 +148,21 @@ class Rows:
         def choose(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
             return None if mine is None else torch.where(which[:, None], theirs, mine)
 
-        parts = {name: choose(getattr(self.grid, name), getattr(other.grid, name)) for name in ("scale", "zero", "offset")}
-        return Rows(choose(self.codes, other.codes), replace(self.grid, **parts), choose(self.correction, other.correction))
+        parts = {
+            name: choose(getattr(self.grid, name), getattr(other.grid, name))
+            for name in ("scale", "zero", "offset")
+        }
+        return Rows(
+            choose(self.codes, other.codes),
+            replace(self.grid, **parts),
+            choose(self.correction, other.correction),
+        )
 
 
 def joined(grid: Grid, parts: list[Grid]) -> Grid:
-    """The grid of the whole matrix from those of its rows; scales and zeros that are codes find their codes again."""
+    """The grid of the whole matrix from those of its rows; scales and zeros that are codes find their codes
+    again.
+    """
     whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("scale", "zero")}
     if grid.offset is not None:
         whole["offset"] = torch.cat([part.offset for part in parts])

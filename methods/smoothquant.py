@@ -1,7 +1,8 @@
 """SmoothQuant: outliers of the activations behind a norm are moved into the weights that read them.
 
-Xiao, Lin, Seznec, Wu, Demouth, Han: SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models,
-ICML 2023, arXiv 2211.10438. Eq. 3: Y = (X diag(s)^-1)(diag(s) W), the left factor folded into the norm; Eq. 4 (`methods.blocks.smoothing`):
+Xiao, Lin, Seznec, Wu, Demouth, Han: SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
+Language Models, ICML 2023, arXiv 2211.10438. Eq. 3: Y = (X diag(s)^-1)(diag(s) W), the left factor folded
+into the norm; Eq. 4 (`methods.blocks.smoothing`):
 
     s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)         j: input channel; the maxima over all calibration tokens, and over all rows
                                                         of all linears behind the norm
@@ -33,7 +34,8 @@ class SmoothQuant:
         ValueError: alpha is out of range.
     """
 
-    alpha: float  # the share of the difficulty that goes into the weights: 0 evens out the weights, 1 the activations
+    # the share of the difficulty that goes into the weights: 0 evens out the weights, 1 the activations
+    alpha: float
 
     trains: ClassVar[bool] = False
 

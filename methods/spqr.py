@@ -1,16 +1,17 @@
 """SpQR: GPTQ on small groups, with the weights that hurt most when rounded kept as outliers.
 
-Dettmers, Svirschevski, Egiazarian, Kuznedelev, Frantar, Ashkboos, Borzunov, Hoefler, Alistarh: SpQR: A Sparse-Quantized Representation for
-Near-Lossless LLM Weight Compression, arXiv 2306.03078, Algorithm 1. The two-level scales and zeros are the scheme's (`scale_bits`).
+Dettmers, Svirschevski, Egiazarian, Kuznedelev, Frantar, Ashkboos, Borzunov, Hoefler, Alistarh: SpQR: A
+Sparse-Quantized Representation for Near-Lossless LLM Weight Compression, arXiv 2306.03078, Algorithm 1. The
+two-level scales and zeros are the scheme's (`scale_bits`).
 
     paper                              code
     H^-1 and its Cholesky factor       UpperFactor.upper, R, as in `methods.gptq`; 1 / [chol H^-1]_kk is R_kk
     s_ij, sensitivity of a weight      `leave_one_out` before rounding, (q - target)^2 R_kk^2 at its turn
     tau                                threshold, solved for so that the share of outliers is the scheme's
 
-In each group of columns the weights whose removal lowers the group's error by more than the threshold are left out of the fit of the grid.
-Then columns are rounded in turn, and a weight whose own error passes the threshold stays as it is: what it would have lost is kept in
-float16 on top of its code.
+In each group of columns the weights whose removal lowers the group's error by more than the threshold are
+left out of the fit of the grid. Then columns are rounded in turn, and a weight whose own error passes the
+threshold stays as it is: what it would have lost is kept in float16 on top of its code.
 """
 
 import math
@@ -55,7 +56,9 @@ class SpQR:
         if self.damping < 0:
             raise ValueError(f"damping={self.damping}: must not be negative")
         if self.passes < 2:
-            raise ValueError(f"passes={self.passes}: must be at least 2, one to see the errors and one to use what it showed")
+            raise ValueError(
+                f"passes={self.passes}: must be at least 2, one to see the errors and one to use what it showed"
+            )
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance={self.tolerance}: must be between 0 and 1")
         if self.block_size < 1:
@@ -67,15 +70,23 @@ class SpQR:
         return None
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Half of the passes with outliers, one without: each the grids (twice, for `leave_one_out`) and a sweep."""
+        """Half of the passes with outliers, one without: each the grids (twice, for `leave_one_out`) and a
+        sweep.
+        """
         passes = self.passes / 2 if scheme.outlier_ratio else 1
-        return factorization(columns) + passes * (2 * grid_fit(rows, columns, scheme) + one_sweep(rows, columns, triangular=True))
+        return factorization(columns) + passes * (
+            2 * grid_fit(rows, columns, scheme) + one_sweep(rows, columns, triangular=True)
+        )
 
     def solve(self, problem: LayerProblem) -> Solution:
         order, back = column_order(problem.hessian, self.act_order)
         factor = upper_factor(problem.hessian[order][:, order], self.damping)
         one_pass = Pass(problem, order, factor.upper.to(problem.weight.dtype), self.block_size)
-        count, stats, fallbacks = outlier_count(problem.scheme, problem.weight.shape), {"damping": factor.damping}, factor.fallbacks
+        count, stats, fallbacks = (
+            outlier_count(problem.scheme, problem.weight.shape),
+            {"damping": factor.damping},
+            factor.fallbacks,
+        )
         if count == 0:
             values, grid, _ = one_pass.run(math.inf)
             grid = grid.columns(back)
@@ -110,8 +121,12 @@ class SpQR:
         return best
 
 
-def next_threshold(too_many: tuple[float, int] | None, few_enough: tuple[float, int] | None, wanted: float) -> float:
-    """Between the two by interpolation, outliers taken as a power of the threshold; while one is missing, away from the other."""
+def next_threshold(
+    too_many: tuple[float, int] | None, few_enough: tuple[float, int] | None, wanted: float
+) -> float:
+    """Between the two by interpolation, outliers taken as a power of the threshold; while one is missing,
+    away from the other.
+    """
     if too_many is None or few_enough is None:
         threshold, kept = too_many or few_enough
         return threshold * min(max(kept / wanted, 0.1), 10) ** 0.7
@@ -132,7 +147,8 @@ class Pass:
     def run(self, threshold: float) -> tuple[Tensor, Grid, Tensor]:
         """Values, grid, and which entries were kept as outliers; columns in order."""
         scheme, rows = self.problem.scheme, len(self.problem.weight)
-        together = scheme.scale_group_size if scheme.scale_bits else 1  # rows that share a grid of scales stay in one slice
+        # rows that share a grid of scales stay in one slice
+        together = scheme.scale_group_size if scheme.scale_bits else 1
         learned = None if self.problem.ranges is None else find_grid(self.problem).columns(self.order)
 
         def some(part: slice) -> tuple[Tensor, Grid, Tensor]:
@@ -144,20 +160,33 @@ class Pass:
     def _run(self, rows: slice, threshold: float, learned: Grid | None) -> tuple[Tensor, Grid, Tensor]:
         problem, scheme, upper = self.problem, self.problem.scheme, self.upper
         weight, prices = problem.weight[rows][:, self.order], torch.diagonal(upper) ** 2
-        importance = torch.diagonal(problem.hessian)[self.order] if scheme.range is RangeRule.search_hessian else None
+        importance = (
+            torch.diagonal(problem.hessian)[self.order] if scheme.range is RangeRule.search_hessian else None
+        )
         limits = (threshold / prices).sqrt()
         size = scheme.group_size if scheme.group_size and learned is None else weight.shape[1]
         values, grids = weight.clone(), []
         for first in range(0, weight.shape[1], size):
             group = slice(first, first + size)
             owed = (weight[:, :first] - values[:, :first]) @ upper[:first, group]
-            now = weight[:, group] + torch.linalg.solve_triangular(upper[group, group], owed, upper=True, left=False)
+            now = weight[:, group] + torch.linalg.solve_triangular(
+                upper[group, group], owed, upper=True, left=False
+            )
             grid = learned
             if learned is None:
                 likely = leave_one_out(now, scheme, prices[group]) > threshold
-                grid = fit_grid(without(now, likely), scheme, None if importance is None else importance[group])
+                grid = fit_grid(
+                    without(now, likely), scheme, None if importance is None else importance[group]
+                )
             grids.append(grid)
-            descent = Descent(now, now, Feedback(triangular_feedback(upper[group, group])), grid, self.block_size, limits[group])
+            descent = Descent(
+                now,
+                now,
+                Feedback(triangular_feedback(upper[group, group])),
+                grid,
+                self.block_size,
+                limits[group],
+            )
             descent.sweep(rounded=True)
             values[:, group] = descent.values
         grid = learned or Grid.side_by_side(grids)
@@ -171,9 +200,11 @@ class Pass:
 
 
 def leave_one_out(group: Tensor, scheme: Scheme, prices: Tensor) -> Tensor:
-    """By how much the error of rounding a group (out, size) falls if one weight need not be rounded, (out, size).
+    """By how much the error of rounding a group (out, size) falls if one weight need not be rounded, (out,
+    size).
 
-    On a min-max grid. Only the weights at the ends of the range have a say in it; without any other the rest is rounded as before.
+    On a min-max grid. Only the weights at the ends of the range have a say in it; without any other the rest
+    is rounded as before.
     """
     if group.shape[1] == 1:
         return torch.full_like(group, -math.inf)  # nothing would be left to fit a grid to
@@ -187,7 +218,10 @@ def leave_one_out(group: Tensor, scheme: Scheme, prices: Tensor) -> Tensor:
     low, high = lows.values[:, :1], highs.values[:, :1]
     whole = lost(low, high)
     gain = whole.clone()
-    for end, rest_ends in ((lows.indices, (lows.values[:, 1:], high)), (highs.indices, (low, highs.values[:, 1:]))):
+    for end, rest_ends in (
+        (lows.indices, (lows.values[:, 1:], high)),
+        (highs.indices, (low, highs.values[:, 1:])),
+    ):
         rest = lost(*rest_ends)
         rest_total = rest.sum(1, keepdim=True) - rest.gather(1, end[:, :1])
         gain.scatter_(1, end[:, :1], whole.sum(1, keepdim=True) - rest_total)
@@ -195,7 +229,9 @@ def leave_one_out(group: Tensor, scheme: Scheme, prices: Tensor) -> Tensor:
 
 
 def without(group: Tensor, likely: Tensor) -> Tensor:
-    """The group with likely outliers replaced by the mean of the others in their row, so that a grid fitted on it ignores them."""
+    """The group with likely outliers replaced by the mean of the others in their row, so that a grid fitted
+    on it ignores them.
+    """
     others = (~likely).sum(1, keepdim=True)
     mean = torch.where(likely, 0.0, group).sum(1, keepdim=True) / others.clamp(min=1)
     return torch.where(likely & (others > 0), mean, group)

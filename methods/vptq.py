@@ -1,7 +1,9 @@
-"""VPTQ: vectors of weights rounded to centroids column by column, each error made up for by the columns not yet rounded.
+"""VPTQ: vectors of weights rounded to centroids column by column, each error made up for by the columns not
+yet rounded.
 
-Liu, Wen, Wang, Ye, Zhang, Cao, Li, Yang: VPTQ: Extreme Low-bit Vector Post-Training Quantization for Large Language Models, EMNLP 2024,
-arXiv 2409.17066. Algorithms 1 and 2: channel-independent second-order optimization, Hessian-weighted k-means, residual codebook, outliers.
+Liu, Wen, Wang, Ye, Zhang, Cao, Li, Yang: VPTQ: Extreme Low-bit Vector Post-Training Quantization for Large
+Language Models, EMNLP 2024, arXiv 2409.17066. Algorithms 1 and 2: channel-independent second-order
+optimization, Hessian-weighted k-means, residual codebook, outliers.
 
     paper                    code
     v, k1, k2                vector_length, 2^index_bits, 2^(bits * vector_length - index_bits)
@@ -9,12 +11,14 @@ arXiv 2409.17066. Algorithms 1 and 2: channel-independent second-order optimizat
     group number             column_groups
     H^-1, its factor         UpperFactor.upper, as in `methods.gptq`: the same targets without the inverse
 
-A vector runs along the output rows inside one input column, so its error costs the same in every direction and the nearest centroid is
-the best. The scheme says the rate, scheme.bits * vector_length index bits for each vector. A codebook has neither range rule nor zero
-point: the scheme's are not looked at. Groups, symmetry and quantized scales would mean something else here, and are refused.
+A vector runs along the output rows inside one input column, so its error costs the same in every direction
+and the nearest centroid is the best. The scheme says the rate, scheme.bits * vector_length index bits for
+each vector. A codebook has neither range rule nor zero point: the scheme's are not looked at. Groups,
+symmetry and quantized scales would mean something else here, and are refused.
 
-Ours, each with its switch: k-means weighs errors by what they cost the pass (conditional), a scale for each row of vectors (row_scale),
-pairs of two stages found by a beam instead of greedily (beam). Normalisation rescales the Hessian, too (`methods.vectors.frame`).
+Ours, each with its switch: k-means weighs errors by what they cost the pass (conditional), a scale for each
+row of vectors (row_scale), pairs of two stages found by a beam instead of greedily (beam). Normalisation
+rescales the Hessian, too (`methods.vectors.frame`).
 """
 
 from dataclasses import dataclass
@@ -52,7 +56,8 @@ class VPTQ:
     permute: bool  # round the columns with the largest Hessian diagonal first
     normalize: Normalize
     row_scale: bool  # divide each row of vectors by its deviation (ours): one byte per vector_length rows
-    conditional: bool  # k-means weighs columns by the factor's squared diagonal; false: by the Hessian's diagonal (paper)
+    # k-means weighs columns by the factor's squared diagonal; false: by the Hessian's diagonal (paper)
+    conditional: bool
     beam: int  # first-stage centroids tried for a vector of two stages; 1: the paper's greedy choice
     damping: float  # added to the diagonal, relative to its mean
     block_size: int  # columns between two matrix products; changes no result but rounding noise
@@ -95,7 +100,9 @@ class VPTQ:
         return max(0, scheme.bits * self.vector_length - self.index_bits)
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Of each stage 40 % of the iterations of k-means over all vectors, as many and the seeding over its sample, and the pass."""
+        """Of each stage 40 % of the iterations of k-means over all vectors, as many and the seeding over its
+        sample, and the pass.
+        """
         total = factorization(columns)
         bits = [min(self.index_bits, scheme.bits * self.vector_length)]
         for index_bits in [*bits, self.residual_bits(scheme)] if self.residual_bits(scheme) else bits:
@@ -111,7 +118,9 @@ class VPTQ:
 
     def round(self, problem: LayerProblem) -> Rounding:
         """The answer still in its frame, for those who go on from it."""
-        frame = Frame.of(problem, self.permute, self.normalize, self.row_block(problem.scheme), self.row_scale)
+        frame = Frame.of(
+            problem, self.permute, self.normalize, self.row_block(problem.scheme), self.row_scale
+        )
         factor = upper_factor(frame.hessian, self.damping)
         feedback = triangular_feedback(factor.upper.to(frame.weight.dtype))
         importance = self._importance(factor.upper).to(frame.weight.dtype)
@@ -120,39 +129,59 @@ class VPTQ:
         if self.residual_bits(problem.scheme) > 0:
             left = feedback @ offset - offset  # of each target, by how much its centroid missed it
             spans = self._with_residual(frame, left, importance, spans, problem.scheme)
-            offset, codes = Sweeper(feedback, True, spans, self.block_size, self.beam).first_sweep(frame.weight)
+            offset, codes = Sweeper(feedback, True, spans, self.block_size, self.beam).first_sweep(
+                frame.weight
+            )
         stats = {"damping": factor.damping, "outliers": frame.outliers / len(frame.weight)}
         return Rounding(frame, spans, offset, codes, stats, factor.fallbacks)
 
     def row_block(self, scheme: Scheme) -> int:
         """Rows that may share a scale: whole vectors, those of outlier columns, too."""
-        return lcm(self.vector_length, self.outlier_vector_length) if scheme.outlier_ratio > 0 else self.vector_length
+        return (
+            lcm(self.vector_length, self.outlier_vector_length)
+            if scheme.outlier_ratio > 0
+            else self.vector_length
+        )
 
     def _importance(self, upper: Tensor) -> Tensor:
-        """What an error in each column costs: alone, or after the columns rounded later have made up for what they can."""
+        """What an error in each column costs: alone, or after the columns rounded later have made up for what
+        they can.
+        """
         return upper.diagonal().square() if self.conditional else upper.square().sum(1)
 
     def _first_spans(self, frame: Frame, importance: Tensor, scheme: Scheme) -> list[Span]:
         """Outlier columns, then the groups of the others, each with codebooks fitted to its weights."""
         columns = len(frame.weight)
-        rest = torch.arange(frame.outliers, columns).tensor_split(min(self.column_groups, columns - frame.outliers))
+        rest = torch.arange(frame.outliers, columns).tensor_split(
+            min(self.column_groups, columns - frame.outliers)
+        )
         index_bits = min(self.index_bits, scheme.bits * self.vector_length)
         asked = [(int(group[0]), int(group[-1]) + 1, self.vector_length, index_bits) for group in rest]
         if frame.outliers:
             asked.insert(0, (0, frame.outliers, self.outlier_vector_length, self.outlier_index_bits))
         spans = []
         for start, stop, length, bits in asked:
-            centroids = self._kmeans.fit(frame.weight[start:stop], importance[start:stop], frame.row_importance, length, 2**bits)
+            centroids = self._kmeans.fit(
+                frame.weight[start:stop], importance[start:stop], frame.row_importance, length, 2**bits
+            )
             spans.append(Span(start, stop, Book(frame.storable(centroids), None)))
         return spans
 
-    def _with_residual(self, frame: Frame, left: Tensor, importance: Tensor, spans: list[Span], scheme: Scheme) -> list[Span]:
+    def _with_residual(
+        self, frame: Frame, left: Tensor, importance: Tensor, spans: list[Span], scheme: Scheme
+    ) -> list[Span]:
         """The same spans, all but the outlier columns with a second stage fitted to what the first one left."""
         found = []
         for span in spans:
             if span.stop > frame.outliers:
                 count = 2 ** self.residual_bits(scheme)
-                residual = self._kmeans.fit(left[span.columns], importance[span.columns], frame.row_importance, self.vector_length, count)
+                residual = self._kmeans.fit(
+                    left[span.columns],
+                    importance[span.columns],
+                    frame.row_importance,
+                    self.vector_length,
+                    count,
+                )
                 span = Span(span.start, span.stop, Book(span.book.centroids, frame.storable(residual)))
             found.append(span)
         return found

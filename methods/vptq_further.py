@@ -1,9 +1,11 @@
-"""VPTQ, further: from its answer on, coordinate descent over vectors and least-squares codebooks in turn. Ours.
+"""VPTQ, further: from its answer on, coordinate descent over vectors and least-squares codebooks in turn.
+Ours.
 
-Both steps lower the very objective tr((W - Q) H (W - Q)^T). With all other codes fixed, rows r .. r + v of column j cost
-H_jj |q - target|^2 and a constant, where  target = W_j - sum over k != j of (Q_k - W_k) H_kj / H_jj : the nearest centroid is the best
-(`methods.vectors.descent`). With all codes fixed the best codebooks are a least-squares problem (`methods.vectors.refit`).
-Where neither moves any more, small noise on the targets opens a way on (`methods.vectors.shake`).
+Both steps lower the very objective tr((W - Q) H (W - Q)^T). With all other codes fixed, rows r .. r + v of
+column j cost H_jj |q - target|^2 and a constant, where  target = W_j - sum over k != j of (Q_k - W_k) H_kj /
+H_jj : the nearest centroid is the best (`methods.vectors.descent`). With all codes fixed the best codebooks
+are a least-squares problem (`methods.vectors.refit`). Where neither moves any more, small noise on the
+targets opens a way on (`methods.vectors.shake`).
 """
 
 from dataclasses import dataclass, replace
@@ -39,8 +41,10 @@ class VPTQFurther:
     sweeps: int  # over all columns in a round, at most
     refit_steps: int  # of conjugate gradients in a round
     tolerance: float  # end when a round lowers the error by less than this share of it
-    shakes: int  # trials to leave the optimum by noise on the targets (methods.vectors.shake), after the rounds
-    shake_size: float  # the noise of the first, relative to the errors of each column; it falls linearly to none
+    # trials to leave the optimum by noise on the targets (methods.vectors.shake), after the rounds
+    shakes: int
+    # the noise of the first, relative to the errors of each column; it falls linearly to none
+    shake_size: float
     final_sweeps: int  # with the codebooks as they are stored, at most
     beam: int  # first-stage centroids tried for a vector of two stages
     block_size: int  # columns between two matrix products; changes no result but rounding noise
@@ -59,21 +63,30 @@ class VPTQFurther:
         return self.start.skip_reason(scheme)
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """All rounds and shakes, each of `sweeps` sweeps of which the first moves much, and their refits, two products for each step."""
+        """All rounds and shakes, each of `sweeps` sweeps of which the first moves much, and their refits, two
+        products for each step.
+        """
         find = search(rows, columns, self.start.vector_length, 2**self.start.index_bits)
         one = STILL * one_sweep(rows, columns, triangular=False) + find
         sweeps = (self.rounds + self.shakes) * self.sweeps + self.final_sweeps
         refits = self.rounds + self.shakes // SHAKES_PER_REFIT
-        return self.start.operations(rows, columns, scheme) + sweeps * one + refits * self.refit_steps * 2 * product(rows, columns)
+        return (
+            self.start.operations(rows, columns, scheme)
+            + sweeps * one
+            + refits * self.refit_steps * 2 * product(rows, columns)
+        )
 
     def solve(self, problem: LayerProblem) -> Solution:
         begin = self.start.round(problem)
         better, sweeps, rounds = self._descend(begin)
-        stats = {**begin.stats, "sweeps": sweeps, "rounds": rounds, "shakes": self.shakes}  # sweeps of the shakes not counted
+        # sweeps of the shakes not counted
+        stats = {**begin.stats, "sweeps": sweeps, "rounds": rounds, "shakes": self.shakes}
         return Solution(better.weight(), stats, begin.fallbacks)
 
     def _descend(self, begin: Rounding) -> tuple[Rounding, int, int]:
-        """Descend until a round gains little, shake, then settle on the codebooks as they are stored; (answer, sweeps, rounds)."""
+        """Descend until a round gains little, shake, then settle on the codebooks as they are stored;
+        (answer, sweeps, rounds).
+        """
         layer = _Layer.of(begin)
         state, sweeps, rounds = begin, 0, 0
         error = layer.error(state)
@@ -85,18 +98,34 @@ class VPTQFurther:
         generator = torch.Generator().manual_seed(self.start.seed)
         for k in range(self.shakes):
             size = self.shake_size * (1 - k / self.shakes)
-            moved = self._sweeper(layer, state), layer.hessian, layer.weight, state.offset, state.codes, size, self.sweeps, generator
+            moved = (
+                self._sweeper(layer, state),
+                layer.hessian,
+                layer.weight,
+                state.offset,
+                state.codes,
+                size,
+                self.sweeps,
+                generator,
+            )
             offset, codes = shake(*moved)
             state = replace(state, offset=offset, codes=codes)
             if k % SHAKES_PER_REFIT == SHAKES_PER_REFIT - 1:
                 state = layer.refit(state, self.refit_steps)
-        stored = [with_stages(span, tuple(begin.frame.storable(stage) for stage in span.book.stages)) for span in state.spans]
+        stored = [
+            with_stages(span, tuple(begin.frame.storable(stage) for stage in span.book.stages))
+            for span in state.spans
+        ]
         state = layer.with_spans(state, stored)
-        offset, codes, run = self._sweeper(layer, state).over_rows(layer.weight, state.offset, state.codes, self.final_sweeps)
+        offset, codes, run = self._sweeper(layer, state).over_rows(
+            layer.weight, state.offset, state.codes, self.final_sweeps
+        )
         return replace(state, offset=offset, codes=codes), sweeps + run, rounds
 
     def _round(self, layer: "_Layer", state: Rounding) -> tuple[Rounding, int]:
-        offset, codes, sweeps = self._sweeper(layer, state).over_rows(layer.weight, state.offset, state.codes, self.sweeps)
+        offset, codes, sweeps = self._sweeper(layer, state).over_rows(
+            layer.weight, state.offset, state.codes, self.sweeps
+        )
         return layer.refit(replace(state, offset=offset, codes=codes), self.refit_steps), sweeps
 
     def _sweeper(self, layer: "_Layer", state: Rounding) -> Sweeper:
@@ -118,10 +147,16 @@ class _Layer:
         return cls(begin.frame.weight, hessian, coupling(hessian), begin.frame.row_importance)
 
     def error(self, state: Rounding) -> float:
-        return ((self.hessian @ state.offset) * state.offset * self.row_importance).sum(dtype=torch.float64).item()
+        return (
+            ((self.hessian @ state.offset) * state.offset * self.row_importance)
+            .sum(dtype=torch.float64)
+            .item()
+        )
 
     def refit(self, state: Rounding, steps: int) -> Rounding:
-        """The best codebooks for the codes; those at hand where a Hessian that is mere noise in some direction sends centroids far away."""
+        """The best codebooks for the codes; those at hand where a Hessian that is mere noise in some
+        direction sends centroids far away.
+        """
         spans = refit(self.hessian, self.row_importance, state.offset, state.spans, state.codes, steps)
         furthest = max(stage.abs().max().item() for span in spans for stage in span.book.stages)
         return self.with_spans(state, spans) if furthest <= REACH * self.weight.abs().max().item() else state

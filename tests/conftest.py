@@ -1,4 +1,6 @@
-"""Tests leave the user's cache, environment and working directory alone, and never touch the network by accident."""
+"""Tests leave the user's cache, environment and working directory alone, and never touch the network by
+accident.
+"""
 
 import os
 from pathlib import Path
@@ -44,7 +46,9 @@ def isolated(tmp_path, monkeypatch):
 
 @pytest.fixture
 def numbers_alone(monkeypatch):
-    """Reports without figures, verdicts and the papers' tables: they take seconds, and have tests of their own."""
+    """Reports without figures, verdicts and the papers' tables: they take seconds, and have tests of their
+    own.
+    """
     monkeypatch.setattr("harness.reporting.assembly.pictures", lambda *_: [])
     monkeypatch.setattr("harness.reporting.assembly.load_claims", lambda: ())
     monkeypatch.setattr("harness.reporting.papers.tables.load_specs", dict)

@@ -1,1 +1,3 @@
-"""What `ptq-bench bench` measures on this machine: solvers beside each other, and one solver against the size of its layers."""
+"""What `ptq-bench bench` measures on this machine: solvers beside each other, and one solver against the size
+of its layers.
+"""

@@ -1,4 +1,6 @@
-"""The figures of `ptq-bench bench`: layer error against true bits, and seconds of a sweep against the width of a layer."""
+"""The figures of `ptq-bench bench`: layer error against true bits, and seconds of a sweep against the width
+of a layer.
+"""
 
 import math
 from collections.abc import Sequence
@@ -17,13 +19,17 @@ Point = tuple[float, float]
 
 
 def solvers_figure(panels: Sequence[tuple[str, dict[str, list[Point]]]], subtitle: str) -> bytes:
-    """A PNG: one row for each (title, {method: [(true bits, error)]}); a line joins what its method does best.
+    """A PNG: one row for each (title, {method: [(true bits, error)]}); a line joins what its method does
+    best.
 
-    Left the errors themselves; right the same ones times 4^(bits - 2), which takes out what any grid gains from a bit more and leaves what
-    a method makes of its bits.
+    Left the errors themselves; right the same ones times 4^(bits - 2), which takes out what any grid gains
+    from a bit more and leaves what a method makes of its bits.
     """
     with house_style():
-        notes = [subtitle, "On the right a bit is worth a factor of four: error × 4^(bits − 2), where lower is better at any size."]
+        notes = [
+            subtitle,
+            "On the right a bit is worth a factor of four: error × 4^(bits − 2), where lower is better at any size.",
+        ]
         figure, axes = canvas.panels(2 * len(panels), 2, 2.3, notes, left=0.5, wide=0.45)
         for place, (title, methods) in enumerate(panels):
             fronts = {method: front(points) for method, points in methods.items()}
@@ -39,12 +45,21 @@ def _levelled(points: Sequence[Point]) -> list[Point]:
     return [(bits, error * 4 ** (bits - 2)) for bits, error in points]
 
 
-def _errors(axes: Axes, title: str, methods: dict[str, list[Point]], fronts: dict[str, list[Point]], best: list[Point]) -> None:
+def _errors(
+    axes: Axes, title: str, methods: dict[str, list[Point]], fronts: dict[str, list[Point]], best: list[Point]
+) -> None:
     """One panel: every point, each method's front as a line, the front of all as a grey band."""
     every = [point for points in methods.values() for point in points]
     scale(axes, [bits for bits, _ in every], [error for _, error in every])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.plot(*zip(*best, strict=True), color="#E3E3E3", linewidth=5, solid_capstyle="round", solid_joinstyle="round", zorder=1)
+    axes.plot(
+        *zip(*best, strict=True),
+        color="#E3E3E3",
+        linewidth=5,
+        solid_capstyle="round",
+        solid_joinstyle="round",
+        zorder=1,
+    )
     for method, points in methods.items():
         colour, marker = colour_and_marker(method)
         line = fronts[method]
@@ -52,17 +67,33 @@ def _errors(axes: Axes, title: str, methods: dict[str, list[Point]], fronts: dic
         for point in sorted(set(points)):
             on = point in line
             face, alpha = (colour, 1) if on else ("white", 0.6)
-            axes.plot(*point, marker, markersize=3.6 if on else 2.8, color=colour, markerfacecolor=face, alpha=alpha, zorder=4)
+            axes.plot(
+                *point,
+                marker,
+                markersize=3.6 if on else 2.8,
+                color=colour,
+                markerfacecolor=face,
+                alpha=alpha,
+                zorder=4,
+            )
     titled(axes, title)
     axes.set_xlabel("stored bits per weight")
-    labels = [Label(method, colour_and_marker(method)[0], line[0], line[-1]) for method, line in fronts.items()]
+    labels = [
+        Label(method, colour_and_marker(method)[0], line[0], line[-1]) for method, line in fronts.items()
+    ]
     place_labels(axes, labels, list(fronts.values()), None)
 
 
-def scaling_figure(points: Sequence[tuple[int, float, float]], coefficients: tuple[float, float], subtitle: str) -> bytes:
-    """A PNG of (width, seconds per sweep, seconds of its matrix products alone), log-log, with seconds = e^a * width^b drawn in."""
+def scaling_figure(
+    points: Sequence[tuple[int, float, float]], coefficients: tuple[float, float], subtitle: str
+) -> bytes:
+    """A PNG of (width, seconds per sweep, seconds of its matrix products alone), log-log, with seconds = e^a
+    * width^b drawn in.
+    """
     with house_style():
-        figure, (left, right) = canvas.panels(2, 2, 2.3, [subtitle, "Share: 2 · rows · width² per sweep, same precision."])
+        figure, (left, right) = canvas.panels(
+            2, 2, 2.3, [subtitle, "Share: 2 · rows · width² per sweep, same precision."]
+        )
         widths, seconds, products = (list(values) for values in zip(*points, strict=True))
         _times(left, widths, seconds, products, coefficients)
         shares = [100 * product / second for product, second in zip(products, seconds, strict=True)]
@@ -77,7 +108,13 @@ def scaling_figure(points: Sequence[tuple[int, float, float]], coefficients: tup
         return png_of(figure)
 
 
-def _times(axes: Axes, widths: list[int], seconds: list[float], products: list[float], coefficients: tuple[float, float]) -> None:
+def _times(
+    axes: Axes,
+    widths: list[int],
+    seconds: list[float],
+    products: list[float],
+    coefficients: tuple[float, float],
+) -> None:
     colour, marker = colour_and_marker("quantease")
     axes.set_yscale("log")
     axes.plot(widths, products, color=GREY, linewidth=1.3, linestyle=(0, (5, 1.6)), zorder=2)
@@ -87,7 +124,15 @@ def _times(axes: Axes, widths: list[int], seconds: list[float], products: list[f
     middle, beside = len(widths) // 2, {"textcoords": "offset points", "fontsize": FONT_SIZE}
     text = f"QuantEase ∝ width$^{{{coefficients[1]:.2f}}}$"
     axes.annotate(text, (widths[-1], seconds[-1]), (-10, 1), color=colour, ha="right", va="center", **beside)
-    axes.annotate("its matrix products alone", (widths[middle], products[middle]), (12, -8), color=GREY, ha="left", va="top", **beside)
+    axes.annotate(
+        "its matrix products alone",
+        (widths[middle], products[middle]),
+        (12, -8),
+        color=GREY,
+        ha="left",
+        va="top",
+        **beside,
+    )
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(_seconds))
     titled(axes, "Time of one sweep")

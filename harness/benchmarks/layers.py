@@ -54,14 +54,19 @@ def real_layers() -> list[Layer]:
         found, outputs = gather(block, k, batches, block.groups if k == BLOCK else ())
         if k == BLOCK:
             linears = {path: block.module.get_submodule(path).weight.detach() for path in LINEARS}
-            return [Layer(path.rsplit(".", 1)[-1], weight, found[path].hessian) for path, weight in linears.items()]
+            return [
+                Layer(path.rsplit(".", 1)[-1], weight, found[path].hessian)
+                for path, weight in linears.items()
+            ]
         for batch, output in zip(batches, outputs, strict=True):
             batch.hidden = output
     raise UserError(f"the model has no block {BLOCK}")
 
 
 def calibration(loaded: LoadedModel, samples: int) -> Tensor:
-    return calibration_tokens(corpora.documents("wiki", "train"), loaded.tokenizer, samples, 512, 0, Bos.stream)
+    return calibration_tokens(
+        corpora.documents("wiki", "train"), loaded.tokenizer, samples, 512, 0, Bos.stream
+    )
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -81,15 +86,28 @@ def read_layers(path: Path) -> list[Layer]:
         raise UserError(f"--layers {path}: needs pairs NAME.weight and NAME.hessian")
     for name in names:
         weight, hessian = tensors[f"{name}.weight"], tensors[f"{name}.hessian"]
-        if weight.ndim != 2 or hessian.shape != (weight.shape[1],) * 2 or weight.dtype != hessian.dtype or not weight.is_floating_point():
-            raise UserError(f"--layers {path}: {name} needs a weight (out, in) and a hessian (in, in) of one floating dtype")
+        if (
+            weight.ndim != 2
+            or hessian.shape != (weight.shape[1],) * 2
+            or weight.dtype != hessian.dtype
+            or not weight.is_floating_point()
+        ):
+            raise UserError(
+                f"--layers {path}: {name} needs a weight (out, in) and a hessian (in, in) of one floating dtype"
+            )
     return [Layer(name, tensors[f"{name}.weight"], tensors[f"{name}.hessian"]) for name in names]
 
 
 def solver_names() -> list[str]:
-    """Names of the methods that have a solver of their own; those that transform or tune a block around another's solver are left out."""
+    """Names of the methods that have a solver of their own; those that transform or tune a block around
+    another's solver are left out.
+    """
     found = {name: method_config(name) for name in method_names()}
-    return [name for name, config in found.items() if config["solver"] and not (config.get("transform") or config.get("tuning"))]
+    return [
+        name
+        for name, config in found.items()
+        if config["solver"] and not (config.get("transform") or config.get("tuning"))
+    ]
 
 
 def method_named(name: str, changes: dict | None = None) -> Method:
@@ -103,7 +121,9 @@ def method_named(name: str, changes: dict | None = None) -> Method:
 
 
 def synthetic_layer(rows: int, columns: int, device: str, tokens: int = 2048) -> Layer:
-    """A layer of any size: normal weights, inputs with a few strong shared directions and uneven column sizes, in float32."""
+    """A layer of any size: normal weights, inputs with a few strong shared directions and uneven column
+    sizes, in float32.
+    """
     generator = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -112,5 +132,6 @@ def synthetic_layer(rows: int, columns: int, device: str, tokens: int = 2048) ->
     sizes = 0.2 + torch.rand(columns, generator=generator, device=device)
     inputs = (normal(tokens, 3) @ normal(3, columns) + normal(tokens, columns)) * sizes
     hessian = inputs.T @ inputs / tokens
-    torch.diagonal(hessian).add_(0.1 * torch.diagonal(hessian).mean())  # fewer tokens than columns leave directions unseen
+    # fewer tokens than columns leave directions unseen
+    torch.diagonal(hessian).add_(0.1 * torch.diagonal(hessian).mean())
     return Layer(f"synthetic {rows}×{columns}", 0.05 * normal(rows, columns), hessian)

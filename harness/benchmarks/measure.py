@@ -15,7 +15,8 @@ import torch
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 
-M_MMAP_THRESHOLD, SMALL, LARGEST = -3, 2**18, 2**25  # of malloc.h; bytes; what glibc itself arrives at after large arrays
+# of malloc.h; bytes; what glibc itself arrives at after large arrays
+M_MMAP_THRESHOLD, SMALL, LARGEST = -3, 2**18, 2**25
 ENOUGH = 5.0  # seconds of measuring after which a median needs no more repeats
 
 
@@ -46,8 +47,9 @@ def synchronize(device: str) -> None:
 def peak_extra_bytes(work: Callable[[], Any], device: str) -> int | None:
     """The most memory that `work()` held above what was there before; None where the system cannot say.
 
-    On a GPU exact, by torch's allocator. On a CPU the growth of the resident set, which counts whole pages, buffers of the BLAS included;
-    meanwhile the C library (glibc) keeps no freed array of more than `SMALL` bytes for later, so this work is slower than usual.
+    On a GPU exact, by torch's allocator. On a CPU the growth of the resident set, which counts whole pages,
+    buffers of the BLAS included; meanwhile the C library (glibc) keeps no freed array of more than `SMALL`
+    bytes for later, so this work is slower than usual.
     """
     if device == "cuda":
         torch.cuda.synchronize()
@@ -60,7 +62,8 @@ def peak_extra_bytes(work: Callable[[], Any], device: str) -> int | None:
         return None
     glibc.mallopt(M_MMAP_THRESHOLD, SMALL)
     try:
-        gc.collect()  # what earlier work left in cycles would else be freed meanwhile, and counted against this one
+        # what earlier work left in cycles would else be freed meanwhile, and counted against this one
+        gc.collect()
         glibc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is resident now
         before = _status("VmRSS")
@@ -71,7 +74,9 @@ def peak_extra_bytes(work: Callable[[], Any], device: str) -> int | None:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """The C library, where it is the one whose allocator can be told what to keep, and the kernel can be asked for peaks."""
+    """The C library, where it is the one whose allocator can be told what to keep, and the kernel can be
+    asked for peaks.
+    """
     try:
         library = ctypes.CDLL("libc.so.6")
         known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")

@@ -1,4 +1,5 @@
-"""One block of a random model of a known shape, and hidden states with a few large channels: what a transform can be measured on anywhere.
+"""One block of a random model of a known shape, and hidden states with a few large channels: what a transform
+can be measured on anywhere.
 
 Times and memory are those of a real block of that shape, losses are not.
 """
@@ -57,26 +58,41 @@ def check_groups(shape: str, scheme: str, size: int | None) -> None:
     """
     for width in SHAPES[shape].widths:
         if size and width % size:
-            raise UserError(f"--scheme {scheme}: its groups of {size} do not divide the width {width} of {shape}; try w3a16")
+            raise UserError(
+                f"--scheme {scheme}: its groups of {size} do not divide the width {width} of {shape}; try w3a16"
+            )
 
 
 @torch.no_grad()
-def random_lesson(shape: str, samples: int, tokens: int, batch_size: int, device: str) -> tuple[Block, list[Sample]]:
-    """A random block on the device, bfloat16 on a GPU, and samples of it that are normal but for a few large channels."""
+def random_lesson(
+    shape: str, samples: int, tokens: int, batch_size: int, device: str
+) -> tuple[Block, list[Sample]]:
+    """A random block on the device, bfloat16 on a GPU, and samples of it that are normal but for a few large
+    channels.
+    """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     generator = torch.Generator(device).manual_seed(0)
     with torch.random.fork_rng(), torch.device(device):
-        model = AutoModelForCausalLM.from_config(SHAPES[shape].config(tokens), dtype=dtype).eval().requires_grad_(False)
+        model = (
+            AutoModelForCausalLM.from_config(SHAPES[shape].config(tokens), dtype=dtype)
+            .eval()
+            .requires_grad_(False)
+        )
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator, device=device)
-        # as in harness.models.tiny: norms around 1, biases around 0, matrices that keep the size of what flows through
-        parameter.copy_(parameter + 0.1 * noise if parameter.ndim == 1 else noise / math.sqrt(parameter[0].numel()))
+        # as in harness.models.tiny: norms around 1, biases around 0, matrices that keep the size of what
+        # flows through
+        parameter.copy_(
+            parameter + 0.1 * noise if parameter.ndim == 1 else noise / math.sqrt(parameter[0].numel())
+        )
     source = ModelBlocks(model, family_of(model.config))
     block = next(iter(source))
     (entry,) = source.capture(torch.ones(batch_size, tokens, dtype=torch.long, device=device), batch_size)
     width = entry.hidden.shape[-1]
     sizes = torch.ones(width, device=device)
-    sizes[torch.randperm(width, generator=generator, device=device)[: math.ceil(LARGE_CHANNELS * width)]] = LARGE_FACTOR
+    sizes[torch.randperm(width, generator=generator, device=device)[: math.ceil(LARGE_CHANNELS * width)]] = (
+        LARGE_FACTOR
+    )
 
     def sample(call: Call) -> Sample:
         noise: Tensor = torch.randn(entry.hidden.shape, generator=generator, device=device)

@@ -17,7 +17,18 @@ import pandas as pd
 
 from harness.foundation.seals import seal
 
-METHODS = ("rtn", "gptq", "quantease", "spqr", "awq", "omniquant", "affinequant", "vptq", "gptvq", "smoothquant")
+METHODS = (
+    "rtn",
+    "gptq",
+    "quantease",
+    "spqr",
+    "awq",
+    "omniquant",
+    "affinequant",
+    "vptq",
+    "gptvq",
+    "smoothquant",
+)
 BITS, GROUPS, RATIOS, CORPORA = (4, 3, 2), (None, 128, 64), (0.0, 0.005, 0.01, 0.02), ("wikitext2", "c4")
 WINDOWS, ITEMS, LAYERS = 16, 100, 28
 PAUSE = 1.0  # seconds between two looks at the memory
@@ -49,16 +60,30 @@ def measure(records: int, place: Path) -> Made:
             errors.seek(0)
             raise RuntimeError(errors.read())
     report = place / "reports" / "report"
-    return Made(records, seconds, peak, {path.name: path.stat().st_size for path in sorted(report.iterdir()) if path.is_file()})
+    return Made(
+        records,
+        seconds,
+        peak,
+        {path.name: path.stat().st_size for path in sorted(report.iterdir()) if path.is_file()},
+    )
 
 
 def _memory(session: int) -> int:
-    """Bytes of main memory that all processes of a session hold, each shared page counted once (Linux; elsewhere 0)."""
+    """Bytes of main memory that all processes of a session hold, each shared page counted once (Linux;
+    elsewhere 0).
+    """
     total = 0
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             if os.getsid(int(directory.name)) == session:
-                total += int(re.search(r"^Pss: +(\d+) kB", (directory / "smaps_rollup").read_text(), re.MULTILINE)[1]) * 1024
+                total += (
+                    int(
+                        re.search(r"^Pss: +(\d+) kB", (directory / "smaps_rollup").read_text(), re.MULTILINE)[
+                            1
+                        ]
+                    )
+                    * 1024
+                )
         except (OSError, TypeError):  # it has ended meanwhile
             continue
     return total
@@ -75,11 +100,22 @@ def _records(count: int) -> Iterator[dict]:
             made += 1
 
 
-def _record(number: int, model: int, seed: int, method: str, bits: int, group: int | None, ratio: float) -> dict:
+def _record(
+    number: int, model: int, seed: int, method: str, bits: int, group: int | None, ratio: float
+) -> dict:
     luck = random.Random(number)
-    losses = {f"perplexity/{corpus}": [luck.gauss(3 + 3 / bits**2, 0.2) for _ in range(WINDOWS)] for corpus in CORPORA}
-    outcomes = {f"acc/{task}": [float(luck.random() < 0.4 + bits / 12) for _ in range(ITEMS)] for task in ("piqa", "arc_easy")}
-    metrics = {name: _metric(values, name, 2.718281828 ** (sum(values) / len(values))) for name, values in losses.items()}
+    losses = {
+        f"perplexity/{corpus}": [luck.gauss(3 + 3 / bits**2, 0.2) for _ in range(WINDOWS)]
+        for corpus in CORPORA
+    }
+    outcomes = {
+        f"acc/{task}": [float(luck.random() < 0.4 + bits / 12) for _ in range(ITEMS)]
+        for task in ("piqa", "arc_easy")
+    }
+    metrics = {
+        name: _metric(values, name, 2.718281828 ** (sum(values) / len(values)))
+        for name, values in losses.items()
+    }
     metrics |= {name: _metric(values, name, sum(values) / len(values)) for name, values in outcomes.items()}
     return {
         "items": losses | outcomes,
@@ -87,11 +123,32 @@ def _record(number: int, model: int, seed: int, method: str, bits: int, group: i
         "run_key": f"{number:016x}",
         "status": "done",
         "reason": None,
-        "model": {"name": f"model-{model}", "id": f"some/model-{model}", "fingerprint": f"sha256:{model:064x}", "dtype": "float16"},
+        "model": {
+            "name": f"model-{model}",
+            "id": f"some/model-{model}",
+            "fingerprint": f"sha256:{model:064x}",
+            "dtype": "float16",
+        },
         "data": {"name": "c4", "samples": 128, "window": 2048, "propagate": "quantized"},
-        "scheme": {"bits": bits, "group_size": group, "range": "minmax", "outlier_ratio": ratio, "outlier_structure": "unstructured"},
-        "method": {"name": method, "transform": None, "solver": {"_target_": f"methods.{method}.{method.upper()}"}},
-        "eval": {"name": "quick", "corpora": list(CORPORA), "window": 512, "windows": WINDOWS, "tasks": ["piqa", "arc_easy"]},
+        "scheme": {
+            "bits": bits,
+            "group_size": group,
+            "range": "minmax",
+            "outlier_ratio": ratio,
+            "outlier_structure": "unstructured",
+        },
+        "method": {
+            "name": method,
+            "transform": None,
+            "solver": {"_target_": f"methods.{method}.{method.upper()}"},
+        },
+        "eval": {
+            "name": "quick",
+            "corpora": list(CORPORA),
+            "window": 512,
+            "windows": WINDOWS,
+            "tasks": ["piqa", "arc_easy"],
+        },
         "seed": seed,
         "metrics": metrics,
         "baseline": None,
@@ -106,7 +163,12 @@ def _record(number: int, model: int, seed: int, method: str, bits: int, group: i
 
 
 def _metric(values: list[float], name: str, value: float) -> dict:
-    return {"value": value, "stderr": 0.02 * value, "protocol": f"{name}, 16 windows or 100 items, seed 0", "n": len(values)}
+    return {
+        "value": value,
+        "stderr": 0.02 * value,
+        "protocol": f"{name}, 16 windows or 100 items, seed 0",
+        "n": len(values),
+    }
 
 
 def _write(runs: Path, entry: dict) -> None:
@@ -114,7 +176,8 @@ def _write(runs: Path, entry: dict) -> None:
     directory.mkdir(parents=True)
     (directory / "items.json").write_text(json.dumps(entry.pop("items")))
     layers = [
-        {"layer": f"layers.{block}.q_proj", "block": block, "linear": "q_proj", "error": 0.01 * (block + 1)} for block in range(LAYERS)
+        {"layer": f"layers.{block}.q_proj", "block": block, "linear": "q_proj", "error": 0.01 * (block + 1)}
+        for block in range(LAYERS)
     ]
     pd.DataFrame(layers).to_parquet(directory / "layers.parquet", index=False)
     (directory / "record.json").write_bytes(seal(entry))

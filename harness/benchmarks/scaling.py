@@ -1,7 +1,9 @@
-"""QuantEase's seconds against the width of a layer, beside the matrix products that are its bulk, and what that means for large models.
+"""QuantEase's seconds against the width of a layer, beside the matrix products that are its bulk, and what
+that means for large models.
 
-One sweep multiplies a (rows, width) matrix by the (width, width) Hessian: 2 * rows * width^2 operations. Seconds per sweep are those of a
-whole solve less those of one with no sweeps, over the sweeps asked for; rows = width, layers are synthetic.
+One sweep multiplies a (rows, width) matrix by the (width, width) Hessian: 2 * rows * width^2 operations.
+Seconds per sweep are those of a whole solve less those of one with no sweeps, over the sweeps asked for; rows
+= width, layers are synthetic.
 """
 
 import time
@@ -19,7 +21,9 @@ from methods.contracts.problem import LayerProblem, LayerSolver
 from methods.solving.descent import products_in
 
 QUICK = 0.3  # seconds of two sweeps below which a solve is repeated
-COPIES = 8  # of width x width float32 that a measurement may need at once: the layer, the solver's work, the product's operands
+# of width x width float32 that a measurement may need at once: the layer, the solver's work, the product's
+# operands
+COPIES = 8
 MODELS = {  # linears of one block as (rows, columns), and how many blocks
     "OPT-66B": (64, ((9216, 9216),) * 4 + ((36864, 9216), (9216, 36864))),
     "Falcon-180B": (80, ((15872, 14848), (14848, 14848), (59392, 14848), (14848, 59392))),
@@ -73,12 +77,16 @@ def solver_for(matmul: str | None, sweeps: int | None) -> LayerSolver:
     Raises:
         UserError: this QuantEase has no such precision.
     """
-    changes = {name: value for name, value in {"matmul": matmul, "sweeps": sweeps}.items() if value is not None}
+    changes = {
+        name: value for name, value in {"matmul": matmul, "sweeps": sweeps}.items() if value is not None
+    }
     return method_named("quantease", changes).solver
 
 
 def measure(widths: Sequence[int], solver: LayerSolver, device: str, budget: Budget) -> Iterator[Size | str]:
-    """Sizes in ascending width; a last sentence instead, where the budget or the memory ends before the widths do."""
+    """Sizes in ascending width; a last sentence instead, where the budget or the memory ends before the
+    widths do.
+    """
     before: Size | None = None
     took = 0.0
     for place, width in enumerate(sorted(widths)):
@@ -131,7 +139,9 @@ def fit(sizes: Sequence[Size]) -> tuple[float, float]:
     """
     if len(sizes) < 2:
         raise UserError("--widths: an exponent needs at least two widths; name more or raise --max-seconds")
-    exponent, constant = np.polyfit(np.log([size.width for size in sizes]), np.log([size.sweep_seconds for size in sizes]), 1)
+    exponent, constant = np.polyfit(
+        np.log([size.width for size in sizes]), np.log([size.sweep_seconds for size in sizes]), 1
+    )
     return float(constant), float(exponent)
 
 
@@ -145,7 +155,8 @@ class Extrapolation:
 
 
 def extrapolate(largest: Size) -> list[Extrapolation]:
-    """All linears of the large models, at the rate of the largest width measured: 2 * rows * columns^2 * sweeps / rate.
+    """All linears of the large models, at the rate of the largest width measured: 2 * rows * columns^2 *
+    sweeps / rate.
 
     What a solve takes besides sweeping (ranges, mostly) grows with the number of weights.
     """
@@ -153,9 +164,15 @@ def extrapolate(largest: Size) -> list[Extrapolation]:
     found = []
     for model, (blocks, linears) in MODELS.items():
         operations = sum(2 * rows * columns**2 for rows, columns in linears) * largest.sweeps
-        seconds = operations / largest.rate + setup_per_weight * sum(rows * columns for rows, columns in linears)
+        seconds = operations / largest.rate + setup_per_weight * sum(
+            rows * columns for rows, columns in linears
+        )
         widest = max(columns for _, columns in linears)
-        found.append(Extrapolation(model, blocks, blocks * seconds / 3600, PAPER_HOURS.get(model), widest / largest.width))
+        found.append(
+            Extrapolation(
+                model, blocks, blocks * seconds / 3600, PAPER_HOURS.get(model), widest / largest.width
+            )
+        )
     return found
 
 

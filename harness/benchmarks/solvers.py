@@ -18,7 +18,9 @@ from methods.weights.bits_per_weight import bits_per_weight
 
 @dataclass(frozen=True)
 class Result:
-    """One solver on one layer under one scheme; without numbers where the solver refuses the scheme or failed."""
+    """One solver on one layer under one scheme; without numbers where the solver refuses the scheme or
+    failed.
+    """
 
     layer: str
     shape: str
@@ -61,12 +63,15 @@ def measure(work: Work, on_start: Callable[[str], None] = lambda what: None) -> 
             scheme = replace(plain, outlier_ratio=ratio)
             for method in work.methods:
                 for layer in layers:
-                    on_start(f"{method} {scheme_name}{f' {100 * ratio:g} % outliers' if ratio else ''} {layer.title}")
+                    on_start(
+                        f"{method} {scheme_name}{f' {100 * ratio:g} % outliers' if ratio else ''} {layer.title}"
+                    )
                     yield solve(layer, scheme_name, scheme, method, work)
 
 
 def solve(layer: Layer, scheme_name: str, scheme: Scheme, method: str, work: Work) -> Result:
-    """Measure one cell: a solve of a corner that may compile kernels, one whose memory is watched, then the timed ones.
+    """Measure one cell: a solve of a corner that may compile kernels, one whose memory is watched, then the
+    timed ones.
 
     A solver that fails costs its cell alone.
     """
@@ -99,19 +104,30 @@ def solve(layer: Layer, scheme_name: str, scheme: Scheme, method: str, work: Wor
 def corner(layer: Layer, scheme: Scheme, size: int = 256) -> LayerProblem:
     """The first rows and columns of a layer, whole groups of them."""
     columns = size - size % (scheme.group_size or 1) or layer.weight.shape[1]
-    return LayerProblem(layer.weight[:size, :columns].contiguous(), layer.hessian[:columns, :columns].contiguous(), scheme)
+    return LayerProblem(
+        layer.weight[:size, :columns].contiguous(), layer.hessian[:columns, :columns].contiguous(), scheme
+    )
 
 
 def _misfit(layer: Layer, scheme: Scheme) -> str | None:
     width, size = layer.weight.shape[1], scheme.group_size
-    return f"groups of {size} do not divide the width {width} of {layer.name}" if size and width % size else None
+    return (
+        f"groups of {size} do not divide the width {width} of {layer.name}" if size and width % size else None
+    )
 
 
 def table(results: Sequence[Result], title: str) -> tuple[Table, list[str]]:
     """The table, and its footnotes; bold is the least error of a layer under one scheme and outlier ratio."""
     layers = list(dict.fromkeys((result.layer, result.shape) for result in results))
     view = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("scheme", "method", "true bits", *(f"{name}\n{shape}" for name, shape in layers), "seconds", "memory"):
+    for head in (
+        "scheme",
+        "method",
+        "true bits",
+        *(f"{name}\n{shape}" for name, shape in layers),
+        "seconds",
+        "memory",
+    ):
         view.add_column(head, justify="left" if head in ("scheme", "method") else "right", no_wrap=True)
     notes: dict[str, str] = {}
     best = {}
@@ -148,7 +164,11 @@ def _error(result: Result | None, best: dict, notes: dict[str, str]) -> Text:
     if result.error is None:
         return Text(NOT_RUN + notes.setdefault(result.reason, str(len(notes) + 1).translate(SUPERSCRIPT)))
     leads = result.error == best[result.scheme, result.outlier_ratio, result.layer]
-    mark = notes.setdefault(result.fallbacks, str(len(notes) + 1).translate(SUPERSCRIPT)) if result.fallbacks else ""
+    mark = (
+        notes.setdefault(result.fallbacks, str(len(notes) + 1).translate(SUPERSCRIPT))
+        if result.fallbacks
+        else ""
+    )
     return Text(f"{result.error:.5f}{mark}", "bold" if leads else "")
 
 
@@ -159,4 +179,9 @@ def _summary(cells: Sequence[Result], errors: list[Text]) -> list[Text | str]:
         return [NOT_RUN, *errors, NOT_RUN, NOT_RUN]
     multiples = [cell.peak_multiple for cell in solved if cell.peak_multiple is not None]
     bits = sum(cell.true_bits for cell in solved) / len(solved)
-    return [f"{bits:.2f}", *errors, f"{sum(cell.seconds for cell in solved):.2f}", f"{max(multiples):.2f}" if multiples else NOT_RUN]
+    return [
+        f"{bits:.2f}",
+        *errors,
+        f"{sum(cell.seconds for cell in solved):.2f}",
+        f"{max(multiples):.2f}" if multiples else NOT_RUN,
+    ]

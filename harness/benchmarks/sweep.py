@@ -11,7 +11,8 @@ from pathlib import Path
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 
-LINKED = ("assets", "models", "corpora")  # of the cache: what was downloaded and converted once is there for the cold runs too
+# of the cache: what was downloaded and converted once is there for the cold runs too
+LINKED = ("assets", "models", "corpora")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Timed:
 
 
 def sweep_times(methods: list[str], schemes: list[str], overrides: list[str], place: Path) -> Iterator[Timed]:
-    """Seconds of a cold run of every method under the first scheme, then of the whole sweep; each with a cache and results of its own.
+    """Seconds of a cold run of every method under the first scheme, then of the whole sweep; each with a
+    cache and results of its own.
 
     Args:
         overrides: of every run, such as data.samples=64.
@@ -34,7 +36,12 @@ def sweep_times(methods: list[str], schemes: list[str], overrides: list[str], pl
         UserError: a run failed.
     """
     for method in methods:
-        yield _timed(f"cold {method} {schemes[0]}", 1, [f"method={method}", f"scheme={schemes[0]}", *overrides], place / f"cold-{method}")
+        yield _timed(
+            f"cold {method} {schemes[0]}",
+            1,
+            [f"method={method}", f"scheme={schemes[0]}", *overrides],
+            place / f"cold-{method}",
+        )
     grid = [f"method={','.join(methods)}", f"scheme={','.join(schemes)}"]
     yield _timed("sweep", len(methods) * len(schemes), [*grid, *overrides], place / "sweep")
 
@@ -47,7 +54,9 @@ def _timed(name: str, points: int, overrides: list[str], place: Path) -> Timed:
             (cache / part).symlink_to(cache_dir() / part)
     command = [sys.executable, "-m", "harness.cli", "run", *overrides, f"paths.results={place / 'results'}"]
     start = time.perf_counter()
-    ended = subprocess.run(command, env=os.environ | {"PTQ_BENCH_CACHE": str(cache)}, capture_output=True, text=True)
+    ended = subprocess.run(
+        command, env=os.environ | {"PTQ_BENCH_CACHE": str(cache)}, capture_output=True, text=True
+    )
     seconds = time.perf_counter() - start
     if ended.returncode:
         raise UserError(f"{name}: {ended.stderr.strip().splitlines()[-1]}")

@@ -32,7 +32,9 @@ class Comparison:
 
 
 def compare(layer: Layer, device: str) -> list[dict]:
-    """Seconds and errors of both forms of every algorithm on one layer at 3 bits, one after the other in this process."""
+    """Seconds and errors of both forms of every algorithm on one layer at 3 bits, one after the other in this
+    process.
+    """
     problem = LayerProblem(layer.weight, layer.hessian, replace(scheme_named("w3"), range=RangeRule.minmax))
     rows = []
     for entry in comparisons(problem):
@@ -60,7 +62,9 @@ def fast_quantease(problem: LayerProblem) -> Tensor:
 
 
 def slow_quantease(problem: LayerProblem) -> Tensor:
-    """Cyclic descent, QuantEase's Algorithm 2: one product per sweep, then per column what this sweep has moved."""
+    """Cyclic descent, QuantEase's Algorithm 2: one product per sweep, then per column what this sweep has
+    moved.
+    """
     solver, grid = method_named("quantease").solver, find_grid(problem)
     scaled = problem.hessian / torch.diagonal(problem.hessian)  # column j divided by H_jj
     target = problem.weight @ scaled
@@ -82,7 +86,9 @@ def fast_outliers(problem: LayerProblem) -> Tensor:
 
 
 def slow_outliers(problem: LayerProblem) -> Tensor:
-    """QuantEase's Algorithm 3: a sweep towards W - H column by column, then a step of iterative hard thresholding on H."""
+    """QuantEase's Algorithm 3: a sweep towards W - H column by column, then a step of iterative hard
+    thresholding on H.
+    """
     solver, problem = method_named("quantease").solver, with_outliers(problem)
     weight, hessian = problem.weight, problem.hessian
     scaled = hessian / torch.diagonal(hessian)
@@ -116,17 +122,30 @@ def vptq_pass(problem: LayerProblem) -> Comparison:
     centroids = rounding.spans[0].book.centroids
 
     def fast(problem: LayerProblem) -> Tensor:
-        feedback = triangular_feedback(upper_factor(problem.hessian, solver.damping).upper.to(problem.weight.dtype))
+        feedback = triangular_feedback(
+            upper_factor(problem.hessian, solver.damping).upper.to(problem.weight.dtype)
+        )
         turned = problem.weight.T.contiguous()
-        return (turned + Sweeper(feedback, True, rounding.spans, solver.block_size, 1).first_sweep(turned)[0]).T
+        return (
+            turned + Sweeper(feedback, True, rounding.spans, solver.block_size, 1).first_sweep(turned)[0]
+        ).T
 
-    return Comparison("vptq, its pass", fast, lambda problem: slow_vptq(problem, centroids, solver.damping), "one pass, 2 bits")
+    return Comparison(
+        "vptq, its pass",
+        fast,
+        lambda problem: slow_vptq(problem, centroids, solver.damping),
+        "one pass, 2 bits",
+    )
 
 
 def slow_vptq(problem: LayerProblem, centroids: Tensor, damping: float, block_size: int = 128) -> Tensor:
-    """VPTQ's Algorithm 1: nearest centroids one column at a time, the error spread by the inverse Hessian's factor, later blocks lazily."""
+    """VPTQ's Algorithm 1: nearest centroids one column at a time, the error spread by the inverse Hessian's
+    factor, later blocks lazily.
+    """
     hessian = problem.hessian.double()
-    hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
+    hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(
+        len(hessian), dtype=hessian.dtype, device=hessian.device
+    )
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     upper = torch.linalg.cholesky(inverse, upper=True).to(problem.weight.dtype)
     running, rounded = problem.weight.clone(), torch.empty_like(problem.weight)
@@ -145,6 +164,11 @@ def slow_vptq(problem: LayerProblem, centroids: Tensor, damping: float, block_si
 def comparisons(problem: LayerProblem) -> tuple[Comparison, ...]:
     return (
         Comparison("quantease", fast_quantease, slow_quantease, "all sweeps of conf/method/quantease.yaml"),
-        Comparison("quantease, 1 % outliers", fast_outliers, slow_outliers, "the same, a thresholding step after each sweep"),
+        Comparison(
+            "quantease, 1 % outliers",
+            fast_outliers,
+            slow_outliers,
+            "the same, a thresholding step after each sweep",
+        ),
         vptq_pass(problem),
     )

@@ -1,7 +1,9 @@
-"""Seconds and memory of the transforms on one block of a random model of a known shape, and what they mean for the whole model.
+"""Seconds and memory of the transforms on one block of a random model of a known shape, and what they mean
+for the whole model.
 
-Weights and hidden states are random, with a few large channels, so that smoothing has work: times and memory are those of a real block,
-losses are not. Training is measured for a few epochs and extrapolated to those of the configuration, then to all blocks of the model.
+Weights and hidden states are random, with a few large channels, so that smoothing has work: times and memory
+are those of a real block, losses are not. Training is measured for a few epochs and extrapolated to those of
+the configuration, then to all blocks of the model.
 """
 
 import math
@@ -23,11 +25,12 @@ from methods.contracts.scheme import Scheme
 from methods.contracts.transform import BlockTransform, Transformed
 from methods.contracts.tuning import Sample
 
-PAPER = {"affinequant": "8.65 h, 21.2 GB"}  # OPT-6.7B, 4 bits, float32: AffineQuant, arXiv 2403.12544, Table 4
-CITATION = (
-    "paper: AffineQuant (arXiv 2403.12544) on OPT-6.7B, 4-bit weights, one A100 80 GB; 20 epochs of 128 samples of 2048 tokens, one by one"
-)
-SHORT = 2  # batches of the run whose memory is watched on a CPU, where watching takes time; the inputs of all others only lie there
+# OPT-6.7B, 4 bits, float32: AffineQuant, arXiv 2403.12544, Table 4
+PAPER = {"affinequant": "8.65 h, 21.2 GB"}
+CITATION = "paper: AffineQuant (arXiv 2403.12544) on OPT-6.7B, 4-bit weights, one A100 80 GB; 20 epochs of 128 samples of 2048 tokens, one by one"
+# batches of the run whose memory is watched on a CPU, where watching takes time; the inputs of all others
+# only lie there
+SHORT = 2
 NOTHING = "–"
 AIM = 1.3  # what a training step may cost, over a plain forward-backward of the block
 EXPLANATION = (
@@ -59,7 +62,9 @@ class Work:
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
         if self.samples % self.batch_size or self.samples < 2 * self.batch_size:
-            raise UserError(f"--samples {self.samples}: must be whole batches of {self.batch_size} (--batch-size), at least two of them")
+            raise UserError(
+                f"--samples {self.samples}: must be whole batches of {self.batch_size} (--batch-size), at least two of them"
+            )
         check_groups(self.shape, self.scheme_name, self.scheme.group_size)
 
     @property
@@ -106,13 +111,27 @@ def measure(work: Work, on_start: Callable[[str], None]) -> Iterator[Result]:
     block, samples = random_lesson(work.shape, work.samples, work.tokens, work.batch_size, work.device)
     for name in work.transforms:
         on_start(f"{name} …")
-        yield one(name, block, samples, work, lambda done, total, text, name=name: on_start(f"{name} step {done}/{total} {text}"))
+        yield one(
+            name,
+            block,
+            samples,
+            work,
+            lambda done, total, text, name=name: on_start(f"{name} step {done}/{total} {text}"),
+        )
 
 
 def one(name: str, block: Block, samples: Sequence[Sample], work: Work, watch: Watch) -> Result:
     """Measure one transform on a copy of the block; one that fails costs its row alone."""
     configured = build_method(method_config("affinequant", f"method/transform={name}")).transform
-    blank = Result(name, work.shape, work.scheme_name, work.samples, work.tokens, work.batch_size, SHAPES[work.shape].blocks)
+    blank = Result(
+        name,
+        work.shape,
+        work.scheme_name,
+        work.samples,
+        work.tokens,
+        work.batch_size,
+        SHAPES[work.shape].blocks,
+    )
     reason = configured.skip_reason(work.scheme, block.seams)
     if reason:
         return replace(blank, reason=reason)
@@ -123,7 +142,9 @@ def one(name: str, block: Block, samples: Sequence[Sample], work: Work, watch: W
     held += sum(sample.hidden.nbytes + sample.target.nbytes for sample in samples)
     try:
         short = replace(transform, epochs=1) if epochs else transform  # first, as it may compile kernels
-        extra = peak_extra_bytes(_Run(short, _copy(block), samples[:SHORT], work, lambda *step: None), work.device)
+        extra = peak_extra_bytes(
+            _Run(short, _copy(block), samples[:SHORT], work, lambda *step: None), work.device
+        )
         if work.device == "cuda":
             extra = peak_extra_bytes(run, work.device)
         else:
@@ -149,8 +170,16 @@ def _copy(block: Block) -> Block:
 class _Run:
     """A call of a transform, and when it and its steps ended."""
 
-    def __init__(self, transform: BlockTransform, block: Block, samples: Sequence[Sample], work: Work, watch: Watch):
-        self.transform, self.block, self.samples, self.work, self.watch = transform, block, samples, work, watch
+    def __init__(
+        self, transform: BlockTransform, block: Block, samples: Sequence[Sample], work: Work, watch: Watch
+    ):
+        self.transform, self.block, self.samples, self.work, self.watch = (
+            transform,
+            block,
+            samples,
+            work,
+            watch,
+        )
         self.ends: list[float] = []
         self.seconds, self.found = math.nan, Transformed()
 
@@ -173,9 +202,7 @@ class _Run:
 
 def table(results: Sequence[Result], work: Work, machine: str) -> tuple[Table, list[str]]:
     """The table, and its footnotes."""
-    title = (
-        f"one block of {work.shape}, {work.scheme_name}, {work.samples} × {work.tokens} tokens in batches of {work.batch_size}, {machine}"
-    )
+    title = f"one block of {work.shape}, {work.scheme_name}, {work.samples} × {work.tokens} tokens in batches of {work.batch_size}, {machine}"
     blocks = SHAPES[work.shape].blocks
     view = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     heads = (
@@ -192,15 +219,29 @@ def table(results: Sequence[Result], work: Work, machine: str) -> tuple[Table, l
     for result in results:
         epochs = result.epochs and f"{result.epochs_run} of {result.epochs}"
         peak = result.peak_bytes and result.peak_bytes / 2**30
-        numbers = result.seconds, result.epoch_seconds, result.cost, peak, result.block_seconds, result.model_hours
+        numbers = (
+            result.seconds,
+            result.epoch_seconds,
+            result.cost,
+            peak,
+            result.block_seconds,
+            result.model_hours,
+        )
         view.add_row(
             result.transform,
             epochs or NOTHING,
             *(NOTHING if n is None else f"{n:.3g}" for n in numbers),
             PAPER.get(result.transform, NOTHING),
         )
-    notes = [f"{result.transform}: {text}" for result in results for text in (result.reason, result.fallbacks) if text]
-    beyond = [f"{result.transform} {result.cost:.2f}" for result in results if result.cost and result.cost > AIM]
+    notes = [
+        f"{result.transform}: {text}"
+        for result in results
+        for text in (result.reason, result.fallbacks)
+        if text
+    ]
+    beyond = [
+        f"{result.transform} {result.cost:.2f}" for result in results if result.cost and result.cost > AIM
+    ]
     if beyond:
         notes.append(f"more than {AIM} forward-backwards a step: {', '.join(beyond)}")
     return view, [*notes, EXPLANATION, CITATION]

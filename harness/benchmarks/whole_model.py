@@ -21,7 +21,9 @@ TIMED = ("gptq", "quantease", "quantease_gptq")
 
 
 def whole_model() -> Iterator[str]:
-    """Sentences: all linears of SmolLM2, and the calibration forward that the same machine needs for 128 x 512 tokens."""
+    """Sentences: all linears of SmolLM2, and the calibration forward that the same machine needs for 128 x
+    512 tokens.
+    """
     loaded = load_model(MODEL, "cpu")
     tokens = calibration(loaded, 128)
     forward, _ = timed(lambda: run_blocks(loaded, tokens), 1)
@@ -29,7 +31,9 @@ def whole_model() -> Iterator[str]:
     for name in TIMED:
         fresh = load_model(MODEL, "cpu")
         source = ModelBlocks(fresh.model, fresh.family)
-        cache = StatisticsCache(cache_dir() / "statistics", "bench", len(source), source.statistics_bytes(), 10)
+        cache = StatisticsCache(
+            cache_dir() / "statistics", "bench", len(source), source.statistics_bytes(), 10
+        )
         data = DataConfig("wiki", 32, 512, 8, Propagate.float, True, False, None)
         scheme = replace(scheme_named("w3"), range=RangeRule.search)
         reports = list(quantize(source, lambda: tokens[:32], method_named(name), scheme, data, cache))

@@ -7,13 +7,19 @@ from harness.quantization.layer_reports import Walked
 
 
 def seconds_of(clock: "Clock", walked: Walked) -> dict[str, float]:
-    """Seconds by stage; the walk is `transform`, `quantize` (in the solver) and `calibrate` (forward passes, Hessians, scoring)."""
+    """Seconds by stage; the walk is `transform`, `quantize` (in the solver) and `calibrate` (forward passes,
+    Hessians, scoring).
+    """
     seconds = clock.seconds()
     walk = seconds.pop("walk", None)
     if walk is None:
         return seconds
-    solving, rewriting = (sum(report.seconds for report in reports) for reports in (walked.layers, walked.blocks))
-    parts = {"calibrate": walk - solving - rewriting, "quantize": solving} | ({"transform": rewriting} if rewriting else {})
+    solving, rewriting = (
+        sum(report.seconds for report in reports) for reports in (walked.layers, walked.blocks)
+    )
+    parts = {"calibrate": walk - solving - rewriting, "quantize": solving} | (
+        {"transform": rewriting} if rewriting else {}
+    )
     return seconds | {name: round(value, 3) for name, value in parts.items()}
 
 
@@ -35,4 +41,6 @@ class Clock:
 
     def seconds(self) -> dict[str, float]:
         """Of every stage, and their sum: what the run costs, however often it was cut short."""
-        return {name: round(value, 3) for name, value in self.stages.items()} | {"total": round(sum(self.stages.values()), 3)}
+        return {name: round(value, 3) for name, value in self.stages.items()} | {
+            "total": round(sum(self.stages.values()), 3)
+        }

@@ -22,7 +22,9 @@ def describe(config: RunConfig, run_key: str) -> dict:
             "schema": RECORD,
             "run_key": run_key,
             "model": asdict(config.model) | {"fingerprint": fingerprint(config.model)},
-            "data": {key: value for key, value in asdict(config.data).items() if key != "mirror"} if quantizes else None,
+            "data": {key: value for key, value in asdict(config.data).items() if key != "mirror"}
+            if quantizes
+            else None,
             "scheme": asdict(config.scheme) if quantizes else None,
             "method": config.method_config,
             "eval": without_mirror,
@@ -36,7 +38,11 @@ def describe(config: RunConfig, run_key: str) -> dict:
 def versions() -> dict[str, str]:
     """Whatever could explain a different number on another machine."""
     packages = ("torch", "transformers", "lm-eval", "tokenizers", "numba", "numpy", "hydra-core")
-    found = {"ptq_bench": _version("ptq-bench"), "python": platform.python_version(), "platform": platform.platform()}
+    found = {
+        "ptq_bench": _version("ptq-bench"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
     found |= {name.replace("-", "_"): _version(name) for name in packages}
     commit = _git_commit()
     return found | ({"git": commit} if commit else {})
@@ -56,8 +62,12 @@ def _git_commit() -> str | None:
         return None
     git = ["git", "-C", os.fspath(root)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        edited = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10).stdout.strip()
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        edited = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return commit[:12] + ("+dirty" if edited else "")

@@ -25,8 +25,16 @@ def guarded(line: Callable[[], dict]) -> dict:
         return _ended("diverged", str(error), error)
     except (Exception, SystemExit) as error:  # a library may call sys.exit
         if _out_of_memory(error):
-            return _ended("oom", f"out of memory ({_first_line(error)}); try a smaller data.batch_size or eval.batch_size", error)
-        reason = str(error) if isinstance(error, UserError | SolveError) else f"{type(error).__name__}: {_first_line(error)}"
+            return _ended(
+                "oom",
+                f"out of memory ({_first_line(error)}); try a smaller data.batch_size or eval.batch_size",
+                error,
+            )
+        reason = (
+            str(error)
+            if isinstance(error, UserError | SolveError)
+            else f"{type(error).__name__}: {_first_line(error)}"
+        )
         return _ended("failed", reason, error)
 
 
@@ -49,7 +57,10 @@ def _first_line(error: BaseException) -> str:
 
 def stopped(config: RunConfig, where: str) -> dict:
     limit = f"stopped after {config.time_limit:g} minutes (time_limit) {where}"
-    return {"status": "failed", "reason": f"{limit}; retry=true goes on from there, with a higher limit if it needs one"}
+    return {
+        "status": "failed",
+        "reason": f"{limit}; retry=true goes on from there, with a higher limit if it needs one",
+    }
 
 
 def died(code: int, where: str, directory: Path, for_memory: bool) -> dict:
@@ -59,8 +70,13 @@ def died(code: int, where: str, directory: Path, for_memory: bool) -> dict:
         reason = f"killed by {name} (signal {-code}{likely}) {where}"
     else:
         reason = f"ended with exit code {code} {where}"
-    knob = "try a smaller data.batch_size or eval.batch_size" if for_memory else f"see {directory / 'log.txt'}"
-    return {"status": "oom" if for_memory else "failed", "reason": f"{reason}; {knob}; retry=true goes on from there"}
+    knob = (
+        "try a smaller data.batch_size or eval.batch_size" if for_memory else f"see {directory / 'log.txt'}"
+    )
+    return {
+        "status": "oom" if for_memory else "failed",
+        "reason": f"{reason}; {knob}; retry=true goes on from there",
+    }
 
 
 def last_seen(directory: Path, attempt: int) -> str:
@@ -75,7 +91,9 @@ def last_seen(directory: Path, attempt: int) -> str:
 
 
 def skip_reason(config: RunConfig) -> str | None:
-    """Why the method, the scheme and the model make no sense together, or None; a point with a reason is recorded as skipped."""
+    """Why the method, the scheme and the model make no sense together, or None; a point with a reason is
+    recorded as skipped.
+    """
     if config.method.solver is None:
         return None
     shape = inspect(config.model)

@@ -69,9 +69,13 @@ def calibration(data: DataConfig) -> dict:
 
 
 def _method(config: dict) -> dict:
-    """Without halves that are not there. A transform with a solver is one method, whichever of the two gave it its name."""
+    """Without halves that are not there. A transform with a solver is one method, whichever of the two gave
+    it its name.
+    """
     fields = {name: value for name, value in config.items() if value is not None or name == "solver"}
-    return {name: value for name, value in fields.items() if name != "name"} if "transform" in fields else fields
+    return (
+        {name: value for name, value in fields.items() if name != "name"} if "transform" in fields else fields
+    )
 
 
 def _scheme(scheme: Scheme) -> dict:
@@ -89,10 +93,18 @@ def _scheme(scheme: Scheme) -> dict:
 
 
 def _eval(config: EvalConfig) -> dict:
-    """With the hashes of the texts, and of the tasks' data on a mirror; of what the hub serves for a task, only the protocol tells."""
-    fields = _without(config, "name", "mirror") | {"texts": {name: text_sha256(name, "test", config.mirror) for name in config.corpora}}
+    """With the hashes of the texts, and of the tasks' data on a mirror; of what the hub serves for a task,
+    only the protocol tells.
+    """
+    fields = _without(config, "name", "mirror") | {
+        "texts": {name: text_sha256(name, "test", config.mirror) for name in config.corpora}
+    }
     mirrored = [name for name in config.tasks if config.mirror and name in STOCK]
-    return fields | ({"task_data": {name: directory_sha256(Path(config.mirror, STOCK[name][1])) for name in mirrored}} if mirrored else {})
+    return fields | (
+        {"task_data": {name: directory_sha256(Path(config.mirror, STOCK[name][1])) for name in mirrored}}
+        if mirrored
+        else {}
+    )
 
 
 def _model(config: ModelConfig) -> dict:

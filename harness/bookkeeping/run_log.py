@@ -10,10 +10,13 @@ from harness.foundation.redaction import RedactingFormatter
 
 @contextmanager
 def logging_to(path: Path):
-    """Send every INFO line of ours to the run's log; the traceback of a failed run goes here, not to the terminal."""
+    """Send every INFO line of ours to the run's log; the traceback of a failed run goes here, not to the
+    terminal.
+    """
     with disk_errors(path):
         handler = logging.FileHandler(path, encoding="utf-8")
-    handler.handleError = lambda record: None  # a full disk is for those to tell who write something that matters
+    # a full disk is for those to tell who write something that matters
+    handler.handleError = lambda record: None
     handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("harness")
     ours.addHandler(handler)

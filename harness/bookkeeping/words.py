@@ -9,11 +9,14 @@ from harness.records.naming import method_name
 from methods.contracts.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
 
 GIB = 2**30
-UNITS = (90, 1, "s"), (5400, 60, "min"), (48 * 3600, 3600, "h"), (math.inf, 86400, "days")  # (seconds below which, size, name)
+# (seconds below which, size, name)
+UNITS = (90, 1, "s"), (5400, 60, "min"), (48 * 3600, 3600, "h"), (math.inf, 86400, "days")
 
 
 def label(config: RunConfig) -> str:
-    """A run in a few words, e.g. `smollm2-135m gptq w3 g16 search, 3-bit scales, 1 % outliers` or `smollm2-135m rtn w4 a4 minmax`."""
+    """A run in a few words, e.g. `smollm2-135m gptq w3 g16 search, 3-bit scales, 1 % outliers` or
+    `smollm2-135m rtn w4 a4 minmax`.
+    """
     words = [config.model.name, method_name(config.method_config)]
     return " ".join(words if config.method.solver is None else [*words, scheme_label(config.scheme)])
 
@@ -40,10 +43,15 @@ def outcome(config: RunConfig, record: dict) -> str:
     """One line that says how a run ended."""
     if record["status"] != "done":
         return f"[red]{record['status']}[/] {escape(label(config))}: {escape(str(record['reason']))}"
-    metrics = ", ".join(f"{name.removeprefix('perplexity/')} {metric['value']:.4g}" for name, metric in record["metrics"].items())
+    metrics = ", ".join(
+        f"{name.removeprefix('perplexity/')} {metric['value']:.4g}"
+        for name, metric in record["metrics"].items()
+    )
     error = f", layer error {record['layer_error']['mean']:.4g}" if record["layer_error"] else ""
     share = f", {100 * record['outlier_share']:.3g} % outliers stored" if record["outlier_share"] else ""
-    return f"[green]done[/] {escape(label(config))}: {metrics}{error}{share}, {record['seconds']['total']:.0f} s"
+    return (
+        f"[green]done[/] {escape(label(config))}: {metrics}{error}{share}, {record['seconds']['total']:.0f} s"
+    )
 
 
 def told_seconds(seconds: float | None, exact: bool = False) -> str:

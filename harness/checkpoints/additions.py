@@ -1,4 +1,5 @@
-"""What a quantized block has beyond its architecture, as a manifest describes it: formats of activations, norms with a map behind them.
+"""What a quantized block has beyond its architecture, as a manifest describes it: formats of activations,
+norms with a map behind them.
 
     {"operands": {<attention>: {"query": format | null, "key": ..., "value": ..., "whole_tokens": bool}},
      "norms": {<norm>: ["inverse", "shift"]}}          the buffers that are there
@@ -64,7 +65,11 @@ def quantizer(entry: dict[str, Any] | None) -> ActivationQuantizer | None:
     """
     if entry is None:
         return None
-    if entry.keys() != {"bits", "symmetric", "range"} or type(entry["bits"]) is not int or type(entry["symmetric"]) is not bool:
+    if (
+        entry.keys() != {"bits", "symmetric", "range"}
+        or type(entry["bits"]) is not int
+        or type(entry["symmetric"]) is not bool
+    ):
         raise ValueError(f"unknown format of activations {entry}")
     return ActivationQuantizer(ActivationFormat(entry["bits"], entry["symmetric"], ActRange[entry["range"]]))
 
@@ -72,7 +77,11 @@ def quantizer(entry: dict[str, Any] | None) -> ActivationQuantizer | None:
 def format_entry(quantizer: ActivationQuantizer | None) -> dict[str, Any] | None:
     if quantizer is None:
         return None
-    return {"bits": quantizer.format.bits, "symmetric": quantizer.format.symmetric, "range": quantizer.format.range.name}
+    return {
+        "bits": quantizer.format.bits,
+        "symmetric": quantizer.format.symmetric,
+        "range": quantizer.format.range.name,
+    }
 
 
 def _inside(model: nn.Module, blocks: str, path: str) -> nn.Module:

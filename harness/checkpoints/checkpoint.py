@@ -1,11 +1,13 @@
-"""Quantized checkpoints: packed tensors, everything else the model needs, and a manifest that vouches for each file.
+"""Quantized checkpoints: packed tensors, everything else the model needs, and a manifest that vouches for
+each file.
 
     <directory>/config.json, tokenizer files   as transformers writes them
     <directory>/quantized.safetensors          `<linear>.<tensor>` packed; other parameters and buffers under their own names
     <directory>/manifest.json                  layouts, formats of activations, ties, SHA-256 of every file and of itself
 
-Whatever a block has beyond its architecture is named by the manifest: activation formats, wrapped norms; biases are known by their tensors.
-Buffers that transformers would compute anew are stored too, so that a loaded model is the saved one bit for bit.
+Whatever a block has beyond its architecture is named by the manifest: activation formats, wrapped norms;
+biases are known by their tensors. Buffers that transformers would compute anew are stored too, so that a
+loaded model is the saved one bit for bit.
 """
 
 import json
@@ -30,7 +32,9 @@ FIELDS = {"schema", "family", "dtype", "attention", "linears", "tied", "files", 
 ATTENTION = ("eager", "sdpa")
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path | str, manifest: dict) -> None:
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path | str, manifest: dict
+) -> None:
     """Write a quantized model; the directory appears whole or not at all, and replaces an older one.
 
     Args:
@@ -51,7 +55,11 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: 
             "dtype": modules.dtype_name(model.dtype),
             "attention": model.config._attn_implementation,
             **entry,
-            "files": {path.relative_to(aside).as_posix(): sha256_file(path) for path in aside.rglob("*") if path.is_file()},
+            "files": {
+                path.relative_to(aside).as_posix(): sha256_file(path)
+                for path in aside.rglob("*")
+                if path.is_file()
+            },
             "run": manifest,
         }
         (aside / MANIFEST).write_bytes(seal(body))
@@ -61,8 +69,8 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     """Load a quantized model; same logits, bit for bit, as the one that was saved.
 
     Raises:
-        UserError: no checkpoint here, one of another version, a damaged or missing file (by name), or weights that do not
-            fit the config.
+        UserError: no checkpoint here, one of another version, a damaged or missing file (by name), or weights
+            that do not fit the config.
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
@@ -70,7 +78,9 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     check_config(directory, SUPERSEDED_CODE)
     config = read_architecture(directory)
     if manifest["attention"] not in ATTENTION:
-        raise UserError(f"{directory / MANIFEST}: attention {manifest['attention']!r} is not one of {', '.join(ATTENTION)}")
+        raise UserError(
+            f"{directory / MANIFEST}: attention {manifest['attention']!r} is not one of {', '.join(ATTENTION)}"
+        )
     family = family_of(config)
     config._attn_implementation = manifest["attention"]
     model = skeleton(config, getattr(torch, manifest["dtype"]))
@@ -80,7 +90,9 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     except torch.cuda.OutOfMemoryError:
         raise
     except (ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
-        raise UserError(f"{directory}: the weights do not fit config.json: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"{directory}: the weights do not fit config.json: {' '.join(str(error).split())}"
+        ) from error
     return model.eval().requires_grad_(False).to(device), read_tokenizer(directory)
 
 
@@ -103,7 +115,9 @@ def read_manifest(directory: Path | str) -> dict:
     try:
         raw = path.read_bytes()
     except OSError:
-        raise UserError(f"{path}: missing; {directory} is no quantized checkpoint (save=true keeps one with its run)") from None
+        raise UserError(
+            f"{path}: missing; {directory} is no quantized checkpoint (save=true keeps one with its run)"
+        ) from None
     try:
         body = unseal(raw)
         intact = body.keys() >= FIELDS
@@ -112,7 +126,9 @@ def read_manifest(directory: Path | str) -> dict:
     if not intact:
         raise UserError(f"{path}: damaged; save the checkpoint again")
     if body["schema"] != CHECKPOINT:
-        raise UserError(f"{path}: schema {body['schema']}, but this version reads {CHECKPOINT}; save the checkpoint again")
+        raise UserError(
+            f"{path}: schema {body['schema']}, but this version reads {CHECKPOINT}; save the checkpoint again"
+        )
     return body
 
 
@@ -120,11 +136,15 @@ def _verify(directory: Path, manifest: dict) -> None:
     for name, expected in manifest["files"].items():
         path = directory / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(f"{directory / MANIFEST}: names {name!r}, outside the checkpoint; do not trust it")
+            raise UserError(
+                f"{directory / MANIFEST}: names {name!r}, outside the checkpoint; do not trust it"
+            )
         if not path.is_file():
             raise UserError(f"{path}: missing; save the checkpoint again")
         if sha256_file(path) != expected:
-            raise UserError(f"{path}: damaged, its SHA-256 is not the one in {MANIFEST}; save the checkpoint again")
+            raise UserError(
+                f"{path}: damaged, its SHA-256 is not the one in {MANIFEST}; save the checkpoint again"
+            )
     for name in (WEIGHTS, "config.json"):
         if name not in manifest["files"]:
             raise UserError(f"{directory / MANIFEST}: does not vouch for {name}; save the checkpoint again")
@@ -132,6 +152,8 @@ def _verify(directory: Path, manifest: dict) -> None:
 
 def _config_json(model: PreTrainedModel) -> str:
     """Every field, defaults included, so that a later transformers with other defaults builds the same model."""
-    config = json.loads(model.config.to_json_string(use_diff=False)) | {"architectures": [type(model).__name__]}
+    config = json.loads(model.config.to_json_string(use_diff=False)) | {
+        "architectures": [type(model).__name__]
+    }
     config.pop("_name_or_path", None)  # a path of the machine that saved it
     return json.dumps(config, indent=2, sort_keys=True)

@@ -12,8 +12,9 @@ from methods.weights.stored import restore
 class QuantizedLinear(nn.Module):
     """y = quantize(x) Q^T + bias, with Q materialised once in the model's dtype.
 
-    The packed tensors are the truth: they stay in CPU memory, are what a checkpoint stores, and take no part in
-    `state_dict()`. `weight` is a buffer, so that it moves with the module and code that reads `linear.weight` works.
+    The packed tensors are the truth: they stay in CPU memory, are what a checkpoint stores, and take no part
+    in `state_dict()`. `weight` is a buffer, so that it moves with the module and code that reads
+    `linear.weight` works.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class QuantizedLinear(nn.Module):
         return restore(self.packed, self.layout)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs if self.activation is None else self.activation(inputs), self.weight, self.bias)
+        return F.linear(
+            inputs if self.activation is None else self.activation(inputs), self.weight, self.bias
+        )
 
     def extra_repr(self) -> str:
         kind = self.layout["kind"]

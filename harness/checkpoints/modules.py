@@ -1,4 +1,5 @@
-"""A quantized module as tensors and a JSON-able entry, and back, bit for bit: a whole model in a checkpoint, one block in a run cut short.
+"""A quantized module as tensors and a JSON-able entry, and back, bit for bit: a whole model in a checkpoint,
+one block in a run cut short.
 
 tensors    `<linear>.<tensor>` packed; all other parameters and buffers under their own names
 entry      {"linears": layouts, "additions": what the module has beyond its architecture, "tied": further names of stored tensors}
@@ -28,7 +29,11 @@ def described(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if packed.keys() & (stored.keys() | tied.keys()):
             raise ValueError(f"{path}: a packed tensor has the name of a parameter")
         stored |= packed
-        linears[path] = {"layout": linear.layout, "tensors": sorted(linear.packed), "dtype": dtype_name(linear.weight.dtype)}
+        linears[path] = {
+            "layout": linear.layout,
+            "tensors": sorted(linear.packed),
+            "dtype": dtype_name(linear.weight.dtype),
+        }
         if linear.activation is not None:
             linears[path]["activation"] = additions.format_entry(linear.activation)
     return stored, {"linears": linears, "additions": additions.described(module), "tied": tied}
@@ -39,14 +44,18 @@ def rebuild_(module: nn.Module, tensors: dict[str, Tensor], entry: dict[str, Any
 
     Args:
         tensors: emptied on the way; their device becomes the module's.
-        blocks: path of the list of blocks, outside of which nothing is equipped; empty: the module is a block.
+        blocks: path of the list of blocks, outside of which nothing is equipped; empty: the module is a
+            block.
 
     Raises:
-        ValueError, KeyError, AttributeError, TypeError, RuntimeError: tensors and entry do not fit each other or the module.
+        ValueError, KeyError, AttributeError, TypeError, RuntimeError: tensors and entry do not fit each other
+        or the module.
     """
     for path, linear in entry["linears"].items():
         packed = {name: tensors.pop(f"{path}.{name}") for name in linear["tensors"]}
-        _put_linear(module, path, packed, linear, biased=f"{path}.bias" in tensors.keys() | entry["tied"].keys())
+        _put_linear(
+            module, path, packed, linear, biased=f"{path}.bias" in tensors.keys() | entry["tied"].keys()
+        )
     additions.rebuild_(module, blocks, entry.get("additions", {}))
     _put_others(module, tensors, entry["tied"])
 
@@ -63,14 +72,20 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every parameter and buffer by every name it has, but for the materialised weights of quantized linears."""
     materialised = {f"{path}.weight" for path in _quantized(model)}
     for named in (model.named_parameters, model.named_buffers):
-        yield from ((name, tensor) for name, tensor in named(remove_duplicate=False) if name not in materialised)
+        yield from (
+            (name, tensor) for name, tensor in named(remove_duplicate=False) if name not in materialised
+        )
 
 
 def _other_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What to store under its own name, on the CPU, and for further names of the same tensor the name it is stored by."""
+    """What to store under its own name, on the CPU, and for further names of the same tensor the name it is
+    stored by.
+    """
     stored, tied, owners = {}, {}, {}
     for name, tensor in _tensors(model):
-        owner = owners.setdefault((tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype), name)
+        owner = owners.setdefault(
+            (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype), name
+        )
         if owner != name and tensor.numel():
             tied[name] = owner
         else:
@@ -78,11 +93,16 @@ def _other_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]
     return stored, tied
 
 
-def _put_linear(model: nn.Module, path: str, packed: dict[str, Tensor], entry: dict[str, Any], biased: bool) -> None:
+def _put_linear(
+    model: nn.Module, path: str, packed: dict[str, Tensor], entry: dict[str, Any], biased: bool
+) -> None:
     old = model.get_submodule(path)
-    bias = old.weight.new_empty(len(old.weight), device="meta") if biased and old.bias is None else old.bias  # a place for what is stored
+    # a place for what is stored
+    bias = old.weight.new_empty(len(old.weight), device="meta") if biased and old.bias is None else old.bias
     activation = additions.quantizer(entry.get("activation"))
-    new = QuantizedLinear(restore(packed, entry["layout"]), bias, getattr(torch, entry["dtype"]), packed, activation)
+    new = QuantizedLinear(
+        restore(packed, entry["layout"]), bias, getattr(torch, entry["dtype"]), packed, activation
+    )
     if new.weight.shape != old.weight.shape:
         raise ValueError(f"{path} has shape {tuple(new.weight.shape)}, not {tuple(old.weight.shape)}")
     model.set_submodule(path, new)

@@ -16,7 +16,9 @@ from methods.weights.bits_per_weight import bits_per_weight
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A quantized model as it was saved, and the record of the run that made it (None for a checkpoint away from its run)."""
+    """A quantized model as it was saved, and the record of the run that made it (None for a checkpoint away
+    from its run).
+    """
 
     directory: Path  # of the checkpoint
     record: dict | None
@@ -28,9 +30,17 @@ class LoadedRun:
 
     def bits_per_weight(self) -> float:
         """Weighed anew, on the tensors that were read: of the linears, and of matrices behind norms."""
-        packed = {(k, name): tensor for k, linear in enumerate(self.linears()) for name, tensor in linear.packed.items()}
+        packed = {
+            (k, name): tensor
+            for k, linear in enumerate(self.linears())
+            for name, tensor in linear.packed.items()
+        }
         maps = [module for module in self.model.modules() if isinstance(module, AffineNorm)]
-        packed |= {(f"map {k}", name): tensor for k, module in enumerate(maps) for name, tensor in module.stored().items()}
+        packed |= {
+            (f"map {k}", name): tensor
+            for k, module in enumerate(maps)
+            for name, tensor in module.stored().items()
+        }
         return bits_per_weight(packed, sum(linear.weight.numel() for linear in self.linears()))
 
     def bytes_on_disk(self) -> int:

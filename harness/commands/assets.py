@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fetch", nargs="+", metavar="NAME", default=[], help="names of the table, or `all`")
     wanted = parser.parse_args(argv).fetch
     try:
-        for asset in [asset for name in (catalogue() if "all" in wanted else wanted) for asset in matching(name)]:
+        for asset in [
+            asset for name in (catalogue() if "all" in wanted else wanted) for asset in matching(name)
+        ]:
             model_directory(asset.name) if asset.kind == "model" else fetch(asset.name)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,10 +1,12 @@
 """`ptq-bench bench solvers`: error, true bits, seconds and memory of every solver on the same real layers.
-`ptq-bench bench scaling`: seconds of QuantEase's sweeps against the width of a layer, and what they mean for very large models.
-`ptq-bench bench sweep`: a sweep in one command against a cold command for every point.
-`ptq-bench bench report`: seconds and memory of a report on thousands of invented runs.
-`ptq-bench bench transforms`: seconds and memory of the transforms on one random block of a known shape, and what they mean for the model.
+`ptq-bench bench scaling`: seconds of QuantEase's sweeps against the width of a layer, and what they mean for
+very large models. `ptq-bench bench sweep`: a sweep in one command against a cold command for every point.
+`ptq-bench bench report`: seconds and memory of a report on thousands of invented runs. `ptq-bench bench
+transforms`: seconds and memory of the transforms on one random block of a known shape, and what they mean for
+the model.
 
-Times are those of this machine at this moment; compare numbers of one run with each other, not with those of another.
+Times are those of this machine at this moment; compare numbers of one run with each other, not with those of
+another.
 """
 
 import argparse
@@ -42,43 +44,99 @@ def main(argv: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="ptq-bench bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="ptq-bench bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = top.add_subparsers(required=True, metavar="WHAT")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    shared.add_argument("--out", type=Path, default=Path("reports"), help="directory of the CSV and the figure (default: %(default)s)")
+    shared.add_argument(
+        "--out",
+        type=Path,
+        default=Path("reports"),
+        help="directory of the CSV and the figure (default: %(default)s)",
+    )
     one = commands.add_parser("solvers", parents=[shared], help="every solver on the same real layers")
     one.set_defaults(run=bench_solvers)
-    one.add_argument("--layers", type=Path, help="safetensors file with NAME.weight and NAME.hessian (default: three layers of SmolLM2)")
+    one.add_argument(
+        "--layers",
+        type=Path,
+        help="safetensors file with NAME.weight and NAME.hessian (default: three layers of SmolLM2)",
+    )
     one.add_argument("--methods", help="comma separated (default: all)")
-    one.add_argument("--schemes", default=SCHEMES, help="names of conf/scheme, comma separated (default: %(default)s)")
-    one.add_argument("--bits", help="of the schemes only those of so many bits, comma separated (default: all)")
-    one.add_argument("--outliers", default="0,0.01", help="shares of float16 entries, comma separated (default: %(default)s)")
-    one.add_argument("--repeats", type=int, default=3, help="solves per median, fewer of slow ones (default: %(default)s)")
-    one.add_argument("--no-model", action="store_true", help="leave out the whole-model times, which take minutes")
-    two = commands.add_parser("scaling", parents=[shared], help="seconds of a sweep against the width of a layer")
+    one.add_argument(
+        "--schemes", default=SCHEMES, help="names of conf/scheme, comma separated (default: %(default)s)"
+    )
+    one.add_argument(
+        "--bits", help="of the schemes only those of so many bits, comma separated (default: all)"
+    )
+    one.add_argument(
+        "--outliers",
+        default="0,0.01",
+        help="shares of float16 entries, comma separated (default: %(default)s)",
+    )
+    one.add_argument(
+        "--repeats", type=int, default=3, help="solves per median, fewer of slow ones (default: %(default)s)"
+    )
+    one.add_argument(
+        "--no-model", action="store_true", help="leave out the whole-model times, which take minutes"
+    )
+    two = commands.add_parser(
+        "scaling", parents=[shared], help="seconds of a sweep against the width of a layer"
+    )
     two.set_defaults(run=bench_scaling)
     two.add_argument("--widths", default=WIDTHS, help="comma separated (default: %(default)s)")
-    two.add_argument("--max-seconds", type=float, default=600, help="begin no width that would end later (default: %(default)s)")
+    two.add_argument(
+        "--max-seconds",
+        type=float,
+        default=600,
+        help="begin no width that would end later (default: %(default)s)",
+    )
     two.add_argument("--sweeps", type=int, help="fewer than the configured sweeps, for a quick look")
     two.add_argument("--matmul", help="precision of the products: float32 or tf32 (default: as configured)")
     four = commands.add_parser("sweep", help="what the points of a sweep share, on SmolLM2")
     four.set_defaults(run=bench_sweep, device="cpu")
-    four.add_argument("--methods", default="rtn,gptq,quantease", help="comma separated (default: %(default)s)")
+    four.add_argument(
+        "--methods", default="rtn,gptq,quantease", help="comma separated (default: %(default)s)"
+    )
     four.add_argument("--schemes", default="w4,w3,w2,w3g64", help="comma separated (default: %(default)s)")
-    four.add_argument("overrides", nargs="*", default=SHARED, help=f"of every run (default: {' '.join(SHARED)})")
+    four.add_argument(
+        "overrides", nargs="*", default=SHARED, help=f"of every run (default: {' '.join(SHARED)})"
+    )
     five = commands.add_parser("report", help="a report on thousands of invented runs")
     five.set_defaults(run=bench_report, device="cpu")
     five.add_argument("--records", type=int, default=10_000, help="how many runs (default: %(default)s)")
-    three = commands.add_parser("transforms", parents=[shared], help="transforms on one random block of a known shape")
+    three = commands.add_parser(
+        "transforms", parents=[shared], help="transforms on one random block of a known shape"
+    )
     three.set_defaults(run=bench_transforms)
-    three.add_argument("--transforms", default=TRANSFORMS, help="names of conf/method/transform, comma separated (default: %(default)s)")
-    three.add_argument("--shape", default="llama-7b", choices=list(transforms.SHAPES), help="of the block (default: %(default)s)")
-    three.add_argument("--scheme", default="w4a16g128", help="a name of conf/scheme; groups must fit the shape (default: %(default)s)")
-    three.add_argument("--samples", type=int, default=128, help="windows of calibration text (default: %(default)s)")
+    three.add_argument(
+        "--transforms",
+        default=TRANSFORMS,
+        help="names of conf/method/transform, comma separated (default: %(default)s)",
+    )
+    three.add_argument(
+        "--shape",
+        default="llama-7b",
+        choices=list(transforms.SHAPES),
+        help="of the block (default: %(default)s)",
+    )
+    three.add_argument(
+        "--scheme",
+        default="w4a16g128",
+        help="a name of conf/scheme; groups must fit the shape (default: %(default)s)",
+    )
+    three.add_argument(
+        "--samples", type=int, default=128, help="windows of calibration text (default: %(default)s)"
+    )
     three.add_argument("--tokens", type=int, default=2048, help="of a window (default: %(default)s)")
     three.add_argument("--batch-size", type=int, default=1, help="windows of one step (default: %(default)s)")
-    three.add_argument("--epochs", type=int, default=1, help="how many to run; the rest is extrapolated (default: %(default)s)")
+    three.add_argument(
+        "--epochs",
+        type=int,
+        default=1,
+        help="how many to run; the rest is extrapolated (default: %(default)s)",
+    )
     return top
 
 
@@ -89,7 +147,9 @@ def bench_solvers(arguments: argparse.Namespace) -> int:
         layers=read_layers(arguments.layers) if arguments.layers else real_layers(),
         schemes=[(name, scheme) for name, scheme in schemes if not bits or scheme.bits in bits],
         outliers=values("--outliers", arguments.outliers, float, lambda ratio: 0 <= ratio <= 0.5),
-        methods=chosen("--methods", arguments.methods, solver_names()) if arguments.methods else solver_names(),
+        methods=chosen("--methods", arguments.methods, solver_names())
+        if arguments.methods
+        else solver_names(),
         device=arguments.device,
         repeats=max(1, arguments.repeats),
     )
@@ -98,12 +158,16 @@ def bench_solvers(arguments: argparse.Namespace) -> int:
     with Console(stderr=True).status("") as status:
         results = list(solvers.measure(work, status.update))
     write(arguments.out / "bench_solvers.csv", csv_text(map(asdict, results)))
-    view, notes = solvers.table(results, f"layer error tr((W−Q)H(W−Q)ᵀ) / tr(WHWᵀ), {machine(arguments.device)}")
+    view, notes = solvers.table(
+        results, f"layer error tr((W−Q)H(W−Q)ᵀ) / tr(WHWᵀ), {machine(arguments.device)}"
+    )
     console.print(view, *notes, sep="\n")
     if any(result.error for result in results):
         write(arguments.out / "bench_solvers.png", figure_of(work.layers, results))
         console.print(f"{arguments.out / 'bench_solvers.csv'}, {arguments.out / 'bench_solvers.png'}")
-    show_comparisons(max(work.layers, key=lambda layer: layer.weight.shape[1]).to(arguments.device), arguments.device)
+    show_comparisons(
+        max(work.layers, key=lambda layer: layer.weight.shape[1]).to(arguments.device), arguments.device
+    )
     for sentence in () if arguments.no_model else whole_model.whole_model():
         console.print(sentence)
     return 1 if any(result.reason.startswith("failed") for result in results) else 0
@@ -118,18 +182,31 @@ def figure_of(layers: Sequence[Layer], results: Sequence[solvers.Result]) -> byt
                 methods.setdefault(result.method, []).append((result.true_bits, result.error))
         panels += [(layer.title, methods)] if methods else []
     schemes = ", ".join(dict.fromkeys(result.scheme for result in results))
-    ratios = ", ".join(f"{100 * ratio:g} %" for ratio in dict.fromkeys(result.outlier_ratio for result in results))
-    return solvers_figure(panels, f"{schemes}; outliers {ratios} · filled: the method's own best · grey: the best of all")
+    ratios = ", ".join(
+        f"{100 * ratio:g} %" for ratio in dict.fromkeys(result.outlier_ratio for result in results)
+    )
+    return solvers_figure(
+        panels, f"{schemes}; outliers {ratios} · filled: the method's own best · grey: the best of all"
+    )
 
 
 def show_comparisons(layer: Layer, device: str) -> None:
-    table = Table(title="against the papers' column loops in torch, float32", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="against the papers' column loops in torch, float32",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for head in ("algorithm", "layer", "seconds", "error", "loop: seconds", "error", "ratio"):
         table.add_column(head, justify="left" if head in ("algorithm", "layer") else "right")
     for row in textbook.compare(layer, device):
         numbers = row["seconds"], row["error"], row["textbook_seconds"], row["textbook_error"], row["ratio"]
         formats = ("{:.3f}", "{:.6f}", "{:.3f}", "{:.6f}", "{:.1f}×")
-        table.add_row(f"{row['algorithm']}: {row['what']}", row["layer"], *(f.format(n) for f, n in zip(formats, numbers, strict=True)))
+        table.add_row(
+            f"{row['algorithm']}: {row['what']}",
+            row["layer"],
+            *(f.format(n) for f, n in zip(formats, numbers, strict=True)),
+        )
     console.print(table)
 
 
@@ -150,7 +227,11 @@ def bench_scaling(arguments: argparse.Namespace) -> int:
     coefficients = scaling.fit(sizes)
     precision = f"{solver.matmul.name}, {solver.sweeps} sweeps, {machine(arguments.device)}"
     show_scaling(sizes, coefficients, precision, ending)
-    rows = [asdict(s) | {"sweep_seconds": s.sweep_seconds, "rate": s.rate, "product_rate": s.product_rate, "share": s.share} for s in sizes]
+    rows = [
+        asdict(s)
+        | {"sweep_seconds": s.sweep_seconds, "rate": s.rate, "product_rate": s.product_rate, "share": s.share}
+        for s in sizes
+    ]
     write(arguments.out / "bench_scaling.csv", csv_text(rows))
     points = [(size.width, size.sweep_seconds, size.product_seconds) for size in sizes]
     write(arguments.out / "bench_scaling.png", scaling_figure(points, coefficients, precision))
@@ -158,15 +239,29 @@ def bench_scaling(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show_scaling(sizes: Sequence[scaling.Size], coefficients: tuple[float, float], precision: str, ending: str | None) -> None:
-    table = Table(title=f"QuantEase, rows = width, {precision}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("width", "whole solve, s", "of it set-up, s", "one sweep, s", "sweep, TFLOP/s", "product, TFLOP/s", "share"):
+def show_scaling(
+    sizes: Sequence[scaling.Size], coefficients: tuple[float, float], precision: str, ending: str | None
+) -> None:
+    table = Table(
+        title=f"QuantEase, rows = width, {precision}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for head in (
+        "width",
+        "whole solve, s",
+        "of it set-up, s",
+        "one sweep, s",
+        "sweep, TFLOP/s",
+        "product, TFLOP/s",
+        "share",
+    ):
         table.add_column(head, justify="right")
     for size in sizes:
         seconds = [f"{value:.4g}" for value in (size.seconds, size.setup_seconds, size.sweep_seconds)]
         rates = [f"{value / 1e12:.3g}" for value in (size.rate, size.product_rate)]
         table.add_row(str(size.width), *seconds, *rates, f"{100 * size.share:.0f} %")
-    console.print(table, f"seconds of a sweep ∝ width^{coefficients[1]:.2f} (least squares over all widths)", sep="\n")
+    console.print(
+        table, f"seconds of a sweep ∝ width^{coefficients[1]:.2f} (least squares over all widths)", sep="\n"
+    )
     if max(size.share for size in sizes) > 1:
         console.print("above 100 %: blocks of columns in which few weights move skip the product")
     if ending:
@@ -199,7 +294,10 @@ def bench_transforms(arguments: argparse.Namespace) -> int:
     )
     with Console(stderr=True).status("") as status:
         results = list(transforms.measure(work, status.update))
-    rows = [asdict(result) | {"block_seconds": result.block_seconds, "model_hours": result.model_hours} for result in results]
+    rows = [
+        asdict(result) | {"block_seconds": result.block_seconds, "model_hours": result.model_hours}
+        for result in results
+    ]
     write(arguments.out / "bench_transforms.csv", csv_text(rows))
     view, notes = transforms.table(results, work, machine(arguments.device))
     console.print(view, *notes, arguments.out / "bench_transforms.csv", sep="\n")
@@ -226,7 +324,9 @@ def bench_report(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as place:
         made = reporting.measure(arguments.records, Path(place))
     sizes = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in made.files.items())
-    console.print(f"{made.records} records: {made.seconds:.1f} s, {made.peak_bytes / 2**30:.2f} GiB at the peak; {sizes}")
+    console.print(
+        f"{made.records} records: {made.seconds:.1f} s, {made.peak_bytes / 2**30:.2f} GiB at the peak; {sizes}"
+    )
     return 0
 
 

@@ -1,4 +1,6 @@
-"""Two runs side by side: `ptq-bench compare RUN_A RUN_B` prints what differs in configuration, metrics, costs, layers and blocks."""
+"""Two runs side by side: `ptq-bench compare RUN_A RUN_B` prints what differs in configuration, metrics,
+costs, layers and blocks.
+"""
 
 import io
 import sys
@@ -31,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison.
 
     Raises:
-        UserError: not two runs, an unknown option, or a run that is not there; the command line makes one line of it.
+        UserError: not two runs, an unknown option, or a run that is not there; the command line makes one
+            line of it.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help"} & set(arguments):
@@ -63,5 +66,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Path]:
         else:
             options[key] = value
     if len(names) != 2:
-        raise UserError(f"compare takes two runs, got {len(names)}: keys, beginnings of keys, or directories of runs (--help says more)")
+        raise UserError(
+            f"compare takes two runs, got {len(names)}: keys, beginnings of keys, or directories of runs (--help says more)"
+        )
     return names, Path(options["paths.results"])

@@ -1,4 +1,6 @@
-"""`ptq-bench doctor`: what this machine has, and what a sweep would miss, one line per finding with the knob to turn."""
+"""`ptq-bench doctor`: what this machine has, and what a sweep would miss, one line per finding with the knob
+to turn.
+"""
 
 import argparse
 import os
@@ -19,14 +21,17 @@ from harness.sweeps.points import planned
 
 COLOURS = {OK: "green", NOTE: "yellow", BAD: "red"}
 LEAST_DISK = 5 * GIB  # below which a disk is worth a note
-LAUNCHERS = {"submitit_slurm": "submitit", "ray": "ray", "joblib": "joblib"}  # by name: hydra_plugins.hydra_<package>_launcher
+# by name: hydra_plugins.hydra_<package>_launcher
+LAUNCHERS = {"submitit_slurm": "submitit", "ray": "ray", "joblib": "joblib"}
 TRACKERS = ("wandb", "trackio")
 
 
 def main(argv: list[str]) -> int:
     """Print the findings; 1 if one of them stops a run."""
     parser = argparse.ArgumentParser(prog="ptq-bench doctor", description=__doc__)
-    parser.add_argument("--results", default="results", help="directory that runs will write to (paths.results)")
+    parser.add_argument(
+        "--results", default="results", help="directory that runs will write to (paths.results)"
+    )
     parser.add_argument("overrides", nargs="*", help="of a sweep to look at, as of `ptq-bench run`")
     arguments = parser.parse_args(argv)
     found = list(machine(arguments.results))
@@ -53,14 +58,19 @@ def machine(results: str) -> Iterator[Finding]:
     yield Finding(OK, ", ".join(f"{name} {version}" for name, version in versions().items()))
     yield from libraries()
     yield from _devices()
-    for name, path in {"results (paths.results)": Path(results), "cache (PTQ_BENCH_CACHE)": cache_dir()}.items():
+    for name, path in {
+        "results (paths.results)": Path(results),
+        "cache (PTQ_BENCH_CACHE)": cache_dir(),
+    }.items():
         yield _directory(name, path)
     yield from _cache()
     for name in ("smollm2-135m", "wiki", "news", "analogies"):
         there, remedy = assets.is_cached(name), f"asset {name}: not here yet; ptq-bench assets --fetch {name}"
         yield Finding(OK, f"asset {name}: cached") if there else Finding(NOTE, remedy)
     if offline():
-        yield Finding(OK, "hub: forbidden (HF_HUB_OFFLINE=1); models and data sets must be cached or mirrored")
+        yield Finding(
+            OK, "hub: forbidden (HF_HUB_OFFLINE=1); models and data sets must be cached or mirrored"
+        )
     else:
         yield Finding(OK, "hub: asked where a model or data set is not cached; HF_HUB_OFFLINE=1 forbids it")
     launchers = {name: f"hydra_plugins.hydra_{package}_launcher" for name, package in LAUNCHERS.items()}
@@ -72,12 +82,18 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding(OK, f"cpu: {torch.get_num_threads()} threads, {memory / GIB:.0f} GiB of memory, {free_memory() / GIB:.1f} free")
+    yield Finding(
+        OK,
+        f"cpu: {torch.get_num_threads()} threads, {memory / GIB:.0f} GiB of memory, {free_memory() / GIB:.1f} free",
+    )
     gpus = free_gpu_memory()
     for index, (name, free, whole) in enumerate(gpus):
         yield Finding(OK, f"gpu {index}: {name}, {whole / GIB:.0f} GiB, {free / GIB:.1f} free")
     if not gpus:
-        yield Finding(NOTE, "gpu: none visible; everything runs on the CPU (models of a few hundred million weights are practical)")
+        yield Finding(
+            NOTE,
+            "gpu: none visible; everything runs on the CPU (models of a few hundred million weights are practical)",
+        )
 
 
 def _directory(name: str, path: Path) -> Finding:
@@ -93,7 +109,10 @@ def _cache() -> Iterator[Finding]:
     if parts:
         largest = sorted(parts.items(), key=lambda part: -part[1])
         told = ", ".join(f"{name} {size / GIB:.1f}" for name, size in largest)
-        yield Finding(OK, f"cache holds {sum(parts.values()) / GIB:.1f} GiB: {told}; paths.cache_gib bounds the statistics")
+        yield Finding(
+            OK,
+            f"cache holds {sum(parts.values()) / GIB:.1f} GiB: {told}; paths.cache_gib bounds the statistics",
+        )
 
 
 def _size(directory: Path) -> int:

@@ -36,7 +36,10 @@ def describe(run: LoadedRun) -> list[tuple[str, str]]:
     lines = [("checkpoint", str(run.directory))]
     if record:
         scheme = typed(Scheme, OFF | record["scheme"], "scheme")
-        lines += [("run", record["run_key"]), ("model", f"{record['model']['name']} ({record['model']['id']})")]
+        lines += [
+            ("run", record["run_key"]),
+            ("model", f"{record['model']['name']} ({record['model']['id']})"),
+        ]
         lines += [("method", record["method"]["name"]), ("scheme", scheme_label(scheme))]
         share = record.get("outlier_share")
         lines += [("outliers", f"{100 * share:.3g} % of the weights")] if share else []
@@ -47,9 +50,16 @@ def describe(run: LoadedRun) -> list[tuple[str, str]]:
 
 
 def activations(model: nn.Module) -> str:
-    """How a model rounds what flows through it, e.g. "4 bits per token, keys and values 8 bits per token"; "" where all is float."""
+    """How a model rounds what flows through it, e.g. "4 bits per token, keys and values 8 bits per token"; ""
+    where all is float.
+    """
     inputs = {_words(module.activation) for module in model.modules() if isinstance(module, QuantizedLinear)}
-    cached = {_words(pair) for module in model.modules() if isinstance(module, AttentionOperands) for pair in (module.key, module.value)}
+    cached = {
+        _words(pair)
+        for module in model.modules()
+        if isinstance(module, AttentionOperands)
+        for pair in (module.key, module.value)
+    }
     if not cached | inputs - {"float"}:
         return ""
     said = " or ".join(sorted(inputs))
@@ -70,7 +80,9 @@ def probe(run: LoadedRun, text: str) -> Tensor:
     tokens = torch.tensor([run.tokenizer(text).input_ids or [0]], device=run.model.device)
     logits = run.model(tokens, use_cache=False).logits[0]
     if not torch.isfinite(logits).all():
-        raise UserError(f"{run.directory}: the logits of {text!r} are not finite; the run quantized the model to death")
+        raise UserError(
+            f"{run.directory}: the logits of {text!r} are not finite; the run quantized the model to death"
+        )
     return logits
 
 
@@ -79,13 +91,18 @@ def continued(run: LoadedRun, text: str, tokens: int) -> str:
     """The text and its greedy continuation by so many tokens."""
     given = run.tokenizer(text, return_tensors="pt").to(run.model.device)
     grown = run.model.generate(
-        input_ids=given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=tokens, do_sample=False, pad_token_id=0
+        input_ids=given["input_ids"],
+        attention_mask=given["attention_mask"],
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=0,
     )
     return run.tokenizer.decode(grown[0], skip_special_tokens=True)
 
 
 def check(run: LoadedRun, mirror: str | None = None) -> list[tuple[str, float, float, bool]]:
-    """(metric, value now, value in the record, whether they agree) of everything the record holds, by its own protocol.
+    """(metric, value now, value in the record, whether they agree) of everything the record holds, by its own
+    protocol.
 
     Raises:
         UserError: there is no record to compare with, or the data cannot be had.
@@ -100,7 +117,9 @@ def check(run: LoadedRun, mirror: str | None = None) -> list[tuple[str, float, f
     rows = []
     for name, metric in run.record["metrics"].items():
         old, new = number(metric["value"]), found[name].value
-        same = found[name].protocol == metric["protocol"] and (old == new or math.isclose(old, new, rel_tol=SAME))
+        same = found[name].protocol == metric["protocol"] and (
+            old == new or math.isclose(old, new, rel_tol=SAME)
+        )
         rows.append((name, new, old, same))
     return rows
 
@@ -109,7 +128,9 @@ def main(argv: list[str]) -> int:
     """`ptq-bench load RUN`; 1 if --check finds other numbers than the record's."""
     parser = argparse.ArgumentParser(prog="ptq-bench load", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a run key, the beginning of one, or a directory")
-    parser.add_argument("--results", default="results", help="where runs are looked for (default: %(default)s)")
+    parser.add_argument(
+        "--results", default="results", help="where runs are looked for (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", choices=[device.name for device in Device])
     parser.add_argument("--text", help="show how the model goes on from this text")
     parser.add_argument("--tokens", type=int, default=24, help="by how many tokens (default: %(default)s)")

@@ -1,4 +1,6 @@
-"""Reports, made from records alone: `ptq-bench report` writes tables, figures and verdicts in every format, and prints the tables."""
+"""Reports, made from records alone: `ptq-bench report` writes tables, figures and verdicts in every format,
+and prints the tables.
+"""
 
 import difflib
 import io
@@ -10,7 +12,13 @@ from harness.foundation.errors import UserError
 from harness.reporting.formats.terminal import print_first
 from harness.reporting.writing import FORMATS, document_of, names_in, selected, target_of, write
 
-DEFAULTS = {"paths.results": "results", "paths.reports": "reports", "name": "report", "table": "", "format": ",".join(FORMATS)}
+DEFAULTS = {
+    "paths.results": "results",
+    "paths.reports": "reports",
+    "name": "report",
+    "table": "",
+    "format": ",".join(FORMATS),
+}
 HELP = """\
 ptq-bench report: tables, figures and verdicts from the records of finished runs, while a sweep runs or after it
 
@@ -30,10 +38,12 @@ Examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`ptq-bench report [table=…] [format=…] [name=…] [paths.results=…] [paths.reports=…]`: write the report and print its tables.
+    """`ptq-bench report [table=…] [format=…] [name=…] [paths.results=…] [paths.reports=…]`: write the report
+    and print its tables.
 
     Raises:
-        UserError: an unknown option, nothing to report on, or no place to write; the command line makes one line of it.
+        UserError: an unknown option, nothing to report on, or no place to write; the command line makes one
+            line of it.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if {"-h", "--help"} & set(arguments):
@@ -42,13 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     for key in ("table", "format"):
         if options[key] and not names_in(options[key]):
-            raise UserError(f"{key}={options[key]}: names nothing; give it a value, e.g. {key}={DEFAULTS[key] or 'quantease-main'}")
+            raise UserError(
+                f"{key}={options[key]}: names nothing; give it a value, e.g. {key}={DEFAULTS[key] or 'quantease-main'}"
+            )
     table, name = options["table"], options["name"]
     if table and name == DEFAULTS["name"]:
         name = "-".join(Path(one).stem for one in names_in(table))
-    formats = _formats(options["format"], asked="format" in {argument.partition("=")[0] for argument in arguments})
+    formats = _formats(
+        options["format"], asked="format" in {argument.partition("=")[0] for argument in arguments}
+    )
     target = target_of(options["paths.reports"], name)
-    document = document_of(selected(options["paths.results"], None), name, table, options["paths.results"], target)
+    document = document_of(
+        selected(options["paths.results"], None), name, table, options["paths.results"], target
+    )
     path = write(document, target, formats)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show † must not cost the report
@@ -77,7 +93,8 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _formats(text: str, asked: bool) -> tuple[str, ...]:
-    """The formats to write, each once, in our order; a pdf that nobody asked for is left out where nothing can typeset it.
+    """The formats to write, each once, in our order; a pdf that nobody asked for is left out where nothing
+    can typeset it.
 
     Raises:
         UserError: there is no such format.

@@ -1,4 +1,6 @@
-"""`ptq-bench status`: how far a sweep is, from any terminal, while it runs or after. `watch` draws the same beside a sweep."""
+"""`ptq-bench status`: how far a sweep is, from any terminal, while it runs or after. `watch` draws the same
+beside a sweep.
+"""
 
 import argparse
 import sys
@@ -13,14 +15,18 @@ from harness.records.format import FAILED
 from harness.records.standing import Plan, Standing, plans, standing
 from harness.sweeps.watching import INTERVAL, overview
 
-IDLE = 10  # seconds without a running point, after which --follow ends; between two points a sweep needs a few
+# seconds without a running point, after which --follow ends; between two points a sweep needs a few
+IDLE = 10
 WIDE = 200  # characters of a line that goes to a file
 
 
 def main(argv: list[str]) -> int:
     """Show the state of every sweep of a results directory; 1 if a point failed."""
     arguments = _parser().parse_args(argv)
-    results, console = Path(arguments.results), Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    results, console = (
+        Path(arguments.results),
+        Console(highlight=False, width=None if sys.stdout.isatty() else WIDE),
+    )
     if not plans(results):
         raise UserError(f"{results}: no sweep and no run; another directory of results goes to --results DIR")
     states = _look(results)
@@ -32,7 +38,9 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ptq-bench status", description=__doc__)
-    parser.add_argument("--results", default="results", help="directory that the runs write to (default: %(default)s)")
+    parser.add_argument(
+        "--results", default="results", help="directory that the runs write to (default: %(default)s)"
+    )
     parser.add_argument("--follow", action="store_true", help="draw anew until nothing runs any more")
     return parser
 
@@ -45,7 +53,10 @@ def _follow(results: Path, console: Console) -> list[tuple[Plan, list[Standing]]
     """Draw until nothing has run for a while; returns the last look."""
     states, last = _look(results), time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
-        while any(entry.state in ("running", "waiting") for _, found in states for entry in found) and time.monotonic() - last < IDLE:
+        while (
+            any(entry.state in ("running", "waiting") for _, found in states for entry in found)
+            and time.monotonic() - last < IDLE
+        ):
             live.update(overview(states), refresh=True)
             time.sleep(2 * INTERVAL)
             states = _look(results)

@@ -40,7 +40,8 @@ def _hydra(program: str, argv: list[str]) -> int:
     before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [program, *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say it in one line
-    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")  # our settings of a launcher have the name of its schema, on purpose
+    # our settings of a launcher have the name of its schema, on purpose
+    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")
     try:
         hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_point)()
         return 0
@@ -51,7 +52,9 @@ def _hydra(program: str, argv: list[str]) -> int:
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
-        raise UserError("GROUP/PART=null: a part is left out by GROUP.PART=null, such as method.transform=null") from error
+        raise UserError(
+            "GROUP/PART=null: a part is left out by GROUP.PART=null, such as method.transform=null"
+        ) from error
     finally:
         sys.argv = before[0]
         os.environ.pop("HYDRA_FULL_ERROR")
@@ -67,9 +70,12 @@ def _point(config: DictConfig) -> str:
     """
     place = HydraConfig.get().runtime.cwd
     try:
-        os.chdir(place)  # so that results, mirrors and models that are given as relative paths are the same everywhere
+        # so that results, mirrors and models that are given as relative paths are the same everywhere
+        os.chdir(place)
     except OSError as error:
-        raise UserError(f"{place}: {error.strerror} on {socket.gethostname()}; the machines of a cluster must share it") from error
+        raise UserError(
+            f"{place}: {error.strerror} on {socket.gethostname()}; the machines of a cluster must share it"
+        ) from error
     if config.isolate:
         return supervise(plain_config(config), _worker(os.environ.get("CUDA_VISIBLE_DEVICES")))
     return run_point(to_run_config(config))["status"]

@@ -24,18 +24,26 @@ def main(argv: list[str]) -> int:
     tracker = tracker_config(arguments)
     directories = [path.parent for path in sorted(Path(arguments.results).glob("**/runs/*/record.json"))]
     if not directories:
-        raise UserError(f"{arguments.results}: no finished run; another directory of results goes to --results DIR")
+        raise UserError(
+            f"{arguments.results}: no finished run; another directory of results goes to --results DIR"
+        )
     todo = [directory for directory in directories if arguments.again or not marked(directory, tracker)]
     failed = 0
-    for directory in track(todo, "mirroring", console=console, transient=True, disable=not console.is_terminal):
+    for directory in track(
+        todo, "mirroring", console=console, transient=True, disable=not console.is_terminal
+    ):
         try:
             replay(directory, tracker)
         except Exception as error:  # one run must not keep the others back
             failed += 1
             reason = " ".join(str(error).split())
-            console.print(f"[red]failed[/] {directory}: {reason if isinstance(error, UserError) else f'{type(error).__name__}: {reason}'}")
+            console.print(
+                f"[red]failed[/] {directory}: {reason if isinstance(error, UserError) else f'{type(error).__name__}: {reason}'}"
+            )
     place = " ".join(filter(None, (tracker.name, tracker.mode)))
-    console.print(f"{len(todo) - failed} runs mirrored to {place}, {len(directories) - len(todo)} already there, {failed} failed")
+    console.print(
+        f"{len(todo) - failed} runs mirrored to {place}, {len(directories) - len(todo)} already there, {failed} failed"
+    )
     if tracker.mode == "offline" and len(todo) > failed:
         console.print(f"upload them with: wandb sync {arguments.results}/runs/*/wandb/offline-run-*")
     return int(failed > 0)
@@ -43,18 +51,32 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ptq-bench sync", description=__doc__)
-    parser.add_argument("--results", default="results", help="directory whose runs are mirrored, at any depth (default: %(default)s)")
+    parser.add_argument(
+        "--results",
+        default="results",
+        help="directory whose runs are mirrored, at any depth (default: %(default)s)",
+    )
     parser.add_argument("--tracker", default="wandb", choices=sorted(BACKENDS), help="(default: %(default)s)")
-    parser.add_argument("--mode", choices=["offline", "online"], help="of wandb (default: what conf/tracker says)")
+    parser.add_argument(
+        "--mode", choices=["offline", "online"], help="of wandb (default: what conf/tracker says)"
+    )
     parser.add_argument("--project", help="(default: what conf/tracker says)")
     parser.add_argument("--entity", help="user or team of wandb")
     parser.add_argument("--group", help="put the runs into a group, e.g. the name of a sweep")
-    parser.add_argument("--again", action="store_true", help="also runs that were mirrored before; they are overwritten")
+    parser.add_argument(
+        "--again", action="store_true", help="also runs that were mirrored before; they are overwritten"
+    )
     return parser
 
 
 def tracker_config(arguments: argparse.Namespace) -> TrackerConfig:
     """`conf/tracker/<name>.yaml`, with what the command line says."""
-    node = OmegaConf.to_container(OmegaConf.load(Path(conf.__file__).parent / "tracker" / f"{arguments.tracker}.yaml"))
-    said = {name: getattr(arguments, name) for name in ("mode", "project", "entity", "group") if getattr(arguments, name) is not None}
+    node = OmegaConf.to_container(
+        OmegaConf.load(Path(conf.__file__).parent / "tracker" / f"{arguments.tracker}.yaml")
+    )
+    said = {
+        name: getattr(arguments, name)
+        for name in ("mode", "project", "entity", "group")
+        if getattr(arguments, name) is not None
+    }
     return typed(TrackerConfig, node | said, "tracker")

@@ -1,1 +1,3 @@
-"""The schema of a run: groups of settings, methods built from their yaml, composing, explaining what is wrong."""
+"""The schema of a run: groups of settings, methods built from their yaml, composing, explaining what is
+wrong.
+"""

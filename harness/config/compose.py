@@ -21,7 +21,9 @@ def method_names() -> list[str]:
 
 
 def method_config(name: str, *overrides: str) -> dict:
-    """What `method=<name>` composes to, e.g. with the override "method/solver=quantease". Not for use inside a Hydra run."""
+    """What `method=<name>` composes to, e.g. with the override "method/solver=quantease". Not for use inside
+    a Hydra run.
+    """
     GlobalHydra.instance().clear()  # an earlier run of this process that failed leaves it set
     with initialize_config_module("conf", version_base="1.3"):
         return OmegaConf.to_container(compose(f"method/{name}", list(overrides)).method)

@@ -15,11 +15,15 @@ NO_SUCH_KEY = "no such key"
 def explain(error: Exception, overrides: list[str]) -> str:
     """A Hydra error in one line, with the nearest existing name."""
     text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '[^']+' is not in struct.*?full_key: (\S+)", text, re.S)
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
+        r"Key '[^']+' is not in struct.*?full_key: (\S+)", text, re.S
+    )
     if unknown:
         told = no_such_key(unknown[1])
         return told if "not supported" in told else told + _nearest(unknown[1], _keys(unknown[1], overrides))
-    if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S):
+    if match := re.search(
+        r"Could not (?:find|load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S
+    ):
         options = re.split(r"\n\s*(?:\n|Config search path)", match[3])[0].split()
         return f"{match[1]}={match[2]}: no such option{_nearest(match[2], options)}; choose among {', '.join(options)}"
     return sentence(error)
@@ -39,7 +43,11 @@ def _nearest(name: str, names: list[str]) -> str:
 
 def _keys(wrong: str, overrides: list[str]) -> list[str]:
     """Every key of the configuration that the overrides ask for, but for the wrong one; dotted."""
-    others = [item for item in overrides if not item.startswith("-") and item.lstrip("+~").split("=")[0] != wrong and "," not in item]
+    others = [
+        item
+        for item in overrides
+        if not item.startswith("-") and item.lstrip("+~").split("=")[0] != wrong and "," not in item
+    ]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_module("conf", version_base="1.3"):
         try:

@@ -53,7 +53,9 @@ class _Scalars:
         if self.time_limit is not None and self.time_limit <= 0:
             raise ValueError(f"time_limit={self.time_limit}: minutes, must be above 0 (null: no limit)")
         if self.time_limit is not None and not self.isolate:
-            raise ValueError("time_limit: only a process of its own can be stopped; set isolate=true or time_limit=null")
+            raise ValueError(
+                "time_limit: only a process of its own can be stopped; set isolate=true or time_limit=null"
+            )
 
 
 GROUPS = {
@@ -77,7 +79,8 @@ def to_run_config(config: DictConfig) -> RunConfig:
 
 
 def plain_config(config: DictConfig) -> dict:
-    """The keys of a composed configuration that describe a run, resolved, in plain containers that JSON can hold.
+    """The keys of a composed configuration that describe a run, resolved, in plain containers that JSON can
+    hold.
 
     Raises:
         UserError: a key needs a value, is unknown or holds a credential.
@@ -85,7 +88,10 @@ def plain_config(config: DictConfig) -> dict:
     try:
         _refuse_unknown(config)
         nodes = {key: config[key] for key in (*GROUPS, "method", *SCALARS)}
-        plain = {key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node for key, node in nodes.items()}
+        plain = {
+            key: OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+            for key, node in nodes.items()
+        }
         refuse_secrets(plain)
         return plain
     except InterpolationToMissingValueError as error:

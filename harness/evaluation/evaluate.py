@@ -1,4 +1,6 @@
-"""What a model is worth: perplexity over windows and zero-shot accuracy, each with its protocol and its standard error."""
+"""What a model is worth: perplexity over windows and zero-shot accuracy, each with its protocol and its
+standard error.
+"""
 
 import time
 from collections.abc import Callable
@@ -22,8 +24,8 @@ OnBatch = Callable[[int, int], None] | None  # called with (done, total)
 class Metric:
     """A number and what it takes to compare it with another.
 
-    `value` is inf for the perplexity of a model that has diverged; `stderr` is None where it cannot be given (one window or
-    item, a value that is not finite); `n` counts tokens scored or items asked.
+    `value` is inf for the perplexity of a model that has diverged; `stderr` is None where it cannot be given
+    (one window or item, a value that is not finite); `n` counts tokens scored or items asked.
     """
 
     value: float
@@ -36,7 +38,8 @@ class Metric:
 class Evaluation:
     """Metrics, and under the same names what each is the mean of, for paired comparisons of two models.
 
-    Items of a perplexity are nats per token, one entry per window (per item for a task's perplexity); of an accuracy 0 or 1, one per item.
+    Items of a perplexity are nats per token, one entry per window (per item for a task's perplexity); of an
+    accuracy 0 or 1, one per item.
     """
 
     metrics: dict[str, Metric]
@@ -86,11 +89,15 @@ def evaluate(
             if kept:
                 kept.keep_evaluation(stage, found)
         metrics = {name: Metric(**metric) for name, metric in found["metrics"].items()}
-        whole = Evaluation(whole.metrics | metrics, whole.items | found["items"], whole.seconds + found["seconds"])
+        whole = Evaluation(
+            whole.metrics | metrics, whole.items | found["items"], whole.seconds + found["seconds"]
+        )
     return whole
 
 
-def _perplexity(corpus: str, model: nn.Module, tokenizer, config: EvalConfig, bos: Bos, dtype: str, on_batch: OnBatch) -> Evaluation:
+def _perplexity(
+    corpus: str, model: nn.Module, tokenizer, config: EvalConfig, bos: Bos, dtype: str, on_batch: OnBatch
+) -> Evaluation:
     documents = corpora.documents(corpus, "test", config.mirror)
     windows = evaluation_windows(documents, tokenizer, config.window, config.windows, bos)
     losses = window_losses(model, windows, config.batch_size, on_batch).tolist()
@@ -99,10 +106,21 @@ def _perplexity(corpus: str, model: nn.Module, tokenizer, config: EvalConfig, bo
     return Evaluation({name: Metric(*perplexity_of(losses), protocol, scored(windows))}, {name: losses})
 
 
-def _task(task: str, seed: int, model: nn.Module, tokenizer, config: EvalConfig, bos: Bos, dtype: str, on_batch: OnBatch) -> Evaluation:
+def _task(
+    task: str,
+    seed: int,
+    model: nn.Module,
+    tokenizer,
+    config: EvalConfig,
+    bos: Bos,
+    dtype: str,
+    on_batch: OnBatch,
+) -> Evaluation:
     batch_tokens = config.batch_size * config.window
     with evaluating(model):
-        scores = tasks.run_task(task, model, tokenizer, bos, config.limit, seed, batch_tokens, config.mirror, on_batch)
+        scores = tasks.run_task(
+            task, model, tokenizer, bos, config.limit, seed, batch_tokens, config.mirror, on_batch
+        )
     protocol = zero_shot_protocol(task, scores, bos, dtype, seed)
     metrics, items = {}, {}
     for metric, values in scores.items.items():
@@ -112,5 +130,7 @@ def _task(task: str, seed: int, model: nn.Module, tokenizer, config: EvalConfig,
     return Evaluation(metrics, items)
 
 
-def _stage(on_progress: Callable[[str, int, int], None] | None, stage: str) -> Callable[[int, int], None] | None:
+def _stage(
+    on_progress: Callable[[str, int, int], None] | None, stage: str
+) -> Callable[[int, int], None] | None:
     return on_progress and (lambda done, total: on_progress(stage, done, total))

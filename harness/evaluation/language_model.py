@@ -1,8 +1,9 @@
 """The language model that lm-eval talks to: log-likelihoods from a model in memory, and nothing done to it.
 
-lm-eval's own wrapper ties the embeddings again, may add a padding token to the tokenizer, and keeps the logits of
-every position. Here the model and the tokenizer are only read, and a request whose input is the beginning of another's
-costs nothing: both are read off the same forward pass. Scores equal the wrapper's up to rounding.
+lm-eval's own wrapper ties the embeddings again, may add a padding token to the tokenizer, and keeps the
+logits of every position. Here the model and the tokenizer are only read, and a request whose input is the
+beginning of another's costs nothing: both are read off the same forward pass. Scores equal the wrapper's up
+to rounding.
 """
 
 import inspect
@@ -26,11 +27,14 @@ class Row:
     """One input of a forward pass and what is read off it."""
 
     tokens: tuple[int, ...]
-    reads: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)  # request, first position, continuation
+    # request, first position, continuation
+    reads: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
 
     def positions(self) -> set[int]:
         """Positions whose logits are needed: position p predicts token p + 1."""
-        return {first + offset for _, first, continuation in self.reads for offset in range(len(continuation))}
+        return {
+            first + offset for _, first, continuation in self.reads for offset in range(len(continuation))
+        }
 
 
 class Scorer(TemplateLM):
@@ -38,7 +42,8 @@ class Scorer(TemplateLM):
 
     Args:
         batch_tokens: tokens (padding included) of one forward pass; a single longer row still runs.
-        max_length: longest input in tokens; a longer one loses its beginning, as in lm-eval, and is counted in `truncated`.
+        max_length: longest input in tokens; a longer one loses its beginning, as in lm-eval, and is counted
+            in `truncated`.
         on_batch: called with (rows done, rows in all).
     """
 
@@ -53,7 +58,9 @@ class Scorer(TemplateLM):
     ):
         super().__init__()
         if bos is Bos.window and tokenizer.bos_token_id is None:
-            raise UserError("model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none")
+            raise UserError(
+                "model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none"
+            )
         self.model = model
         self.tokenizer = tokenizer
         self.bos = bos
@@ -88,8 +95,12 @@ class Scorer(TemplateLM):
         raise NotImplementedError("tasks that generate text are not supported")
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple], **kwargs) -> list[tuple[float, bool]]:
-        """Summed log-probability of every continuation, and whether each of its tokens is the most likely one."""
-        self.truncated += sum(len(context) + len(continuation) - 1 > self.max_length for _, context, continuation in requests)
+        """Summed log-probability of every continuation, and whether each of its tokens is the most likely
+        one.
+        """
+        self.truncated += sum(
+            len(context) + len(continuation) - 1 > self.max_length for _, context, continuation in requests
+        )
         rows = plan([(context, continuation) for _, context, continuation in requests], self.max_length)
         answers: list[tuple[float, bool]] = [(float("nan"), False)] * len(requests)
         done = 0
@@ -130,25 +141,33 @@ class Scorer(TemplateLM):
         column = {position: index for index, position in enumerate(positions)}
         reads = [(index, *read) for index, row in enumerate(batch) for read in row.reads]
         wanted = [
-            (index, column[first + offset], token) for index, _, first, continuation in reads for offset, token in enumerate(continuation)
+            (index, column[first + offset], token)
+            for index, _, first, continuation in reads
+            for offset, token in enumerate(continuation)
         ]
         logits = logits_at(self.model, inputs, torch.tensor(positions)).float()
         rows, columns, tokens = torch.tensor(wanted, device=logits.device).T
         scores = (logits[rows, columns, tokens] - logits.logsumexp(-1)[rows, columns]).cpu().double()
         greedy = (logits.argmax(-1)[rows, columns] == tokens).cpu()
         lengths = [len(continuation) for *_, continuation in reads]
-        for (_, request, *_), score, hits in zip(reads, scores.split(lengths), greedy.split(lengths), strict=True):
+        for (_, request, *_), score, hits in zip(
+            reads, scores.split(lengths), greedy.split(lengths), strict=True
+        ):
             yield request, (score.sum().item(), hits.all().item())
 
 
 def plan(pairs: Sequence[tuple[list[int], list[int]]], max_length: int) -> list[Row]:
-    """Rows that cover all (context, continuation) pairs, longest first; inputs that begin another share its row."""
+    """Rows that cover all (context, continuation) pairs, longest first; inputs that begin another share its
+    row.
+    """
     reads = []
     for request, (context, continuation) in enumerate(pairs):
         tokens = tuple(context + continuation)[-(max_length + 1) :][:-1]
         first = len(tokens) - len(continuation)
         if first < 0:
-            raise ValueError(f"continuation of {len(continuation)} tokens does not fit max_length={max_length}")
+            raise ValueError(
+                f"continuation of {len(continuation)} tokens does not fit max_length={max_length}"
+            )
         reads.append((tokens, request, first, tuple(continuation)))
     rows: list[Row] = []
     for tokens, *read in sorted(reads, reverse=True):  # in this order an input follows those it begins
@@ -159,7 +178,9 @@ def plan(pairs: Sequence[tuple[list[int], list[int]]], max_length: int) -> list[
 
 
 def logits_at(model: nn.Module, inputs: Tensor, positions: Tensor) -> Tensor:
-    """Logits (rows, positions, vocabulary) at the given positions of every row; the head skips the others if it can."""
+    """Logits (rows, positions, vocabulary) at the given positions of every row; the head skips the others if
+    it can.
+    """
     device = model.get_input_embeddings().weight.device
     inputs, positions = inputs.to(device), positions.to(device)
     if "logits_to_keep" in inspect.signature(model.forward).parameters:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import LongTensor, Tensor, nn
 
-LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor, if one window has fewer: moves no number
+# elements (512 MiB in float32) of one logits tensor, if one window has fewer: moves no number
+LOGITS_AT_ONCE = 2**27
 LOSS_TOKENS = 256  # tokens whose log-softmax is taken at once
 
 
@@ -20,11 +21,14 @@ def perplexity(
 
 
 @torch.no_grad()
-def window_losses(model: nn.Module, windows: LongTensor, batch_size: int, on_batch: Callable[[int, int], None] | None = None) -> Tensor:
-    """Mean negative log-likelihood of each window in nats per token, float64 (n,); inf where the model's logits are not finite.
+def window_losses(
+    model: nn.Module, windows: LongTensor, batch_size: int, on_batch: Callable[[int, int], None] | None = None
+) -> Tensor:
+    """Mean negative log-likelihood of each window in nats per token, float64 (n,); inf where the model's
+    logits are not finite.
 
-    Each window is scored alone: its tokens but the first are predicted from those before them in the window (GPTQ's
-    protocol). Log-softmax in float32, means in float64.
+    Each window is scored alone: its tokens but the first are predicted from those before them in the window
+    (GPTQ's protocol). Log-softmax in float32, means in float64.
 
     Args:
         windows: (n, window) token ids, taken as they are.
@@ -50,11 +54,16 @@ def _loss(logits: Tensor, tokens: Tensor) -> Tensor:
     """Mean loss of one window, float64: logits (window, vocabulary), tokens (window,)."""
     targets = tokens[1:].to(logits.device)
     pieces = zip(logits[:-1].split(LOSS_TOKENS), targets.split(LOSS_TOKENS), strict=True)
-    return torch.cat([F.cross_entropy(piece.float(), target, reduction="none") for piece, target in pieces]).double().mean()
+    return (
+        torch.cat([F.cross_entropy(piece.float(), target, reduction="none") for piece, target in pieces])
+        .double()
+        .mean()
+    )
 
 
 def perplexity_of(losses: Sequence[float]) -> tuple[float, float | None]:
-    """exp(mean loss) and its standard error by the delta method: exp(mean) times the standard error of the mean.
+    """exp(mean loss) and its standard error by the delta method: exp(mean) times the standard error of the
+    mean.
 
     A model that has diverged gives inf, without a standard error: no text has a probability under it.
     """

@@ -1,8 +1,9 @@
-"""Zero-shot tasks through lm-eval's Python API: embedded ones, and stock ones from the hub or from a local mirror.
+"""Zero-shot tasks through lm-eval's Python API: embedded ones, and stock ones from the hub or from a local
+mirror.
 
-lm-eval is asked for nothing but tasks and their scoring rules. Its model wrapper, its caches and `simple_evaluate` are
-left out: they tie embeddings again, answer for another model, reseed every generator, and return None under a launcher
-that sets LOCAL_RANK.
+lm-eval is asked for nothing but tasks and their scoring rules. Its model wrapper, its caches and
+`simple_evaluate` are left out: they tie embeddings again, answer for another model, reseed every generator,
+and return None under a launcher that sets LOCAL_RANK.
 """
 
 import hashlib
@@ -39,7 +40,8 @@ STOCK = {
 }
 TASKS = (*EMBEDDED, *STOCK)
 METRICS = ("acc", "acc_norm", "perplexity")  # of what a task reports, what we keep
-MAX_LENGTH = 2048  # tokens; of a longer request the beginning is cut, as lm-eval does, and its protocol says so
+# tokens; of a longer request the beginning is cut, as lm-eval does, and its protocol says so
+MAX_LENGTH = 2048
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def run_task(
 
     from harness.evaluation.language_model import Scorer
 
-    longest = min(MAX_LENGTH, getattr(model.config.get_text_config(), "max_position_embeddings", None) or MAX_LENGTH)
+    longest = min(
+        MAX_LENGTH, getattr(model.config.get_text_config(), "max_position_embeddings", None) or MAX_LENGTH
+    )
     scorer = Scorer(model, tokenizer, bos, batch_tokens, longest, on_batch)
     with _undisturbed():
         task = _load(name, mirror)
@@ -89,10 +93,16 @@ def run_task(
         documents, embedded = task.eval_docs, EMBEDDED.get(name)
         groups = documents[embedded.group] if embedded and embedded.group else range(len(documents))
         chosen = sample(name, groups, limit, seed)
-        results = lm_eval.evaluate(scorer, {"tasks": {name: task}}, samples={name: chosen}, bootstrap_iters=0, log_samples=True)
+        results = lm_eval.evaluate(
+            scorer, {"tasks": {name: task}}, samples={name: chosen}, bootstrap_iters=0, log_samples=True
+        )
     answers = results["samples"][name]
     return TaskScores(
-        items={metric: [_value(answer, metric) for answer in answers] for metric in METRICS if metric in answers[0]},
+        items={
+            metric: [_value(answer, metric) for answer in answers]
+            for metric in METRICS
+            if metric in answers[0]
+        },
         version=str(results["versions"][name]),
         available=len(documents),
         digest=hashlib.sha256(json.dumps([answer["arguments"] for answer in answers]).encode()).hexdigest(),
@@ -106,11 +116,14 @@ def check(name: str, mirror: str | None) -> None:
     if name not in TASKS:
         raise UserError(f"eval.tasks={name}: unknown; choose among {', '.join(sorted(TASKS))}")
     if mirror and name in STOCK and not Path(mirror, STOCK[name][1]).is_dir():
-        raise UserError(f"eval.mirror={mirror}: has no directory {STOCK[name][1]}, which {name} needs; add it, or set eval.mirror=null")
+        raise UserError(
+            f"eval.mirror={mirror}: has no directory {STOCK[name][1]}, which {name} needs; add it, or set eval.mirror=null"
+        )
 
 
 def sample(name: str, groups: Sequence[Hashable], limit: int | None, seed: int) -> list[int]:
-    """Ascending indices of `limit` items; `groups[i]` is the group of item i, and whole groups are taken in turn.
+    """Ascending indices of `limit` items; `groups[i]` is the group of item i, and whole groups are taken in
+    turn.
 
     A smaller limit gives a subset of a larger one's items.
     """
@@ -129,7 +142,9 @@ def _load(name: str, mirror: str | None):
         Path(directory, f"{name}.yaml").write_text(overlay(name, mirror), encoding="utf-8")
         manager = TaskManager(include_path=directory, include_defaults=False)
         if name not in manager.all_tasks:  # lm-eval skips a broken file without a word
-            raise UserError(f"eval.tasks={name}: lm-eval {version()} cannot read its own {STOCK[name][0]}; install lm-eval>=0.4.12,<0.5")
+            raise UserError(
+                f"eval.tasks={name}: lm-eval {version()} cannot read its own {STOCK[name][0]}; install lm-eval>=0.4.12,<0.5"
+            )
         try:
             return manager.load([name])["tasks"][name]
         except Exception as error:  # hub, proxy, file format: many types, one remedy
@@ -188,7 +203,9 @@ def version() -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep lm-eval's and datasets' bars and chatter off the terminal, and their hands off the global generators."""
+    """Keep lm-eval's and datasets' bars and chatter off the terminal, and their hands off the global
+    generators.
+    """
     import datasets
     import lm_eval.api.task as task_module
 

@@ -14,7 +14,11 @@ def cache_dir() -> Path:
 
 
 def evict(root: Path, budget: float, keep: str) -> None:
-    entries = sorted((path for path in root.glob("*") if path.name != keep), key=lambda path: path.stat().st_mtime, reverse=True)
+    entries = sorted(
+        (path for path in root.glob("*") if path.name != keep),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
     for path in entries:
         budget -= sum(file.stat().st_size for file in path.glob("*"))
         if budget < 0:

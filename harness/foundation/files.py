@@ -21,7 +21,8 @@ _UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) to `path`, so that a reader sees the old file or the new one, also after a crash.
+    """Write `content` (text as UTF-8) to `path`, so that a reader sees the old file or the new one, also
+    after a crash.
 
     Raises UserError when the disk is full or the place cannot be written.
     """
@@ -49,8 +50,9 @@ def replace_file(path: Path | str) -> Iterator[Path]:
 def replace_directory(target: Path | str, overwrite: bool = True) -> Iterator[Path]:
     """Yield an empty directory to fill; on success it becomes `target`, on failure it disappears.
 
-    An existing `target` is moved away just before, or kept with `overwrite=False`: then the first of several processes
-    wins and the others drop theirs. A directory that appears at the very moment of the exchange is kept too.
+    An existing `target` is moved away just before, or kept with `overwrite=False`: then the first of several
+    processes wins and the others drop theirs. A directory that appears at the very moment of the exchange is
+    kept too.
     """
     target = Path(target)
     aside = _aside(target)

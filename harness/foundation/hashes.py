@@ -10,14 +10,24 @@ from harness.foundation.files import disk_errors, write_atomic
 
 
 def directory_sha256(directory: Path) -> str:
-    """Hexadecimal SHA-256 over the relative names and the bytes of all files below a directory; hidden ones do not count."""
+    """Hexadecimal SHA-256 over the relative names and the bytes of all files below a directory; hidden ones
+    do not count.
+    """
     found = {path.relative_to(directory): path for path in directory.rglob("*") if path.is_file()}
-    return listing_sha256({name.as_posix(): path for name, path in found.items() if not any(part.startswith(".") for part in name.parts)})
+    return listing_sha256(
+        {
+            name.as_posix(): path
+            for name, path in found.items()
+            if not any(part.startswith(".") for part in name.parts)
+        }
+    )
 
 
 def listing_sha256(files: dict[str, Path]) -> str:
     hashes = file_hashes(list(files.values()))
-    return hashlib.sha256("".join(f"{name} {hashes[files[name]]}\n" for name in sorted(files)).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{name} {hashes[files[name]]}\n" for name in sorted(files)).encode()
+    ).hexdigest()
 
 
 def file_hashes(files: list[Path]) -> dict[Path, str]:
@@ -27,7 +37,9 @@ def file_hashes(files: list[Path]) -> dict[Path, str]:
     for path in files:
         real, stat = path.resolve(), path.stat()
         entry = known.get(str(real))
-        if not (isinstance(entry, list) and entry[:2] == [stat.st_size, stat.st_mtime_ns] and len(entry) == 3):
+        if not (
+            isinstance(entry, list) and entry[:2] == [stat.st_size, stat.st_mtime_ns] and len(entry) == 3
+        ):
             entry = fresh[str(real)] = [stat.st_size, stat.st_mtime_ns, sha256_file(real)]
         hashes[path] = entry[2]
     if fresh:

@@ -1,7 +1,8 @@
-"""Credentials stay in the environment: they are refused in configurations and blotted out of whatever is written or printed.
+"""Credentials stay in the environment: they are refused in configurations and blotted out of whatever is
+written or printed.
 
-What counts as one: the values of variables such as WANDB_API_KEY, HF_TOKEN or AWS_SECRET_ACCESS_KEY, the password of a proxy, and
-anything shaped like a well-known token or like `user:password@` in a URL.
+What counts as one: the values of variables such as WANDB_API_KEY, HF_TOKEN or AWS_SECRET_ACCESS_KEY, the
+password of a proxy, and anything shaped like a well-known token or like `user:password@` in a URL.
 """
 
 import logging
@@ -18,7 +19,9 @@ from harness.foundation.files import write_atomic
 
 MARK = "[secret]"
 SHORTEST = 8  # characters; anything shorter would blot out ordinary words
-NAMES = re.compile(r"(?:^|.*_)(?:API_?KEY|ACCESS_KEY|ACCESS_KEY_ID|SECRET_KEY|TOKEN|SECRET|PASSWORD|PASSWD)", re.I)
+NAMES = re.compile(
+    r"(?:^|.*_)(?:API_?KEY|ACCESS_KEY|ACCESS_KEY_ID|SECRET_KEY|TOKEN|SECRET|PASSWORD|PASSWD)", re.I
+)
 PROXIES = re.compile(r"(?:.*_)?proxy", re.I)
 USERINFO = re.compile(r"(?<=://)[^\s/@'\"<>]+(?=@)")
 SHAPES = re.compile(
@@ -39,7 +42,11 @@ def _secrets(environment: tuple[tuple[str, str], ...]) -> list[str]:
     found = {value for name, value in environment if NAMES.fullmatch(name)}
     for name, value in environment:
         if PROXIES.fullmatch(name):
-            found.update(part for userinfo in USERINFO.findall(value) for part in (userinfo, userinfo.partition(":")[2]))
+            found.update(
+                part
+                for userinfo in USERINFO.findall(value)
+                for part in (userinfo, userinfo.partition(":")[2])
+            )
     found = {value.strip() for value in found if len(value.strip()) >= SHORTEST}
     return sorted(found | {quote(value, safe="") for value in found}, key=lambda value: (-len(value), value))
 
@@ -57,7 +64,11 @@ def refuse_secrets(config: Mapping[str, Any] | Sequence[Any], prefix: str = "") 
     Raises:
         UserError: there is one; the message names the key and never the value.
     """
-    entries = config.items() if isinstance(config, Mapping) else ((str(index), value) for index, value in enumerate(config))
+    entries = (
+        config.items()
+        if isinstance(config, Mapping)
+        else ((str(index), value) for index, value in enumerate(config))
+    )
     for name, value in entries:
         key = f"{prefix}{name}"
         if isinstance(value, Mapping | list | tuple):
@@ -89,7 +100,9 @@ class RedactingFormatter(logging.Formatter):
 
 
 def scrub_file(path: Path) -> None:
-    """Blot credentials out of a text file that something else wrote, such as a child process; a file that is not there is left alone."""
+    """Blot credentials out of a text file that something else wrote, such as a child process; a file that is
+    not there is left alone.
+    """
     try:
         before = path.read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:

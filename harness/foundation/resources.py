@@ -27,7 +27,9 @@ class Group(NamedTuple):
 
 GROUPS = (
     Group("memory.max", "memory.current", "memory.stat", "file "),
-    Group("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_cache "),
+    Group(
+        "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_cache "
+    ),
 )
 
 
@@ -40,7 +42,10 @@ def free_gpu_memory() -> list[tuple[str, int, int]]:
     """(name, free bytes, bytes in all) of every visible GPU."""
     if not torch.cuda.is_available():
         return []
-    return [(torch.cuda.get_device_name(index), *torch.cuda.mem_get_info(index)) for index in range(torch.cuda.device_count())]
+    return [
+        (torch.cuda.get_device_name(index), *torch.cuda.mem_get_info(index))
+        for index in range(torch.cuda.device_count())
+    ]
 
 
 def free_disk(path: str | Path) -> int:
@@ -49,7 +54,9 @@ def free_disk(path: str | Path) -> int:
 
 
 def refuses_files(path: str | Path) -> str | None:
-    """Why no file can be written below `path`, or None. Asks the file system itself, and leaves nothing behind."""
+    """Why no file can be written below `path`, or None. Asks the file system itself, and leaves nothing
+    behind.
+    """
     if "\0" in str(path):
         return "no path holds a NUL"
     try:
@@ -80,7 +87,11 @@ def _left_of_limit() -> float:
     """Of the memory of a control group; what is cached file content counts as left."""
     for group in GROUPS:
         try:
-            cached = next(line for line in (CGROUP / group.statistics).read_text().splitlines() if line.startswith(group.cached))
+            cached = next(
+                line
+                for line in (CGROUP / group.statistics).read_text().splitlines()
+                if line.startswith(group.cached)
+            )
             limit, used = (int((CGROUP / name).read_text()) for name in (group.limit, group.used))
             return limit - used + int(cached.split()[1])
         except (OSError, StopIteration, ValueError):
@@ -96,10 +107,14 @@ def device_name(device: Device) -> str:
 
 
 def killed_for_memory() -> int:
-    """How many processes of this control group the kernel has killed for lack of memory; 0 where it does not say."""
+    """How many processes of this control group the kernel has killed for lack of memory; 0 where it does not
+    say.
+    """
     try:
         group = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.M)[1]
-        return int(re.search(r"^oom_kill (\d+)$", Path(f"/sys/fs/cgroup{group}/memory.events").read_text(), re.M)[1])
+        return int(
+            re.search(r"^oom_kill (\d+)$", Path(f"/sys/fs/cgroup{group}/memory.events").read_text(), re.M)[1]
+        )
     except (OSError, TypeError):
         return 0
 

@@ -38,8 +38,8 @@ def read_record(raw: bytes) -> Any:
 def _intact(body: dict[str, Any], raw: bytes) -> dict[str, Any]:
     """`body`, read from `raw`, without its digest.
 
-    Line ends and the spaces behind them are taken out before the bytes are compared: no string holds a line end, and Python
-    indents JSON so slowly that it was most of the time of reading thousands of records.
+    Line ends and the spaces behind them are taken out before the bytes are compared: no string holds a line
+    end, and Python indents JSON so slowly that it was most of the time of reading thousands of records.
     """
     digest = body.pop("digest", None)
     lines = json.dumps(body | {"digest": digest}, sort_keys=True, separators=(",", ": "))

@@ -4,7 +4,9 @@ import unicodedata
 
 
 def visible(text: str) -> str:
-    """The text with nothing hidden in it: control, formatting and separator characters, line breaks too, get a visible form."""
+    """The text with nothing hidden in it: control, formatting and separator characters, line breaks too, get
+    a visible form.
+    """
     return text if text.isprintable() else "".join(map(_visible, text))
 
 

@@ -1,8 +1,9 @@
-"""What we know about each architecture: where its blocks are, which linears they hold, which of these share an input.
+"""What we know about each architecture: where its blocks are, which linears they hold, which of these share
+an input.
 
-A family is one row of `FAMILIES`. Its groups follow the data flow inside a block: the linears of one group read the
-same tensor and so share one Hessian. Where that depends on the checkpoint, groups are a function of its config. Where a block
-may be rewritten is in tables of its own, see `harness.models.seams`.
+A family is one row of `FAMILIES`. Its groups follow the data flow inside a block: the linears of one group
+read the same tensor and so share one Hessian. Where that depends on the checkpoint, groups are a function of
+its config. Where a block may be rewritten is in tables of its own, see `harness.models.seams`.
 """
 
 from collections.abc import Callable
@@ -29,10 +30,14 @@ class Family:
     name: str  # transformers' model_type
     blocks: str  # path of the list of blocks in the causal language model
     groups: Callable[[PreTrainedConfig], Groups]
-    seams: Callable[[PreTrainedConfig], tuple[Seam, ...]] = field(default=lambda config: ())  # of every block, along the data flow
-    attention: Callable[[PreTrainedConfig], Attention | None] = field(default=lambda config: None)  # of every block
-    objection: Callable[[PreTrainedConfig], str | None] = field(default=lambda config: None)  # why a config cannot be served
-    superseded_code: frozenset[str] = frozenset()  # modules that official checkpoints still name, now part of transformers
+    # of every block, along the data flow
+    seams: Callable[[PreTrainedConfig], tuple[Seam, ...]] = field(default=lambda config: ())
+    # of every block
+    attention: Callable[[PreTrainedConfig], Attention | None] = field(default=lambda config: None)
+    # why a config cannot be served
+    objection: Callable[[PreTrainedConfig], str | None] = field(default=lambda config: None)
+    # modules that official checkpoints still name, now part of transformers
+    superseded_code: frozenset[str] = frozenset()
 
     def block_list(self, model: nn.Module) -> nn.ModuleList:
         return model.get_submodule(self.blocks)
@@ -42,12 +47,14 @@ def family_of(config: PreTrainedConfig) -> Family:
     """The family of a model's config.
 
     Raises:
-        UserError: the architecture is unknown, or this configuration of it is not supported; says what was found and
-            the share of the weights that would stay float.
+        UserError: the architecture is unknown, or this configuration of it is not supported; says what was
+            found and the share of the weights that would stay float.
     """
     family = FAMILIES.get(config.model_type)
     if family is None:
-        raise UserError(f"model_type {config.model_type!r} is not supported (known: {', '.join(FAMILIES)}): {_found(config)}")
+        raise UserError(
+            f"model_type {config.model_type!r} is not supported (known: {', '.join(FAMILIES)}): {_found(config)}"
+        )
     reason = family.objection(config)
     if reason:
         raise UserError(f"model_type {family.name!r}: {reason}")
@@ -55,18 +62,27 @@ def family_of(config: PreTrainedConfig) -> Family:
 
 
 def check_coverage(model: nn.Module, family: Family, config: PreTrainedConfig) -> None:
-    """Refuse a model whose blocks hold weight matrices that the table does not name, or lack one that it names.
+    """Refuse a model whose blocks hold weight matrices that the table does not name, or lack one that it
+    names.
 
     Raises:
         UserError: names the first such matrix, and the share of the weights that would stay float.
     """
     named = {path for group in family.groups(config) for path in group}
     for index, block in enumerate(family.block_list(model)):
-        found = {path for path, module in block.named_modules() if isinstance(module, nn.Linear | QuantizedLinear)}
+        found = {
+            path for path, module in block.named_modules() if isinstance(module, nn.Linear | QuantizedLinear)
+        }
         where = f"{family.blocks}.{index}"
         if named - found:
-            raise UserError(f"{where} has no linear {min(named - found)!r}, which every {family.name} block should have")
-        matrices = {path: p for path, p in block.named_parameters() if p.ndim > 1 and path.rpartition(".")[0] not in named}
+            raise UserError(
+                f"{where} has no linear {min(named - found)!r}, which every {family.name} block should have"
+            )
+        matrices = {
+            path: p
+            for path, p in block.named_parameters()
+            if p.ndim > 1 and path.rpartition(".")[0] not in named
+        }
         if matrices:
             share = sum(p.numel() for p in matrices.values()) / sum(p.numel() for p in block.parameters())
             raise UserError(
@@ -85,7 +101,9 @@ def skeleton(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model_type {config.model_type!r}: no causal language model can be built from config.json: {reason}") from error
+        raise UserError(
+            f"model_type {config.model_type!r}: no causal language model can be built from config.json: {reason}"
+        ) from error
     model.tie_weights()
     return model.eval().requires_grad_(False)
 
@@ -97,7 +115,11 @@ def _found(config: PreTrainedConfig) -> str:
     if fused:
         share = sum(p.numel() for p in fused.values()) / sum(p.numel() for p in model.parameters())
         return f"its experts are fused 3-D tensors (e.g. {min(fused)}), so {share:.1%} of its weights would stay float"
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)]
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module)
+    ]
     if not lists:
         return "it has no list of blocks, so all of its weights would stay float"
     path, blocks = max(lists, key=lambda item: len(item[1]))
@@ -118,19 +140,34 @@ LLAMA = _always(
     ("mlp.gate_proj", "mlp.up_proj"),
     ("mlp.down_proj",),
 )
-OPT = _always(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("self_attn.out_proj",), ("fc1",), ("fc2",))
-BLOOM = _always(("self_attention.query_key_value",), ("self_attention.dense",), ("mlp.dense_h_to_4h",), ("mlp.dense_4h_to_h",))
+OPT = _always(
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("self_attn.out_proj",), ("fc1",), ("fc2",)
+)
+BLOOM = _always(
+    ("self_attention.query_key_value",),
+    ("self_attention.dense",),
+    ("mlp.dense_h_to_4h",),
+    ("mlp.dense_4h_to_h",),
+)
 # Parallel or not, the attention and the MLP of GPT-NeoX have a layer norm each, and so never share an input.
-GPT_NEOX = _always(("attention.query_key_value",), ("attention.dense",), ("mlp.dense_h_to_4h",), ("mlp.dense_4h_to_h",))
+GPT_NEOX = _always(
+    ("attention.query_key_value",), ("attention.dense",), ("mlp.dense_h_to_4h",), ("mlp.dense_4h_to_h",)
+)
 
 
 def _falcon(config: PreTrainedConfig) -> Groups:
-    """The MLP reads the attention's input where both stand behind one layer norm (7B, 11B), not behind two (40B, 180B)."""
+    """The MLP reads the attention's input where both stand behind one layer norm (7B, 11B), not behind two
+    (40B, 180B).
+    """
     if config.new_decoder_architecture:
         shared = config.num_ln_in_parallel_attn == 1  # None means 2
     else:
         shared = config.parallel_attn
-    return (("self_attention.query_key_value", "mlp.dense_h_to_4h"), *BLOOM(config)[1::2]) if shared else BLOOM(config)
+    return (
+        (("self_attention.query_key_value", "mlp.dense_h_to_4h"), *BLOOM(config)[1::2])
+        if shared
+        else BLOOM(config)
+    )
 
 
 def _bloom_objection(config: PreTrainedConfig) -> str | None:
@@ -148,7 +185,8 @@ def _attention(path: str, whole_tokens: bool = False) -> Callable[[PreTrainedCon
 
 
 SELF_ATTN, SELF_ATTENTION = _attention("self_attn"), _attention("self_attention")
-# OPT's queries, keys and values are quantized before they are split into heads, as OmniQuant and AffineQuant do it.
+# OPT's queries, keys and values are quantized before they are split into heads, as OmniQuant and AffineQuant
+# do it.
 WHOLE_TOKENS = _attention("self_attn", whole_tokens=True)
 
 FAMILIES = {
@@ -159,10 +197,18 @@ FAMILIES = {
         Family("qwen2", "model.layers", LLAMA, seam_tables.llama(), SELF_ATTN),
         Family("qwen3", "model.layers", LLAMA, seam_tables.llama(head_norms=True), SELF_ATTN),
         Family("gemma3_text", "model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),
-        Family("gemma3", "model.language_model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),  # the vision tower stays float
+        # the vision tower stays float
+        Family("gemma3", "model.language_model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),
         Family("opt", "model.decoder.layers", OPT, seam_tables.opt, WHOLE_TOKENS),
         Family("bloom", "transformer.h", BLOOM, seam_tables.bloom, SELF_ATTENTION, _bloom_objection),
-        Family("falcon", "transformer.h", _falcon, seam_tables.falcon, SELF_ATTENTION, superseded_code=FALCON_CODE),
+        Family(
+            "falcon",
+            "transformer.h",
+            _falcon,
+            seam_tables.falcon,
+            SELF_ATTENTION,
+            superseded_code=FALCON_CODE,
+        ),
         Family("gpt_neox", "gpt_neox.layers", GPT_NEOX, seam_tables.gpt_neox, _attention("attention")),
     )
 }

@@ -33,8 +33,8 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     """Load a model on a device, in `config.dtype`.
 
     Raises:
-        UserError: the id names nothing, the files are damaged or unsafe, the architecture is not supported, or the weights
-            do not fit it.
+        UserError: the id names nothing, the files are damaged or unsafe, the architecture is not supported,
+            or the weights do not fit it.
     """
     dtype = getattr(torch, config.dtype.value)
     if config.id.startswith(TINY):
@@ -48,12 +48,15 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
     check_tokenizer(directory)
     shape_of(architecture)  # refuses on shapes before any weight is read
     model = _read_weights(directory, dtype, pickled=files[0].suffix == PICKLE.suffix)
-    return _ready(model.to(device), read_tokenizer(directory), family, fingerprint(directory, config.allow_pickle))
+    return _ready(
+        model.to(device), read_tokenizer(directory), family, fingerprint(directory, config.allow_pickle)
+    )
 
 
 @lru_cache(maxsize=16)  # a sweep asks again for every point
 def check_files(config: ModelConfig) -> None:
-    """See, before a run starts, whether the model can be loaded: whole files, a working tokenizer, linears of the shapes in config.json.
+    """See, before a run starts, whether the model can be loaded: whole files, a working tokenizer, linears of
+    the shapes in config.json.
 
     Raises:
         UserError: as `load_model`, but for what only the weights themselves can show.
@@ -88,12 +91,16 @@ def _read_weights(directory: Path, dtype: torch.dtype, pickled: bool) -> PreTrai
         raise
     except Exception as error:
         if type(error).__name__ == "UnpicklingError":  # its text advises to run whatever the file asks for
-            raise UserError(f"{directory}: the pickle is damaged or asks for more than tensors; do not trust this checkpoint") from error
+            raise UserError(
+                f"{directory}: the pickle is damaged or asks for more than tensors; do not trust this checkpoint"
+            ) from error
         raise UserError(f"{directory}: the weights cannot be loaded: {line(error)}") from error
     for name, *shapes in sorted(report["mismatched_keys"]):
         raise _misfit(directory, name, *shapes)
     for name in sorted(report["missing_keys"]):
-        raise UserError(f"{directory}: the weights lack {name}; they do not belong to this config.json, or the download is incomplete")
+        raise UserError(
+            f"{directory}: the weights lack {name}; they do not belong to this config.json, or the download is incomplete"
+        )
     return model
 
 
@@ -101,6 +108,8 @@ def _misfit(place: Path, name: str, found: Sequence[int], wanted: Sequence[int])
     return UserError(f"{place}: {name} has shape {tuple(found)}, but config.json wants {tuple(wanted)}")
 
 
-def _ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, family: Family, mark: str) -> LoadedModel:
+def _ready(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, family: Family, mark: str
+) -> LoadedModel:
     check_coverage(model, family, model.config)
     return LoadedModel(model.eval().requires_grad_(False), tokenizer, family, mark)

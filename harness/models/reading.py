@@ -19,9 +19,13 @@ SUPERSEDED_CODE = {family.name: family.superseded_code for family in FAMILIES.va
 def _tiny_name(config: ModelConfig) -> str:
     name = config.id.removeprefix(TINY)
     if name not in tiny.CONFIGS:
-        raise UserError(f"model.id={config.id}: unknown; choose among {', '.join(TINY + known for known in tiny.CONFIGS)}")
+        raise UserError(
+            f"model.id={config.id}: unknown; choose among {', '.join(TINY + known for known in tiny.CONFIGS)}"
+        )
     if config.revision is not None:
-        raise UserError(f"model.revision={config.revision}: only hub models have revisions; set it to null for model.id={config.id}")
+        raise UserError(
+            f"model.revision={config.revision}: only hub models have revisions; set it to null for model.id={config.id}"
+        )
     return name
 
 
@@ -53,7 +57,9 @@ def read_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         with quiet():
             return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each tokenizer class fails in its own way
-        raise UserError(f"{directory}: no usable tokenizer: {line(error)}; fetch the tokenizer files again") from error
+        raise UserError(
+            f"{directory}: no usable tokenizer: {line(error)}; fetch the tokenizer files again"
+        ) from error
 
 
 def line(error: Exception) -> str:

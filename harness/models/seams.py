@@ -1,7 +1,8 @@
 """Where the blocks of each architecture may be rewritten: tables of seams, in the order of the data flow.
 
-They are read off the modeling files of transformers. All of these families rotate entries (i, i + rotary / 2) of a head
-together. A norm whose output goes to the residual stream, such as Gemma's post_attention_layernorm, is no seam.
+They are read off the modeling files of transformers. All of these families rotate entries (i, i + rotary / 2)
+of a head together. A norm whose output goes to the residual stream, such as Gemma's post_attention_layernorm,
+is no seam.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from methods.contracts.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, S
 Seams = tuple[Seam, ...]
 
 
-def llama(norm_before_mlp: str = "post_attention_layernorm", one_plus: bool = False, head_norms: bool = False) -> Callable[..., Seams]:
+def llama(
+    norm_before_mlp: str = "post_attention_layernorm", one_plus: bool = False, head_norms: bool = False
+) -> Callable[..., Seams]:
     """Llama and what descends from it: separate projections, grouped queries, a gated MLP.
 
     Args:
@@ -28,7 +31,11 @@ def llama(norm_before_mlp: str = "post_attention_layernorm", one_plus: bool = Fa
         size = getattr(config, "head_dim", None) or width // heads
         query, key, value = (
             Heads(f"self_attn.{name}_proj", _head_rows(count, size))
-            for name, count in (("q", heads), ("k", config.num_key_value_heads), ("v", config.num_key_value_heads))
+            for name, count in (
+                ("q", heads),
+                ("k", config.num_key_value_heads),
+                ("v", config.num_key_value_heads),
+            )
         )
         norms = ("self_attn.q_norm", "self_attn.k_norm") if head_norms else None
         return (
@@ -43,7 +50,9 @@ def llama(norm_before_mlp: str = "post_attention_layernorm", one_plus: bool = Fa
 
 
 def opt(config: PreTrainedConfig) -> Seams:
-    """OPT. Norms behind the attention and the MLP (350M) feed the residual stream too, and some have nothing that could absorb a scale."""
+    """OPT. Norms behind the attention and the MLP (350M) feed the residual stream too, and some have nothing
+    that could absorb a scale.
+    """
     width, heads = config.hidden_size, config.num_attention_heads
     query, key, value = (Heads(f"self_attn.{name}_proj", _head_rows(heads, width // heads)) for name in "qkv")
     seams = (QueryKeySeam(query, key, rotary=0), ValueSeam(value, "self_attn.out_proj", heads))
@@ -71,7 +80,12 @@ def gpt_neox(config: PreTrainedConfig) -> Seams:
     rotary = int(size * config.rope_parameters.get("partial_rotary_factor", 1.0))
     attention = _fused("attention", _of_each_head(heads, size), heads, rotary)
     first, second = _two_norms("attention", "input_layernorm", "post_attention_layernorm", width)
-    return (first, *attention, second, *_middle(config.hidden_act, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", config.intermediate_size))
+    return (
+        first,
+        *attention,
+        second,
+        *_middle(config.hidden_act, "mlp.dense_h_to_4h", "mlp.dense_4h_to_h", config.intermediate_size),
+    )
 
 
 def falcon(config: PreTrainedConfig) -> Seams:
@@ -116,7 +130,9 @@ def _middle(activation: str, up: str, down: str, width: int) -> Seams:
 
 
 def _head_rows(heads: int, size: int, first: int = 0, every: int | None = None) -> torch.Tensor:
-    """(heads, size): heads of consecutive rows, beginning at `first` and then `every` so many rows (default: gapless)."""
+    """(heads, size): heads of consecutive rows, beginning at `first` and then `every` so many rows (default:
+    gapless).
+    """
     return first + (every or size) * torch.arange(heads)[:, None] + torch.arange(size)
 
 
@@ -127,6 +143,8 @@ def _of_each_head(heads: int, size: int) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 def _of_each_group(shared: int, groups: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """In each group `shared` queries, then the key and the value that they share: rows of the queries, of the keys, of the values."""
+    """In each group `shared` queries, then the key and the value that they share: rows of the queries, of the
+    keys, of the values.
+    """
     rows = _head_rows(groups * (shared + 2), size).view(groups, shared + 2, size)
     return rows[:, :-2].flatten(0, 1), rows[:, -2], rows[:, -1]

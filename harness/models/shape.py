@@ -22,7 +22,8 @@ Shape = tuple[int, int]  # (out, in)
 class Architecture:
     """A decoder as a row of equal blocks."""
 
-    groups: tuple[tuple[Shape, ...], ...]  # the linears of a block along the data flow; those in one inner tuple read the same input
+    # the linears of a block along the data flow; those in one inner tuple read the same input
+    groups: tuple[tuple[Shape, ...], ...]
     seams: tuple[Seam, ...]  # of a block
     blocks: int
     width: int  # of the hidden states
@@ -57,10 +58,17 @@ def architecture_of(config: ModelConfig) -> Architecture:
         UserError: the model is not there, or not supported.
     """
     tiny_name = config.id.removeprefix(TINY)
-    found = tiny.tiny_config(tiny_name) if tiny_name != config.id else read_architecture(locate(config, weights=False))
+    found = (
+        tiny.tiny_config(tiny_name)
+        if tiny_name != config.id
+        else read_architecture(locate(config, weights=False))
+    )
     family, model = family_of(found), skeleton(found, torch.float32)
     first, text = family.block_list(model)[0], found.get_text_config()
-    groups = tuple(tuple(tuple(first.get_submodule(path).weight.shape) for path in group) for group in family.groups(found))
+    groups = tuple(
+        tuple(tuple(first.get_submodule(path).weight.shape) for path in group)
+        for group in family.groups(found)
+    )
     return Architecture(
         groups=groups,
         seams=family.seams(found),
@@ -112,8 +120,14 @@ def _shape(kind: type[PreTrainedConfig], content: str) -> ModelShape:
     paths = [path for group in family.groups(architecture) for path in group]
     blocks = family.block_list(model)
     if not len(blocks):
-        raise UserError(f"model_type {architecture.model_type!r}: config.json asks for no blocks; fetch the file again")
-    weights = {f"{family.blocks}.{i}.{path}": block.get_submodule(path).weight for i, block in enumerate(blocks) for path in paths}
+        raise UserError(
+            f"model_type {architecture.model_type!r}: config.json asks for no blocks; fetch the file again"
+        )
+    weights = {
+        f"{family.blocks}.{i}.{path}": block.get_submodule(path).weight
+        for i, block in enumerate(blocks)
+        for path in paths
+    }
     text = architecture.get_text_config()
     return ModelShape(
         family=family.name,

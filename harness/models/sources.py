@@ -1,4 +1,5 @@
-"""The files of a model: where they are, and whether what its configs ask for is harmless. `harness.models.weight_files` looks at the weights.
+"""The files of a model: where they are, and whether what its configs ask for is harmless.
+`harness.models.weight_files` looks at the weights.
 
 No tensor is read here, so every refusal comes before any weight is loaded. Code in a checkpoint is never run.
 """
@@ -30,12 +31,14 @@ TOKENIZER_FILES = (
 )
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 CODE_KEYS = ("auto_map", "custom_pipelines", "model_file")
-ELSEWHERE = {"transformers_weights": "weights", "fast_tokenizer_files": "a tokenizer"}  # keys that replace the files we check and hash
+# keys that replace the files we check and hash
+ELSEWHERE = {"transformers_weights": "weights", "fast_tokenizer_files": "a tokenizer"}
 MAX_LAYERS = 10_000  # of anything; a config with more would keep us building empty blocks for hours
 
 
 def locate(config: ModelConfig, weights: bool) -> Path:
-    """The local directory of an asset, a directory or a hub model; hub files are downloaded unless they are cached.
+    """The local directory of an asset, a directory or a hub model; hub files are downloaded unless they are
+    cached.
 
     Args:
         weights: of a hub model, bring the weights too, not only the configuration and the tokenizer.
@@ -54,7 +57,9 @@ def locate(config: ModelConfig, weights: bool) -> Path:
         _no_revision(config)
         return directory
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", config.id, re.ASCII):
-        raise UserError(f"model.id={config.id!r}: no such directory; use asset:<name>, tiny:<family>, a directory or a hub id")
+        raise UserError(
+            f"model.id={config.id!r}: no such directory; use asset:<name>, tiny:<family>, a directory or a hub id"
+        )
     return _download(config.id, config.revision, weights, config.allow_pickle)
 
 
@@ -67,7 +72,9 @@ def _is_directory(path: Path) -> bool:
 
 def _no_revision(config: ModelConfig) -> None:
     if config.revision is not None:
-        raise UserError(f"model.revision={config.revision}: only hub models have revisions; set it to null for model.id={config.id}")
+        raise UserError(
+            f"model.revision={config.revision}: only hub models have revisions; set it to null for model.id={config.id}"
+        )
 
 
 @cache  # all points of a sweep see one snapshot, also when the hub moves on
@@ -76,7 +83,11 @@ def _download(repository: str, revision: str | None, weights: bool, allow_pickle
 
     def fetch(*patterns: str) -> Path:
         try:
-            return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"))
+            return Path(
+                snapshot_download(
+                    repository, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"
+                )
+            )
         except Exception as error:  # the hub's errors have no common base: network, rights, names, disk
             raise UserError(f"model.id={repository}: {_hub_reason(error)}") from error
 
@@ -104,38 +115,61 @@ def _hub_reason(error: Exception) -> str:
         "HFValidationError": "neither a directory nor a valid hub id",
     }
     name = next((cls.__name__ for cls in type(error).__mro__ if cls.__name__ in reasons), None)
-    return reasons[name] if name else f"download failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return (
+        reasons[name]
+        if name
+        else f"download failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    )
 
 
 def check_config(directory: Path, superseded_code: dict[str, frozenset[str]]) -> dict:
     """Read config.json; refuse what we cannot or must not serve.
 
     Args:
-        superseded_code: by model_type, the code modules that a config may name because transformers ships their content.
+        superseded_code: by model_type, the code modules that a config may name because transformers ships
+            their content.
 
     Raises:
-        UserError: no or unreadable config.json, code in the checkpoint, files elsewhere, an adapter, an already quantized model.
+        UserError: no or unreadable config.json, code in the checkpoint, files elsewhere, an adapter, an
+            already quantized model.
     """
     config = read_json(directory / "config.json")
     if "model_type" not in config:
-        raise UserError(f"{directory / 'config.json'}: has no model_type; this is not the config of a transformers model")
+        raise UserError(
+            f"{directory / 'config.json'}: has no model_type; this is not the config of a transformers model"
+        )
     allowed = superseded_code.get(str(config["model_type"]), frozenset())
     extra = directory / "tokenizer_config.json"
-    for path, content in [(directory / "config.json", config), *([(extra, read_json(extra))] if extra.exists() else [])]:
+    for path, content in [
+        (directory / "config.json", config),
+        *([(extra, read_json(extra))] if extra.exists() else []),
+    ]:
         for key, value in _entries(content):
             named = value.values() if isinstance(value, dict) else [value]
             if key in CODE_KEYS and not all(str(entry).split(".")[0] in allowed for entry in named):
-                raise UserError(f"{path}: {key} asks for the checkpoint's own code, which is never run; use a model that transformers has")
+                raise UserError(
+                    f"{path}: {key} asks for the checkpoint's own code, which is never run; use a model that transformers has"
+                )
             if "_implementation" in key and "/" in str(value):
-                raise UserError(f"{path}: {key}={value} asks for a downloaded kernel, which is never run; remove the key")
+                raise UserError(
+                    f"{path}: {key}={value} asks for a downloaded kernel, which is never run; remove the key"
+                )
             if key in ELSEWHERE and value:
-                raise UserError(f"{path}: {key} names {ELSEWHERE[key]} under another name, which is never read; remove the key")
+                raise UserError(
+                    f"{path}: {key} names {ELSEWHERE[key]} under another name, which is never read; remove the key"
+                )
             if "layer" in key and isinstance(value, int) and value > MAX_LAYERS:
                 raise UserError(f"{path}: {key}={value} is no model's; fetch the file again")
     if (directory / "adapter_config.json").exists():
-        raise UserError(f"{directory}: has an adapter (adapter_config.json), which would change the weights; merge it and save the model")
+        raise UserError(
+            f"{directory}: has an adapter (adapter_config.json), which would change the weights; merge it and save the model"
+        )
     if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "?") if isinstance(config["quantization_config"], dict) else "?"
+        method = (
+            config["quantization_config"].get("quant_method", "?")
+            if isinstance(config["quantization_config"], dict)
+            else "?"
+        )
         raise UserError(f"{directory}: the model is already quantized ({method}); give the float model")
     return config
 
@@ -147,7 +181,9 @@ def check_tokenizer(directory: Path) -> None:
         UserError: there is none.
     """
     if not any((directory / name).exists() for name in VOCABULARIES):
-        raise UserError(f"{directory}: no tokenizer ({', '.join(VOCABULARIES)}); fetch the tokenizer files too")
+        raise UserError(
+            f"{directory}: no tokenizer ({', '.join(VOCABULARIES)}); fetch the tokenizer files too"
+        )
 
 
 def _entries(content: dict) -> Iterator[tuple[str, Any]]:
@@ -167,7 +203,11 @@ def is_here(config: RunConfig) -> bool:
     kind, _, name = config.model.id.partition(":")
     if kind == "asset" and name:
         return assets.is_cached(name)
-    return config.model.id.startswith(TINY) or Path(config.model.id).expanduser().is_dir() or hub_config(config) is not None
+    return (
+        config.model.id.startswith(TINY)
+        or Path(config.model.id).expanduser().is_dir()
+        or hub_config(config) is not None
+    )
 
 
 def hub_config(config: RunConfig) -> Path | None:

@@ -1,4 +1,6 @@
-"""Tiny random models of every family, with a byte-level tokenizer: for tests of the machinery, without any download."""
+"""Tiny random models of every family, with a byte-level tokenizer: for tests of the machinery, without any
+download.
+"""
 
 import hashlib
 import json
@@ -41,7 +43,13 @@ GATED = COMMON | CONTEXT | {"num_key_value_heads": 2, "intermediate_size": 128}
 FALCON = COMMON | CONTEXT | {"ffn_hidden_size": 128}
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 GEMMA = GATED | {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 32, "layer_types": SLIDING}
-VISION = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28}
+VISION = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 28,
+}
 NEOX = COMMON | CONTEXT | {"intermediate_size": 128}
 
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
@@ -52,12 +60,20 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "gemma3": lambda: Gemma3TextConfig(**GEMMA),
     "gemma3_vision": lambda: Gemma3Config(text_config=GEMMA, vision_config=VISION, mm_tokens_per_image=4),
     "opt": lambda: OPTConfig(**COMMON, **CONTEXT, ffn_dim=128),
-    "opt_post_norm": lambda: OPTConfig(**COMMON, **CONTEXT, ffn_dim=128, do_layer_norm_before=False, word_embed_proj_dim=32),
+    "opt_post_norm": lambda: OPTConfig(
+        **COMMON, **CONTEXT, ffn_dim=128, do_layer_norm_before=False, word_embed_proj_dim=32
+    ),
     "bloom": lambda: BloomConfig(**COMMON),
     "falcon_old": lambda: FalconConfig(**FALCON, multi_query=True, parallel_attn=True),  # as the 7B
     "falcon_new": lambda: FalconConfig(**FALCON, new_decoder_architecture=True, num_kv_heads=2),  # 40B
-    "falcon_one_norm": lambda: FalconConfig(**FALCON, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),  # 11B
-    "falcon_sequential": lambda: FalconConfig(**FALCON, multi_query=False, parallel_attn=False, alibi=True, bias=True),  # RW-1B
+    # 11B
+    "falcon_one_norm": lambda: FalconConfig(
+        **FALCON, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1
+    ),
+    # RW-1B
+    "falcon_sequential": lambda: FalconConfig(
+        **FALCON, multi_query=False, parallel_attn=False, alibi=True, bias=True
+    ),
     "gpt_neox": lambda: GPTNeoXConfig(**NEOX),
     "gpt_neox_sequential": lambda: GPTNeoXConfig(**NEOX, use_parallel_residual=False),
 }
@@ -68,8 +84,12 @@ def tiny_config(name: str) -> PreTrainedConfig:
     return CONFIGS[name]()
 
 
-def tiny_model(name: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """A random model of one of `CONFIGS`, and its tokenizer. The same seed gives the same weights, and no global state moves."""
+def tiny_model(
+    name: str, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A random model of one of `CONFIGS`, and its tokenizer. The same seed gives the same weights, and no
+    global state moves.
+    """
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForCausalLM.from_config(tiny_config(name), dtype=dtype)
     model.config.name_or_path = f"tiny:{name}"
@@ -91,7 +111,9 @@ def tiny_fingerprint(name: str, seed: int = 0) -> str:
     """`sha256:<hex>` of the weights, the config and the tokenizer."""
     model, tokenizer = tiny_model(name, seed)
     config = model.config.to_dict() | {"transformers_version": None}
-    digest = hashlib.sha256(f"{json.dumps(config, sort_keys=True)}{tokenizer.backend_tokenizer.to_str()}".encode())
+    digest = hashlib.sha256(
+        f"{json.dumps(config, sort_keys=True)}{tokenizer.backend_tokenizer.to_str()}".encode()
+    )
     for path, tensor in model.state_dict().items():
         digest.update(path.encode() + tensor.numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"

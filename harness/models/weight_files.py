@@ -1,7 +1,8 @@
 """The weight files of a model: each of them whole, and together what their index promises.
 
-Safetensors is the format; only headers are read here. Pickles (`pytorch_model.bin`) are refused unless `model.allow_pickle=true`:
-PyTorch then reads them with weights_only, which builds tensors and calls nothing else, but a pickle tells little before it is read.
+Safetensors is the format; only headers are read here. Pickles (`pytorch_model.bin`) are refused unless
+`model.allow_pickle=true`: PyTorch then reads them with weights_only, which builds tensors and calls nothing
+else, but a pickle tells little before it is read.
 """
 
 import json
@@ -18,15 +19,17 @@ from harness.foundation.errors import UserError
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 FLOATS = ("F64", "F32", "F16", "BF16")
 BOOLEAN = 8  # bits
-LEGACY_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save wrote before it wrote zip files (torch < 1.6)
+# what torch.save wrote before it wrote zip files (torch < 1.6)
+LEGACY_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def weight_files(directory: Path, allow_pickle: bool) -> list[Path]:
     """The weight files of a model, each checked to be whole and all together to be what the index promises.
 
     Raises:
-        UserError: no safetensors (nor a pickle, where that will do), a missing or surplus shard, a file that is empty, truncated, a git-lfs
-            pointer or a web page, a tensor stored twice, not at all or as no float.
+        UserError: no safetensors (nor a pickle, where that will do), a missing or surplus shard, a file that
+            is empty, truncated, a git-lfs pointer or a web page, a tensor stored twice, not at all or as no
+            float.
     """
     for kind in (SAFETENSORS, PICKLE) if allow_pickle else (SAFETENSORS,):
         if (directory / kind.single).exists():  # transformers prefers it to an index, too
@@ -35,12 +38,16 @@ def weight_files(directory: Path, allow_pickle: bool) -> list[Path]:
         if (directory / kind.index).exists():
             return _sharded(directory, kind)
     if (directory / "quantized.safetensors").exists():
-        raise UserError(f"{directory}: a quantized checkpoint; model.id needs the float model it was made from")
+        raise UserError(
+            f"{directory}: a quantized checkpoint; model.id needs the float model it was made from"
+        )
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
     if not pickles:
         raise UserError(f"{directory}: no {SAFETENSORS.single}")
     if not {PICKLE.single, PICKLE.index} & {path.name for path in directory.iterdir()}:
-        raise UserError(f"{directory}: no {SAFETENSORS.single}, and transformers cannot read {pickles[0]}; convert it to safetensors")
+        raise UserError(
+            f"{directory}: no {SAFETENSORS.single}, and transformers cannot read {pickles[0]}; convert it to safetensors"
+        )
     remedy = "a pickle can hold programs and is not read: convert it to safetensors, or set model.allow_pickle=true"
     raise UserError(f"{directory}: only {pickles[0]}; {remedy}")
 
@@ -49,8 +56,8 @@ def check_shard(path: Path) -> dict[str, Any]:
     """The header of a safetensors file (tensor name -> entry), once the file is known to be whole.
 
     Raises:
-        UserError: says which of missing, empty, git-lfs pointer, web page, truncated, not safetensors the file is, or which weight is
-            stored as no float.
+        UserError: says which of missing, empty, git-lfs pointer, web page, truncated, not safetensors the
+            file is, or which weight is stored as no float.
     """
     size, head = _size_and_head(path)
     length = int.from_bytes(head[:8], "little")
@@ -68,22 +75,36 @@ def check_shard(path: Path) -> dict[str, Any]:
         header = json.loads(raw, object_pairs_hook=_without_twins)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         needed = 8 + length + _data_bytes(tensors)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path}: its header is damaged ({type(error).__name__}); fetch the file again") from error
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        raise UserError(
+            f"{path}: its header is damaged ({type(error).__name__}); fetch the file again"
+        ) from error
     if needed != size:
         state = "truncated" if size < needed else "too long"
         raise UserError(f"{path}: {state}: has {size} of {needed} bytes; fetch the file again")
     for name, entry in tensors.items():
         if name.endswith(".weight") and entry["dtype"] not in FLOATS:
-            raise UserError(f"{path}: {name} is stored as {entry['dtype']}, so the model is already quantized; give the float model")
+            raise UserError(
+                f"{path}: {name} is stored as {entry['dtype']}, so the model is already quantized; give the float model"
+            )
     return tensors
 
 
 def check_pickle(path: Path) -> Collection[str]:
-    """No tensor names, as a pickle tells none before it is read; the file is known to be one of PyTorch's, and no decompression bomb.
+    """No tensor names, as a pickle tells none before it is read; the file is known to be one of PyTorch's,
+    and no decompression bomb.
 
     Raises:
-        UserError: says which of missing, empty, git-lfs pointer, web page, truncated, compressed, not PyTorch's the file is.
+        UserError: says which of missing, empty, git-lfs pointer, web page, truncated, compressed, not
+            PyTorch's the file is.
     """
     _, head = _size_and_head(path)
     if head.startswith(LEGACY_PICKLE):
@@ -111,8 +132,16 @@ class Format:
     check: Callable[[Path], Collection[str]]  # gives the names of the tensors
 
 
-SAFETENSORS = Format("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors", ".safetensors", check_shard)
-PICKLE = Format("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin", ".bin", check_pickle)
+SAFETENSORS = Format(
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    ".safetensors",
+    check_shard,
+)
+PICKLE = Format(
+    "pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin", ".bin", check_pickle
+)
 
 
 def shard_names(directory: Path, kind: Format) -> list[str]:
@@ -128,16 +157,22 @@ def _sharded(directory: Path, kind: Format) -> list[Path]:
     weight_map, names = _weight_map(directory, kind), shard_names(directory, kind)
     surplus = {path.name for path in directory.glob(kind.shards)} - set(names)
     if surplus:
-        raise UserError(f"{directory / min(surplus)}: not in {kind.index}; the directory mixes two checkpoints, fetch it again")
+        raise UserError(
+            f"{directory / min(surplus)}: not in {kind.index}; the directory mixes two checkpoints, fetch it again"
+        )
     owner: dict[str, str] = {}
     for name in names:
         for tensor in kind.check(directory / name):
             if tensor in owner:
-                raise UserError(f"{directory / name}: {tensor} is also in {owner[tensor]}; fetch the model again")
+                raise UserError(
+                    f"{directory / name}: {tensor} is also in {owner[tensor]}; fetch the model again"
+                )
             owner[tensor] = name
     for tensor, name in weight_map.items() if owner else ():
         if owner.get(tensor) != name:
-            raise UserError(f"{directory / name}: lacks {tensor}, which {kind.index} promises; fetch the model again")
+            raise UserError(
+                f"{directory / name}: lacks {tensor}, which {kind.index} promises; fetch the model again"
+            )
     return [directory / name for name in names]
 
 
@@ -146,9 +181,13 @@ def _weight_map(directory: Path, kind: Format) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{directory / kind.index}: has no weight_map; fetch the file again")
     for name in weight_map.values():
-        if not isinstance(name, str) or not re.fullmatch(rf"[\w-][\w.-]*{re.escape(kind.suffix)}", name, re.ASCII):
+        if not isinstance(name, str) or not re.fullmatch(
+            rf"[\w-][\w.-]*{re.escape(kind.suffix)}", name, re.ASCII
+        ):
             what = kind.suffix.removeprefix(".")
-            raise UserError(f"{directory / kind.index}: {name!r} is no name of a {what} file beside it; do not trust this checkpoint")
+            raise UserError(
+                f"{directory / kind.index}: {name!r} is no name of a {what} file beside it; do not trust this checkpoint"
+            )
     return weight_map
 
 
@@ -179,13 +218,17 @@ def read_json(path: Path) -> dict:
     """
     try:
         if path.stat().st_size > MAX_HEADER:
-            raise UserError(f"{path}: larger than {MAX_HEADER // 10**6} MB, which no such file is; do not trust this checkpoint")
+            raise UserError(
+                f"{path}: larger than {MAX_HEADER // 10**6} MB, which no such file is; do not trust this checkpoint"
+            )
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no {path.name}; not the directory of a transformers model") from None
     except (OSError, ValueError, RecursionError) as error:
         kind = impostor(path.read_bytes()[:200]) if path.is_file() else None
-        raise UserError(f"{path}: {kind or f'not readable as JSON ({_brief(error)})'}; fetch the file again") from error
+        raise UserError(
+            f"{path}: {kind or f'not readable as JSON ({_brief(error)})'}; fetch the file again"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no JSON object; fetch the file again")
     return content

@@ -21,7 +21,8 @@ class Disk:
 
 
 def disk_needed(work: Sequence[tuple[RunConfig, Architecture]]) -> Disk:
-    """Of runs one after another. What a killed run leaves is deleted once it has ended, so the largest counts; checkpoints stay.
+    """Of runs one after another. What a killed run leaves is deleted once it has ended, so the largest
+    counts; checkpoints stay.
 
     Args:
         work: the runs that are missing.
@@ -36,7 +37,9 @@ def packed_bytes(config: RunConfig, model: Architecture) -> float:
 
 
 def resume_bytes(config: RunConfig, model: Architecture) -> float:
-    """What a killed run goes on from: the hidden states on both sides of a block, and the blocks that are done."""
+    """What a killed run goes on from: the hidden states on both sides of a block, and the blocks that are
+    done.
+    """
     if config.method.solver is None:
         return 0.0
     return streams(config.data, model, bytes_per_number(config), copies=2) + packed_bytes(config, model)
@@ -52,7 +55,11 @@ def statistics_bytes(work: Sequence[tuple[RunConfig, Architecture]]) -> int:
     """Hessians of the float model that the runs will keep for each other, within `paths.cache_gib`."""
     sizes, bound = {}, 0.0
     for config, model in work:
-        if config.method.solver is None or config.data.propagate is not Propagate.float or config.method.transform is not None:
+        if (
+            config.method.solver is None
+            or config.data.propagate is not Propagate.float
+            or config.method.transform is not None
+        ):
             continue
         size, bound = model.blocks * model.hessian_bytes, max(bound, config.paths.cache_gib * 2**30)
         if size <= config.paths.cache_gib * 2**30:

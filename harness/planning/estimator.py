@@ -42,7 +42,9 @@ def device_of(config: RunConfig) -> str:
 
 
 class Estimator:
-    """Estimates points in the order in which they will run. The first that needs statistics or a baseline pays for them."""
+    """Estimates points in the order in which they will run. The first that needs statistics or a baseline
+    pays for them.
+    """
 
     def __init__(self):
         self._rates: dict[tuple[str, str], Rates] = {}
@@ -58,14 +60,19 @@ class Estimator:
         if config.method.solver is None and self._baseline_is_left(config):
             return Estimate(0.0, memory, frozenset())
         counted = operations(config, model, known=self._statistics_are_left(config, model))
-        left = {stage: count * (1 - kept) if count and stage != "evaluate" else count for stage, count in counted.items()}
+        left = {
+            stage: count * (1 - kept) if count and stage != "evaluate" else count
+            for stage, count in counted.items()
+        }
         seconds, sources = self._seconds(config, left)
         if config.method.solver is not None and not self._baseline_is_left(config):
             baseline, more = self._seconds(baseline_of(config), {"evaluate": counted["evaluate"]})
             seconds, sources = _sum(seconds, baseline), sources | more
         return Estimate(seconds, memory, sources)
 
-    def _seconds(self, config: RunConfig, counted: dict[str, float | None]) -> tuple[float | None, frozenset[str]]:
+    def _seconds(
+        self, config: RunConfig, counted: dict[str, float | None]
+    ) -> tuple[float | None, frozenset[str]]:
         rates, total, sources = self._rates_of(config), START, set()
         for stage, count in counted.items():
             if count is None:
@@ -87,7 +94,9 @@ class Estimator:
         if model.blocks * model.hessian_bytes > config.paths.cache_gib * 2**30:
             return False
         key = statistics_key(config)
-        there = key in self._left or len(list((cache_dir() / "statistics" / key).glob("block-*"))) == model.blocks
+        there = (
+            key in self._left or len(list((cache_dir() / "statistics" / key).glob("block-*"))) == model.blocks
+        )
         if config.method.transform is None:
             self._left.add(key)
         return there and not needs_activations(config)

@@ -1,6 +1,8 @@
-"""What a sweep needs of this machine, looked at once before the first point runs; `ptq-bench doctor` shows the same.
+"""What a sweep needs of this machine, looked at once before the first point runs; `ptq-bench doctor` shows
+the same.
 
-Each thing is looked at once, however many points need it, and nothing is downloaded. One line for each, with the knob to turn.
+Each thing is looked at once, however many points need it, and nothing is downloaded. One line for each, with
+the knob to turn.
 """
 
 import os
@@ -63,12 +65,18 @@ def libraries() -> Iterator[Finding]:
             yield Finding(BAD, f"{requirement.name} is not installed: {remedy}")
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            yield Finding(NOTE, f"{requirement.name} {version} is outside of {requirement.specifier}, for which this is tested: {remedy}")
+            yield Finding(
+                NOTE,
+                f"{requirement.name} {version} is outside of {requirement.specifier}, for which this is tested: {remedy}",
+            )
 
 
 def _places(configs: list[RunConfig]) -> Iterator[Finding]:
     places = {f"paths.results={config.paths.results}": config.paths.results for config in configs}
-    for knob, path in {**places, f"the cache {cache_dir()} (PTQ_BENCH_CACHE=DIR moves it)": cache_dir()}.items():
+    for knob, path in {
+        **places,
+        f"the cache {cache_dir()} (PTQ_BENCH_CACHE=DIR moves it)": cache_dir(),
+    }.items():
         if reason := refuses_files(path):
             yield Finding(BAD, f"{knob}: cannot be written ({reason})")
 
@@ -78,9 +86,15 @@ def _model(config: RunConfig) -> Iterator[Finding]:
     if not is_here(config):
         if model.id.startswith("asset:"):
             name = model.id.removeprefix("asset:")
-            yield Finding(NOTE, f"model.id={model.id}: not here yet, fetched at the first run; ptq-bench assets --fetch {name}")
+            yield Finding(
+                NOTE,
+                f"model.id={model.id}: not here yet, fetched at the first run; ptq-bench assets --fetch {name}",
+            )
         elif offline():
-            yield Finding(BAD, f"model.id={model.id}: not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; unset it once")
+            yield Finding(
+                BAD,
+                f"model.id={model.id}: not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; unset it once",
+            )
         else:
             yield Finding(NOTE, f"model.id={model.id}: not here yet, downloaded at the first run")
     elif not model.id.startswith(TINY):
@@ -93,22 +107,38 @@ def _model(config: RunConfig) -> Iterator[Finding]:
 
 def _texts(configs: list[RunConfig]) -> Iterator[Finding]:
     """Corpora and the data of tasks: in the cache, on the mirror, or to be had from the hub."""
-    wanted = {("eval", name, config.eval.mirror) for config in configs for name in (*config.eval.corpora, *config.eval.tasks)}
-    wanted |= {("data", config.data.name, config.data.mirror) for config in configs if config.method.solver is not None}
+    wanted = {
+        ("eval", name, config.eval.mirror)
+        for config in configs
+        for name in (*config.eval.corpora, *config.eval.tasks)
+    }
+    wanted |= {
+        ("data", config.data.name, config.data.mirror)
+        for config in configs
+        if config.method.solver is not None
+    }
     for group, name, mirror in sorted(wanted, key=str):
         if name in ("wiki", "news", "analogies", "news_cloze"):
             asset = "news" if name == "news_cloze" else name
             if not assets.is_cached(asset):
-                yield Finding(NOTE, f"{name}: not here yet, fetched at the first run; ptq-bench assets --fetch {asset}")
+                yield Finding(
+                    NOTE, f"{name}: not here yet, fetched at the first run; ptq-bench assets --fetch {asset}"
+                )
             continue
         path = STOCK[name][1] if name in STOCK else corpora.HUB[name].path if name in corpora.HUB else None
         if path is None:
             continue
         if mirror and not Path(mirror, path).is_dir():
-            yield Finding(BAD, f"{group}.mirror={mirror}: has no directory {path}, which {name} needs; add it, or set {group}.mirror=null")
+            yield Finding(
+                BAD,
+                f"{group}.mirror={mirror}: has no directory {path}, which {name} needs; add it, or set {group}.mirror=null",
+            )
         elif not mirror and offline() and not is_in_hub_cache(path):
             remedy = f"unset it once, or set {group}.mirror to a directory that holds {path}/"
-            yield Finding(BAD, f"{name}: {path} is not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; {remedy}")
+            yield Finding(
+                BAD,
+                f"{name}: {path} is not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; {remedy}",
+            )
 
 
 def _calibration(configs: list[RunConfig]) -> Iterator[Finding]:
@@ -149,11 +179,18 @@ def _disk(configs: list[RunConfig]) -> Iterator[Finding]:
     need: dict[int, list] = {}  # by device number: bytes, free bytes, knobs
     disk = disk_needed([(config, architecture_of(config.model)) for config in configs])
     results = configs[0].paths.results if configs else "."
-    for place, count, knob in ((results, disk.results, f"paths.results={results}"), (cache_dir(), disk.cache, "PTQ_BENCH_CACHE")):
+    for place, count, knob in (
+        (results, disk.results, f"paths.results={results}"),
+        (cache_dir(), disk.cache, "PTQ_BENCH_CACHE"),
+    ):
         entry = need.setdefault(os.stat(nearest(place)).st_dev, [0, free_disk(place), []])
         entry[0] += count
         entry[2].append(knob)
     for count, free, knobs in need.values():
         if count * MARGIN > free:
-            said = f"{' and '.join(knobs)}: {free / GIB:.1f} GiB are free, {MARGIN * count / GIB:.1f} are needed"
-            yield Finding(BAD, f"{said}; free some, choose another disk, set save=false or a smaller paths.cache_gib")
+            said = (
+                f"{' and '.join(knobs)}: {free / GIB:.1f} GiB are free, {MARGIN * count / GIB:.1f} are needed"
+            )
+            yield Finding(
+                BAD, f"{said}; free some, choose another disk, set save=false or a smaller paths.cache_gib"
+            )

@@ -1,7 +1,7 @@
 """Peak memory of a run: what is alive at once in its two hungriest stages.
 
-On a CPU the float weights stay mapped to the end although rounded ones have taken their place; on a GPU they are freed. Constants were
-fitted to `peak_memory_bytes` of runs of SmolLM2-135M and of its first six blocks.
+On a CPU the float weights stay mapped to the end although rounded ones have taken their place; on a GPU they
+are freed. Constants were fitted to `peak_memory_bytes` of runs of SmolLM2-135M and of its first six blocks.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from harness.evaluation.perplexity import LOGITS_AT_ONCE, LOSS_TOKENS
 from harness.models.shape import Architecture
 
 MIB = 2**20
-PROCESS = {"cpu": 440 * MIB, "cuda": 3000 * MIB}  # of the host: Python, torch and transformers; the second is a guess
+# of the host: Python, torch and transformers; the second is a guess
+PROCESS = {"cpu": 440 * MIB, "cuda": 3000 * MIB}
 KERNELS = 110 * MIB  # compiled for a solver
 SWEEP = 230 * MIB  # what the process of the sweep holds besides, where points run in it (isolate=false)
 FACTOR_COPIES = 3  # float64 matrices as large as a Hessian while it is factored
@@ -52,7 +53,12 @@ def peak_memory(config: RunConfig, model: Architecture, device: str) -> Memory:
         working = max(evaluating, quantizing_bytes(config, model, size))
         packed = model.quantizable * config.scheme.bits // 8
         mapped = rounded if device == "cpu" else 0
-    on_host = PROCESS[device] + packed + (0 if config.method.solver is None else KERNELS) + (0 if config.isolate else SWEEP)
+    on_host = (
+        PROCESS[device]
+        + packed
+        + (0 if config.method.solver is None else KERNELS)
+        + (0 if config.isolate else SWEEP)
+    )
     if device == "cpu":
         return Memory(cpu=int(on_host + weights + mapped + working), gpu=0)
     return Memory(cpu=int(on_host + weights), gpu=int(weights + working))  # weights pass through the host
@@ -63,13 +69,17 @@ def bytes_per_number(config: RunConfig) -> int:
 
 
 def evaluation_bytes(config: EvalConfig, model: Architecture, size: int) -> int:
-    """Logits of two batches (the last one's while the next one's come), and the loss of some tokens in float32."""
+    """Logits of two batches (the last one's while the next one's come), and the loss of some tokens in
+    float32.
+    """
     of_window = config.window * model.vocabulary
     rows = min(config.batch_size, max(1, LOGITS_AT_ONCE // of_window))
     batches = min(2, -(-config.windows // rows)) if config.windows else 2
     rows = min(rows, config.windows or rows)
     logits = batches * rows * of_window * size if config.corpora else LOGITS_AT_ONCE * size
-    return logits + 3 * LOSS_TOKENS * model.vocabulary * FLOAT + activations(rows * config.window, model, size)
+    return (
+        logits + 3 * LOSS_TOKENS * model.vocabulary * FLOAT + activations(rows * config.window, model, size)
+    )
 
 
 def activations(tokens: int, model: Architecture, size: int) -> int:
@@ -107,11 +117,15 @@ def solver_bytes(rows: int, columns: int, group_size: int | None) -> int:
     """Copies of the Hessian and of the weight, or all candidates of the search for ranges."""
     grids = rows * columns // (group_size or columns)
     searching = CANDIDATE_ARRAYS * CANDIDATES * FLOAT * grids
-    return FACTOR_COPIES * 2 * FLOAT * columns**2 + max(ENTRY_COPIES * FLOAT * rows * columns, searching + 2 * FLOAT * rows * columns)
+    return FACTOR_COPIES * 2 * FLOAT * columns**2 + max(
+        ENTRY_COPIES * FLOAT * rows * columns, searching + 2 * FLOAT * rows * columns
+    )
 
 
 def training_bytes(config: RunConfig, model: Architecture) -> int:
-    """Weights of a block under gradients, and what its linears read and write for one batch, kept for the backward pass."""
+    """Weights of a block under gradients, and what its linears read and write for one batch, kept for the
+    backward pass.
+    """
     tokens = config.data.batch_size * config.data.window
     kept = sum(rows + columns for rows, columns in model.linears) + 8 * model.width
     copies = 3 if config.scheme.quantizes_activations else 2

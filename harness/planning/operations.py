@@ -1,7 +1,8 @@
-"""Operations of a run by stage: what `harness.quantization.pipeline` and `harness.evaluation.evaluate` will do, counted.
+"""Operations of a run by stage: what `harness.quantization.pipeline` and `harness.evaluation.evaluate` will
+do, counted.
 
-Units are those of `methods.contracts.effort`. Stages are those of `seconds` in a record: calibrate (forward passes, Hessians, scoring),
-transform, quantize (solvers and tunings), evaluate.
+Units are those of `methods.contracts.effort`. Stages are those of `seconds` in a record: calibrate (forward
+passes, Hessians, scoring), transform, quantize (solvers and tunings), evaluate.
 """
 
 from harness.config.groups import DataConfig, EvalConfig, Propagate
@@ -13,8 +14,17 @@ from methods.contracts.scheme import ActRange, Scheme
 
 DOUBLE = 2  # a product in float64
 ACTIVATIONS = 250  # rounding one activation
-TEST_TOKENS = {"wiki": 110_000, "news": 6_200, "synthetic": 25_000, "wikitext2": 300_000, "ptb": 100_000, "c4": 530_000}
-ITEMS = {  # (items, tokens of all requests of one together, what they share counted once), with a vocabulary of about 50 thousand
+TEST_TOKENS = {
+    "wiki": 110_000,
+    "news": 6_200,
+    "synthetic": 25_000,
+    "wikitext2": 300_000,
+    "ptb": 100_000,
+    "c4": 530_000,
+}
+# (items, tokens of all requests of one together, what they share counted once), with a vocabulary of about 50
+# thousand
+ITEMS = {
     "analogies": (550, 20),
     "news_cloze": (277, 60),
     "lambada_openai": (5153, 90),
@@ -42,13 +52,17 @@ def operations(config: RunConfig, model: Architecture, known: bool) -> dict[str,
     found["quantize"] = solving(config.method, config.scheme, effort, model)
     if config.method.transform is not None:
         counted = isinstance(config.method.transform, CountedTransform)
-        found["transform"] = model.blocks * config.method.transform.operations(effort, config.scheme) if counted else None
+        found["transform"] = (
+            model.blocks * config.method.transform.operations(effort, config.scheme) if counted else None
+        )
     return found
 
 
 def block_effort(data: DataConfig, model: Architecture) -> BlockEffort:
     tokens, batches = data.samples * data.window, -(-data.samples // data.batch_size)
-    return BlockEffort(model.linears, model.seams, tokens, data.window, batches, tokens * pass_of_block(model, data.window))
+    return BlockEffort(
+        model.linears, model.seams, tokens, data.window, batches, tokens * pass_of_block(model, data.window)
+    )
 
 
 def pass_of_block(model: Architecture, window: int) -> float:
@@ -72,23 +86,33 @@ def solving(method: Method, scheme: Scheme, effort: BlockEffort, model: Architec
 
 
 def needs_activations(config: RunConfig) -> bool:
-    """Is more needed of the float model than its statistics, so that stored ones spare nothing? As in `harness.quantization.pipeline.quantize`."""
+    """Is more needed of the float model than its statistics, so that stored ones spare nothing? As in
+    `harness.quantization.pipeline.quantize`.
+    """
     static = config.scheme.quantizes_activations and config.scheme.act_range is ActRange.tensor
     return bool(config.method.transform or config.data.block_error or static or config.method.tuning)
 
 
 def calibration(config: RunConfig, effort: BlockEffort, model: Architecture, known: bool) -> float:
-    """One block: the passes of `harness.quantization.pipeline.quantize`, one Hessian for each group, the error of each linear in float64."""
+    """One block: the passes of `harness.quantization.pipeline.quantize`, one Hessian for each group, the
+    error of each linear in float64.
+    """
     scoring = sum(DOUBLE * 2 * 2.0 * rows * columns**2 for rows, columns in model.linears)
     if config.data.propagate is Propagate.float and known and not needs_activations(config):
         return scoring
     hessians = sum(2.0 * effort.tokens * group[0][1] ** 2 for group in model.groups)
-    rounding = ACTIVATIONS * effort.tokens * sum(group[0][1] for group in model.groups) if config.scheme.quantizes_activations else 0.0
+    rounding = (
+        ACTIVATIONS * effort.tokens * sum(group[0][1] for group in model.groups)
+        if config.scheme.quantizes_activations
+        else 0.0
+    )
     return passes(config, model) * (effort.forward + rounding) + hessians + scoring
 
 
 def passes(config: RunConfig, model: Architecture) -> float:
-    """How often all calibration tokens go through a block, outside of transforms, solvers and tunings; parts of a pass count as such."""
+    """How often all calibration tokens go through a block, outside of transforms, solvers and tunings; parts
+    of a pass count as such.
+    """
     method, data, scheme = config.method, config.data, config.scheme
     watches = method.transform is not None or data.block_error
     static = float(scheme.quantizes_activations and scheme.act_range is ActRange.tensor)
@@ -105,12 +129,16 @@ def shares_before_groups(model: Architecture, window: int) -> list[float]:
     whole, done, shares = pass_of_block(model, window), 0.0, []
     for place, group in enumerate(model.groups):
         shares.append(done / whole)
-        done += sum(2.0 * rows * columns for rows, columns in group) + (attention(model, window) if place == 0 else 0.0)
+        done += sum(2.0 * rows * columns for rows, columns in group) + (
+            attention(model, window) if place == 0 else 0.0
+        )
     return shares
 
 
 def evaluation(config: EvalConfig, model: Architecture) -> float:
-    """Windows of all corpora through the model and its head; items of tasks through the model: few of their logits are needed."""
+    """Windows of all corpora through the model and its head; items of tasks through the model: few of their
+    logits are needed.
+    """
     head = 2.0 * model.vocabulary * model.width
     text = sum(evaluated_tokens(corpus, config) for corpus in config.corpora)
     total = text * (model.blocks * pass_of_block(model, config.window) + head)
@@ -121,4 +149,8 @@ def evaluation(config: EvalConfig, model: Architecture) -> float:
 
 
 def evaluated_tokens(corpus: str, config: EvalConfig) -> int:
-    return config.windows * config.window if config.windows else TEST_TOKENS.get(corpus, OTHER_TASK[0] * OTHER_TASK[1])
+    return (
+        config.windows * config.window
+        if config.windows
+        else TEST_TOKENS.get(corpus, OTHER_TASK[0] * OTHER_TASK[1])
+    )

@@ -1,4 +1,6 @@
-"""`ptq-bench plan`: the points of a sweep as a table, with what is there, what the rest will take, and where these numbers come from."""
+"""`ptq-bench plan`: the points of a sweep as a table, with what is there, what the rest will take, and where
+these numbers come from.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +25,9 @@ from harness.records.format import FAILED
 from harness.records.store import Store
 
 TO_RUN = ("missing", "interrupted")  # what a sweep would compute; with retry=true failed points too
-COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "illegal": "red"} | dict.fromkeys(FAILED, "red")
+COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "illegal": "red"} | dict.fromkeys(
+    FAILED, "red"
+)
 
 
 class Point(Protocol):
@@ -61,7 +65,9 @@ def state_of(point: Point) -> State:
     if not ((directory / "attempts").exists() or (directory / "resume").exists()):
         return State("missing")
     kept, blocks = len(kept_blocks(directory)), inspect(point.config.model).blocks
-    return State("interrupted", detail=f", {kept} of {blocks} blocks kept" if kept else "", kept=kept / blocks)
+    return State(
+        "interrupted", detail=f", {kept} of {blocks} blocks kept" if kept else "", kept=kept / blocks
+    )
 
 
 def kept_blocks(directory: Path) -> list:
@@ -90,12 +96,22 @@ def show(points: Sequence[Point], console: Console) -> None:
         if state.name in TO_RUN or (state.name in FAILED and point.config.retry):
             todo.append((point, estimator.estimate(point, state.kept)))
             time, memory = told_seconds(todo[-1][1].seconds), f"~{told_bytes(todo[-1][1].memory.largest)}"
-        told = f"{state.name} [{reasons.index(state.reason) + 1}]" if state.reason else f"{state.name}{state.detail}"
+        told = (
+            f"{state.name} [{reasons.index(state.reason) + 1}]"
+            if state.reason
+            else f"{state.name}{state.detail}"
+        )
         own = " ".join(override for override in point.overrides if override not in shared)
         name = label(point.config) if point.config else "–"
-        table.add_row(point.key or "–", escape(name), Text(told, COLOURS.get(state.name, "")), time, memory, escape(own))
+        table.add_row(
+            point.key or "–", escape(name), Text(told, COLOURS.get(state.name, "")), time, memory, escape(own)
+        )
     console.print(table)
-    for line in [*(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)), *summary(points, states, shared), *totals(todo)]:
+    for line in [
+        *(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)),
+        *summary(points, states, shared),
+        *totals(todo),
+    ]:
         console.print(escape(line))
 
 
@@ -111,7 +127,11 @@ def totals(todo: Sequence[tuple[Point, Estimate]]) -> list[str]:
     if not todo:
         return ["nothing to run"]
     known = [estimate.seconds for _, estimate in todo if estimate.seconds is not None]
-    others = f" and {len(todo) - len(known)} whose methods do not count their work" if len(known) < len(todo) else ""
+    others = (
+        f" and {len(todo) - len(known)} whose methods do not count their work"
+        if len(known) < len(todo)
+        else ""
+    )
     disk = disk_needed([(point.config, architecture_of(point.config.model)) for point, _ in todo])
     largest = max((estimate.memory for _, estimate in todo), key=lambda memory: memory.largest)
     kind = "GPU memory" if largest.gpu else "memory"
@@ -120,7 +140,9 @@ def totals(todo: Sequence[tuple[Point, Estimate]]) -> list[str]:
         f"to run: {len(known)} points, {told_seconds(sum(known))} one after another{others}; "
         f"up to ~{told_bytes(largest.largest)} of {kind}; "
         f"disk ~{told_bytes(disk.results)} for results, ~{told_bytes(disk.cache)} for the cache",
-        f"times from {', '.join(sources)}; memory and disk from shapes" if sources else "memory and disk from shapes",
+        f"times from {', '.join(sources)}; memory and disk from shapes"
+        if sources
+        else "memory and disk from shapes",
     ]
 
 
@@ -128,6 +150,8 @@ def measured(record: dict) -> tuple[str, str]:
     """Time and memory of a finished run."""
     memory = record.get("peak_memory_bytes", {})
     try:
-        return told_seconds(record["seconds"]["total"], exact=True), told_bytes(memory.get("gpu") or memory["cpu"])
+        return told_seconds(record["seconds"]["total"], exact=True), told_bytes(
+            memory.get("gpu") or memory["cpu"]
+        )
     except KeyError:
         return "", ""

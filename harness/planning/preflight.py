@@ -1,6 +1,8 @@
-"""What can be known to go wrong before anything is loaded: rules that tie one group of the configuration to another.
+"""What can be known to go wrong before anything is loaded: rules that tie one group of the configuration to
+another.
 
-`check` is for every point of a sweep, `harness.planning.findings` looks once at the machine and at what all points need of it.
+`check` is for every point of a sweep, `harness.planning.findings` looks once at the machine and at what all
+points need of it.
 """
 
 import os
@@ -37,7 +39,9 @@ def check(config: RunConfig) -> None:
     shape = inspect(config.model)
     for key, window in {"data.window": config.data.window, "eval.window": config.eval.window}.items():
         if shape.context_length and window > shape.context_length:
-            raise UserError(f"{key}={window}: {config.model.name} reads at most {shape.context_length} tokens")
+            raise UserError(
+                f"{key}={window}: {config.model.name} reads at most {shape.context_length} tokens"
+            )
     if config.method.solver is not None:
         _groups(config, shape.linears)
 
@@ -49,12 +53,16 @@ def _names(key: str, given: list[str], known) -> None:
 
 
 def _groups(config: RunConfig, linears: dict[str, tuple[int, int]]) -> None:
-    """Every layer that the group size does not fit, so that one look is enough; the points of a sweep tell one model and size each."""
+    """Every layer that the group size does not fit, so that one look is enough; the points of a sweep tell
+    one model and size each.
+    """
     size = config.scheme.group_size
     odd = {path: width for path, (_, width) in linears.items() if size and width % size}
     if odd:
         widths = {width: [path for path in odd if odd[path] == width] for width in sorted(set(odd.values()))}
-        layers = "; ".join(f"{width}: {len(paths)} layers such as {paths[0]}" for width, paths in widths.items())
+        layers = "; ".join(
+            f"{width}: {len(paths)} layers such as {paths[0]}" for width, paths in widths.items()
+        )
         raise UserError(
             f"scheme.group_size={size}: does not divide the input width of {len(odd)} of {config.model.name}'s {len(linears)} linears "
             f"({layers}); choose a divisor or null"

@@ -1,4 +1,6 @@
-"""Operations per second by stage: from the records of earlier runs, or where there are none from how fast this machine multiplies."""
+"""Operations per second by stage: from the records of earlier runs, or where there are none from how fast
+this machine multiplies.
+"""
 
 import time
 from collections import defaultdict
@@ -24,15 +26,21 @@ STAGES = ("calibrate", "transform", "quantize", "evaluate")
 LEAST_SECONDS = 0.5  # of a stage; what took less was mostly not work
 RECENT = 8  # records of each method that are looked at, the latest
 STANDS_OUT = 3  # times the median of the runs that found their statistics on disk
-EFFICIENCY = 0.6  # operations per second of a run over those of a large matrix product; 50 runs on two cores had 0.4 to 0.9
-RECORDS, RELATIVES, MEASURED = "earlier records", "earlier records of other methods", "how fast this machine multiplies matrices"
+# operations per second of a run over those of a large matrix product; 50 runs on two cores had 0.4 to 0.9
+EFFICIENCY = 0.6
+RECORDS, RELATIVES, MEASURED = (
+    "earlier records",
+    "earlier records of other methods",
+    "how fast this machine multiplies matrices",
+)
 
 
 @dataclass(frozen=True)
 class Rates:
     """What earlier runs reached."""
 
-    seen: Mapping[tuple[str, str], list[float]]  # (stage, who did the work) -> operations per second of each run
+    # (stage, who did the work) -> operations per second of each run
+    seen: Mapping[tuple[str, str], list[float]]
     device: str  # cpu or cuda
 
     def of(self, stage: str, worker: str) -> tuple[float, str]:
@@ -63,12 +71,18 @@ def rates_of(results: str, config: RunConfig, device: str) -> Rates:
         device: cpu or cuda; records of the other kind say nothing.
     """
     latest = defaultdict(list)
-    paths = sorted(Store(results).runs.glob("*/record.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = sorted(
+        Store(results).runs.glob("*/record.json"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     for path in paths:
         try:
             record = Store(results).record(path.parent.name)
             same = latest[tuple(worker_of(stage, record["method"]) for stage in ("quantize", "transform"))]
-            if record["status"] == "done" and bool(record["peak_memory_bytes"]["gpu"]) == (device == "cuda") and len(same) < RECENT:
+            if (
+                record["status"] == "done"
+                and bool(record["peak_memory_bytes"]["gpu"]) == (device == "cuda")
+                and len(same) < RECENT
+            ):
                 same.append(record)
         except (UserError, KeyError, TypeError):
             continue  # not one of ours
@@ -96,7 +110,9 @@ def _speeds(records: list[dict], config: RunConfig) -> dict[tuple[str, str], lis
 
 
 def _first(runs: list[tuple[float, float]]) -> tuple[float, float]:
-    """Of runs that share statistics the (seconds, operations) of the one that computed them; zeros if none stands out."""
+    """Of runs that share statistics the (seconds, operations) of the one that computed them; zeros if none
+    stands out.
+    """
     slowest = max(runs)
     return slowest if slowest[0] > STANDS_OUT * median(seconds for seconds, _ in runs) else (0.0, 0.0)
 
@@ -118,7 +134,12 @@ def config_of(record: dict, like: RunConfig) -> RunConfig:
     quantizes = record["method"]["solver"] is not None
     method = build_method(record["method"]) if quantizes else Method(name="float", solver=None)
     groups = {"model": ModelConfig, "data": DataConfig, "scheme": Scheme, "eval": EvalConfig}
-    return replace(like, **{name: group(name, schema) for name, schema in groups.items()}, method=method, method_config=record["method"])
+    return replace(
+        like,
+        **{name: group(name, schema) for name, schema in groups.items()},
+        method=method,
+        method_config=record["method"],
+    )
 
 
 @lru_cache(maxsize=2)

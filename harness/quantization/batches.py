@@ -19,7 +19,9 @@ class Batch:
 
 
 def home_of(hidden: Sequence[Tensor], copies: int) -> torch.device:
-    """Where hidden states are kept: with their device while so many copies of all leave half of its free memory, else on the host."""
+    """Where hidden states are kept: with their device while so many copies of all leave half of its free
+    memory, else on the host.
+    """
     device = hidden[0].device
     if device.type != "cuda":
         return device
@@ -29,7 +31,14 @@ def home_of(hidden: Sequence[Tensor], copies: int) -> torch.device:
 
 @torch.no_grad()
 def outputs_of(block: Block, index: int, batches: Sequence[Batch], of_float: bool = False) -> list[Tensor]:
-    """What the block makes of every batch (with `of_float`, of the float model's hidden states), kept where the batches are."""
+    """What the block makes of every batch (with `of_float`, of the float model's hidden states), kept where
+    the batches are.
+    """
     device = next(block.module.parameters()).device
-    entries = [batch.of_float if of_float and batch.of_float is not None else batch.hidden for batch in batches]
-    return [block.run(entry.to(device), batch.calls[index]).to(entry.device) for entry, batch in zip(entries, batches, strict=True)]
+    entries = [
+        batch.of_float if of_float and batch.of_float is not None else batch.hidden for batch in batches
+    ]
+    return [
+        block.run(entry.to(device), batch.calls[index]).to(entry.device)
+        for entry, batch in zip(entries, batches, strict=True)
+    ]

@@ -1,4 +1,6 @@
-"""Block sources: where the pipeline gets transformer blocks from, one at a time, and what they are called with."""
+"""Block sources: where the pipeline gets transformer blocks from, one at a time, and what they are called
+with.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,7 +84,8 @@ class ModelBlocks:
 
     @torch.no_grad()
     def capture(self, tokens: Tensor, batch_size: int) -> list[BatchInput]:
-        """Run embeddings, masks and positions as the model itself does, with blocks that only note how they are called.
+        """Run embeddings, masks and positions as the model itself does, with blocks that only note how they
+        are called.
 
         Args:
             tokens: (samples, window) token ids.
@@ -95,7 +98,9 @@ class ModelBlocks:
         for batch in tokens.split(batch_size):
             hidden, calls = self._record(batch, rebuild)
             if batches:  # masks and positions depend on shapes alone: keep one copy of what repeats
-                calls = [old if _same(old, new) else new for old, new in zip(batches[0].calls, calls, strict=True)]
+                calls = [
+                    old if _same(old, new) else new for old, new in zip(batches[0].calls, calls, strict=True)
+                ]
             batches.append(BatchInput(hidden, calls))
         return batches
 
@@ -113,7 +118,9 @@ class ModelBlocks:
             self._run_base(tokens)
         for name, entry in zip(self.names(), entries, strict=True):
             if len(entry) != 1:
-                raise RuntimeError(f"{name} was called {len(entry)} times in one forward pass; only models that call it once are supported")
+                raise RuntimeError(
+                    f"{name} was called {len(entry)} times in one forward pass; only models that call it once are supported"
+                )
         return entries[0][0][0], [entry[0][1] for entry in entries]
 
     def _output_form(self, tokens: Tensor) -> Callable[[Tensor], Any]:
@@ -166,7 +173,9 @@ def _forwards(modules: Sequence[nn.Module], forwards: Sequence[Callable]) -> Ite
 def _same(a: Any, b: Any) -> bool:
     """Equality of nested arguments; tensors by value."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return a is b or (isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b))
+        return a is b or (
+            isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        )
     if isinstance(a, Call):
         return isinstance(b, Call) and _same((a.args, dict(a.kwargs)), (b.args, dict(b.kwargs)))
     if isinstance(a, dict):

@@ -41,7 +41,10 @@ class StatisticsCache:
         if not self.enabled:
             return
         tensors = {f"{group[0]}.hessian": statistics[group[0]].hessian.cpu() for group in block.groups}
-        tensors |= {f"{path}.energy": torch.tensor(entry.energy, dtype=torch.float64) for path, entry in statistics.items()}
+        tensors |= {
+            f"{path}.energy": torch.tensor(entry.energy, dtype=torch.float64)
+            for path, entry in statistics.items()
+        }
         self.directory.mkdir(parents=True, exist_ok=True)
         write_atomic(self._path(index), save(tensors))
 

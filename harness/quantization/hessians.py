@@ -1,4 +1,6 @@
-"""Calibration statistics of linears: gathered in one forward pass per block, and kept on disk when a sweep can share them."""
+"""Calibration statistics of linears: gathered in one forward pass per block, and kept on disk when a sweep
+can share them.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +13,8 @@ from harness.quantization.batches import Batch, outputs_of
 from methods.contracts.block import Block
 from methods.solving.linalg import energy
 
-Groups = Sequence[Sequence[str]]  # paths of linears inside a block; those in one inner sequence read the same input
+# paths of linears inside a block; those in one inner sequence read the same input
+Groups = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,21 @@ class HessianMean:
         self.mean.addmm_(rows.T, rows, beta=1 - len(rows) / self.tokens, alpha=1 / self.tokens)
 
 
-def gather(block: Block, index: int, batches: Sequence[Batch], groups: Groups) -> tuple[dict[str, LayerStatistics], list[Tensor]]:
-    """Run the block on every batch; return the statistics of the linears in `groups`, and the block's outputs."""
+def gather(
+    block: Block, index: int, batches: Sequence[Batch], groups: Groups
+) -> tuple[dict[str, LayerStatistics], list[Tensor]]:
+    """Run the block on every batch; return the statistics of the linears in `groups`, and the block's
+    outputs.
+    """
     means: dict[str, HessianMean] = {}
     with _watching(block, groups, means):
         outputs = outputs_of(block, index, batches)
     return _statistics(block, groups, means), outputs
 
 
-def gather_only(block: Block, index: int, batches: Sequence[Batch], groups: Groups) -> dict[str, LayerStatistics]:
+def gather_only(
+    block: Block, index: int, batches: Sequence[Batch], groups: Groups
+) -> dict[str, LayerStatistics]:
     """The same statistics, leaving the block as soon as a batch has passed every one of `groups`."""
     means: dict[str, HessianMean] = {}
     for batch in batches:
@@ -67,7 +76,9 @@ def _statistics(block: Block, groups: Groups, means: dict[str, HessianMean]) -> 
 
 
 @contextmanager
-def _watching(block: Block, groups: Groups, means: dict[str, HessianMean], leave: bool = False) -> Iterator[None]:
+def _watching(
+    block: Block, groups: Groups, means: dict[str, HessianMean], leave: bool = False
+) -> Iterator[None]:
     """Feed the input of each group's first linear to its mean; the others of the group read the same tensor."""
     seen = set()
 
@@ -82,7 +93,9 @@ def _watching(block: Block, groups: Groups, means: dict[str, HessianMean], leave
 
         return hook
 
-    handles = [block.module.get_submodule(group[0]).register_forward_pre_hook(watch(group[0])) for group in groups]
+    handles = [
+        block.module.get_submodule(group[0]).register_forward_pre_hook(watch(group[0])) for group in groups
+    ]
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""What the walk over the blocks tells about itself: one report per linear, one per block, and how it can fail."""
+"""What the walk over the blocks tells about itself: one report per linear, one per block, and how it can
+fail.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,14 +31,19 @@ class BlockReport:
     block: int
     error: float  # ||y_q - y||^2 / ||y||^2 of its output on the calibration text, y that of the float model
     seconds: float  # in the transform
-    extra_bytes: int  # stored for it beyond the linears' weights: matrices behind norms, biases that linears gained
+    # stored for it beyond the linears' weights: matrices behind norms, biases that linears gained
+    extra_bytes: int
     multiply_adds: int  # per token, beyond those of its linears
-    stats: Mapping[str, float]  # what the transform tells, e.g. loss_before, loss_after, margin, condition, cost
+    # what the transform tells, e.g. loss_before, loss_after, margin, condition, cost
+    stats: Mapping[str, float]
     fallback: str | None  # anything done instead of what was asked
-    losses: Sequence[float] = ()  # mean training loss of each epoch: a curve, kept out of the summary and of what trackers are told
+    # mean training loss of each epoch: a curve, kept out of the summary and of what trackers are told
+    losses: Sequence[float] = ()
 
     def row(self) -> dict:
-        """One flat row of a table: the transform's stats as `stats.<name>`, the loss of every epoch as `loss_epoch_<n>`, n from 1."""
+        """One flat row of a table: the transform's stats as `stats.<name>`, the loss of every epoch as
+        `loss_epoch_<n>`, n from 1.
+        """
         fields = asdict(self)
         stats, losses = fields.pop("stats"), fields.pop("losses")
         fields |= {f"stats.{name}": value for name, value in sorted(stats.items())}
@@ -54,7 +61,8 @@ class Walked:
 def summary(walked: Walked) -> dict:
     """What the record says of the walk; the keys of blocks only where there were reports of them.
 
-    `bits_per_weight` counts everything that is stored for the linears: also matrices behind norms and biases that a transform added.
+    `bits_per_weight` counts everything that is stored for the linears: also matrices behind norms and biases
+    that a transform added.
     """
     layers, blocks = walked.layers, walked.blocks
     if not layers:
@@ -73,7 +81,9 @@ def summary(walked: Walked) -> dict:
         stats = {name: [block.stats[name] for block in blocks if name in block.stats] for name in names}
         found["block_error"] = _mean_and_max([block.error for block in blocks])
         found["runtime_overhead"] = {"multiply_adds_per_token": added, "share": added / numel}
-        found["transform"] = {name: _mean_and_max(values) | {"min": min(values)} for name, values in stats.items()} or None
+        found["transform"] = {
+            name: _mean_and_max(values) | {"min": min(values)} for name, values in stats.items()
+        } or None
         found["fallbacks"] += [f"{block.name}: {block.fallback}" for block in blocks if block.fallback]
     return found
 

@@ -1,4 +1,6 @@
-"""The only loop over blocks: rewrite the block, gather statistics, round every linear, hand the activations on."""
+"""The only loop over blocks: rewrite the block, gather statistics, round every linear, hand the activations
+on.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -38,7 +40,8 @@ def quantize(
     """Quantize the blocks of `source` one after another, in place.
 
     Args:
-        tokens: gives the (samples, window) calibration token ids; not called when `cache` holds all that is needed.
+        tokens: gives the (samples, window) calibration token ids; not called when `cache` holds all that is
+            needed.
         cache: where statistics of the float model are kept; unused with propagate=quantized.
         kept: the blocks that a former attempt finished, which are taken over, and where finished ones go.
 
@@ -50,13 +53,19 @@ def quantize(
         SolveError: a solver, a transform or a tuning raised.
     """
     share = data.propagate is Propagate.float
-    watches = method.transform is not None or data.block_error  # what the float model makes of each block is needed
+    # what the float model makes of each block is needed
+    watches = method.transform is not None or data.block_error
     static = scheme.quantizes_activations and scheme.act_range is ActRange.tensor
-    known = share and cache.complete() and not (watches or static or method.tuning)  # activations are not kept, and not needed
+    # activations are not kept, and not needed
+    known = share and cache.complete() and not (watches or static or method.tuning)
     if kept and not kept.can_continue(len(source), streams=not known):
         kept.start_over()
     finished = kept.blocks if kept else 0
-    batches = [] if known or finished == len(source) else _start(source, tokens, data, carries_float=watches and not share)
+    batches = (
+        []
+        if known or finished == len(source)
+        else _start(source, tokens, data, carries_float=watches and not share)
+    )
     if kept:
         kept.enter_(batches)
     try:
@@ -89,7 +98,9 @@ def _block(
     known: bool,
     note: Note,
 ) -> Iterator[LayerReport | BlockReport]:
-    """Quantize one block and lead the batches through it; with `known`, its statistics come from the cache and there are none."""
+    """Quantize one block and lead the batches through it; with `known`, its statistics come from the cache
+    and there are none.
+    """
     if known:
         yield from solve(source, block, index, cache.load(index, block), method, scheme, {})
         finish_(block, index, scheme, [])
@@ -102,7 +113,8 @@ def _block(
         cache.save(index, block, statistics)
     elif watches:
         targets = outputs_of(block, index, batches, of_float=True)
-    own = outputs_of(block, index, batches) if not share and method.tuning else targets  # what a tuning aims at
+    # what a tuning aims at
+    own = outputs_of(block, index, batches) if not share and method.tuning else targets
     if method.transform is not None:
         done = transform(block, index, batches, targets, method, scheme, note)
     ranges = done.found.ranges if done else {}
@@ -115,7 +127,9 @@ def _block(
     if method.tuning is None:
         yield from reports
     else:
-        yield from solve_and_tune(source, block, index, method.tuning, scheme, batches, own, statistics, reports)
+        yield from solve_and_tune(
+            source, block, index, method.tuning, scheme, batches, own, statistics, reports
+        )
     finish_(block, index, scheme, batches)
     outputs = outputs_of(block, index, batches) if watches or not share else targets
     if watches:
@@ -123,11 +137,17 @@ def _block(
     advance(batches, targets if share else outputs, targets, block)
 
 
-def _start(source: BlockSource, tokens: Callable[[], Tensor], data: DataConfig, carries_float: bool) -> list[Batch]:
+def _start(
+    source: BlockSource, tokens: Callable[[], Tensor], data: DataConfig, carries_float: bool
+) -> list[Batch]:
     """Everything that enters the first block, kept where it fits."""
     entries = source.capture(tokens(), data.batch_size)
     home = home_of([entry.hidden for entry in entries], copies=4 if carries_float else 2)
-    return [Batch(hidden, entry.calls, hidden if carries_float else None) for entry in entries for hidden in [entry.hidden.to(home)]]
+    return [
+        Batch(hidden, entry.calls, hidden if carries_float else None)
+        for entry in entries
+        for hidden in [entry.hidden.to(home)]
+    ]
 
 
 def solve_in_rounds(
@@ -141,7 +161,9 @@ def solve_in_rounds(
     ranges: Mapping[str, Ranges],
     kept: dict[str, LayerStatistics],
 ) -> Iterator[LayerReport]:
-    """Round some groups after others, each on what the rounded ones before it feed it; where the method tunes, statistics go to `kept`."""
+    """Round some groups after others, each on what the rounded ones before it feed it; where the method
+    tunes, statistics go to `kept`.
+    """
     for groups in rounds:
         with quantized_activations(block, scheme):
             statistics = gather_only(block, index, batches, groups)
@@ -151,10 +173,14 @@ def solve_in_rounds(
 
 
 def advance(batches: list[Batch], outputs: list[Tensor], targets: list[Tensor] | None, block: Block) -> None:
-    """Let the next block see these outputs, and what the float model makes of them where that is carried along."""
+    """Let the next block see these outputs, and what the float model makes of them where that is carried
+    along.
+    """
     for number, (batch, output) in enumerate(zip(batches, outputs, strict=True)):
         if not torch.isfinite(output.sum(dtype=torch.float64)):
-            raise Diverged(f"{block.name}: output of calibration batch {number} is not finite; try model.dtype=float32 or bfloat16")
+            raise Diverged(
+                f"{block.name}: output of calibration batch {number} is not finite; try model.dtype=float32 or bfloat16"
+            )
         batch.hidden = output
         if batch.of_float is not None:
             batch.of_float = targets[number]

@@ -1,13 +1,15 @@
-"""What a killed run has finished, so that the next attempt goes on at the next block and ends bit for bit as an undisturbed one.
+"""What a killed run has finished, so that the next attempt goes on at the next block and ends bit for bit as
+an undisturbed one.
 
     results/runs/<run_key>/resume/
       <sha256>.safetensors    a quantized block, or the hidden states that enter the next one
       manifest.json           the blocks in order, with the reports of their linears, and which hidden states are theirs
       evaluation.json         the corpora and tasks that are evaluated
 
-A block counts once the manifest that names it is renamed into place; whatever the manifest does not name is garbage of an
-attempt that died, and is removed. Files are believed only if their hash is that of their name, and only by the same software on
-the same kind of device; else the run starts anew. Blocks are written while the next one is being quantized.
+A block counts once the manifest that names it is renamed into place; whatever the manifest does not name is
+garbage of an attempt that died, and is removed. Files are believed only if their hash is that of their name,
+and only by the same software on the same kind of device; else the run starts anew. Blocks are written while
+the next one is being quantized.
 """
 
 import json
@@ -45,13 +47,15 @@ class Resume:
     def __init__(self, directory: Path, identity: dict[str, Any]):
         """
         Args:
-            identity: JSON-able; what a former attempt must have been for its results to be the same bit for bit.
+            identity: JSON-able; what a former attempt must have been for its results to be the same bit for
+                bit.
         """
         self.directory, self._identity = directory, identity
         self._writer: threading.Thread | None = None
         self._error: BaseException | None = None
         self._begun = time.perf_counter()
-        self.writing = 0.0  # seconds that this attempt's commits took, most of them while the next block was at work
+        # seconds that this attempt's commits took, most of them while the next block was at work
+        self.writing = 0.0
         self._manifest = self._verified(MANIFEST) or {"blocks": [], "stream": None, "seconds": 0.0}
         self._evaluation = self._verified(EVALUATION) or {"stages": {}}
         self._former = self._manifest["seconds"]
@@ -68,7 +72,9 @@ class Resume:
         return len(self._evaluation["stages"])
 
     def seconds(self) -> float:
-        """Spent on the blocks so far, by all attempts; what a killed attempt did after its last block is lost and not counted."""
+        """Spent on the blocks so far, by all attempts; what a killed attempt did after its last block is lost
+        and not counted.
+        """
         return self._former + time.perf_counter() - self._begun
 
     def can_continue(self, blocks: int, streams: bool) -> bool:
@@ -84,7 +90,9 @@ class Resume:
         """Make a float block the finished one, and return what was told of it."""
         kept = self._manifest["blocks"][index]
         device = next(block.module.parameters()).device
-        modules.rebuild_(block.module, load_file(self._path(kept["file"]), device=str(device)), kept["entry"], blocks="")
+        modules.rebuild_(
+            block.module, load_file(self._path(kept["file"]), device=str(device)), kept["entry"], blocks=""
+        )
         return [LayerReport(**row) if "layer" in row else BlockReport(**row) for row in kept["reports"]]
 
     def enter_(self, batches: Sequence[Batch]) -> None:
@@ -98,11 +106,14 @@ class Resume:
             if batch.of_float is not None:
                 batch.of_float = stream[f"of_float.{number}"].to(home)
 
-    def keep(self, block: Block, reports: Sequence[LayerReport | BlockReport], batches: Sequence[Batch]) -> None:
+    def keep(
+        self, block: Block, reports: Sequence[LayerReport | BlockReport], batches: Sequence[Batch]
+    ) -> None:
         """Commit a finished block in the background.
 
         Args:
-            batches: as the next block sees them; empty if it needs none. Their tensors are not changed any more.
+            batches: as the next block sees them; empty if it needs none. Their tensors are not changed any
+                more.
 
         Raises:
             UserError: the block before could not be written.
@@ -111,8 +122,14 @@ class Resume:
         tensors, entry = modules.described(block.module)
         rows = [asdict(report) for report in reports]
         stream = {f"hidden.{number}": batch.hidden for number, batch in enumerate(batches)}
-        stream |= {f"of_float.{number}": batch.of_float for number, batch in enumerate(batches) if batch.of_float is not None}
-        self._writer = threading.Thread(target=self._write, args=(tensors, {"entry": entry, "reports": rows}, stream, self.seconds()))
+        stream |= {
+            f"of_float.{number}": batch.of_float
+            for number, batch in enumerate(batches)
+            if batch.of_float is not None
+        }
+        self._writer = threading.Thread(
+            target=self._write, args=(tensors, {"entry": entry, "reports": rows}, stream, self.seconds())
+        )
         self._writer.start()
 
     def settle(self) -> None:
@@ -145,12 +162,18 @@ class Resume:
         """The run is over: its record says it all."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _write(self, tensors: dict[str, Tensor], kept: dict, stream: dict[str, Tensor], seconds: float) -> None:
+    def _write(
+        self, tensors: dict[str, Tensor], kept: dict, stream: dict[str, Tensor], seconds: float
+    ) -> None:
         start = time.perf_counter()
         try:
             former = self._manifest["stream"]
             entry = kept | {"file": self._store(tensors)}
-            later = self._store({name: tensor.cpu().contiguous() for name, tensor in stream.items()}) if stream else None
+            later = (
+                self._store({name: tensor.cpu().contiguous() for name, tensor in stream.items()})
+                if stream
+                else None
+            )
             manifest = {"blocks": [*self._manifest["blocks"], entry], "stream": later, "seconds": seconds}
             self._commit(MANIFEST, manifest)
             self._manifest = manifest
@@ -164,7 +187,8 @@ class Resume:
 
     def _store(self, tensors: dict[str, Tensor]) -> str:
         """Write tensors under the hash of their file; returns the hash."""
-        aside = self.directory / f"{ASIDE}tensors-{os.getpid()}-{uuid.uuid4().hex[:8]}"  # should two be at it, each has its own
+        # should two be at it, each has its own
+        aside = self.directory / f"{ASIDE}tensors-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.directory.mkdir(parents=True, exist_ok=True)
         with disk_errors(aside):
             save_file(tensors, aside)
@@ -184,7 +208,9 @@ class Resume:
             content = unseal((self.directory / name).read_bytes())
             if content.pop("identity") != json.loads(json.dumps(self._identity)):
                 raise ValueError("made by other software or on another device")
-            for digest in {kept["file"] for kept in content.get("blocks", [])} | {content.get("stream")} - {None}:
+            for digest in {kept["file"] for kept in content.get("blocks", [])} | {content.get("stream")} - {
+                None
+            }:
                 if sha256_file(self._path(digest)) != digest:
                     raise ValueError(f"{digest}.safetensors is damaged")
             return content

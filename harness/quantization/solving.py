@@ -46,7 +46,9 @@ def solve(
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
         if not torch.isfinite(rounded.sum()):
-            raise Diverged(f"{name} {tuple(weight.shape)}: {method.name} returned weights that are not finite")
+            raise Diverged(
+                f"{name} {tuple(weight.shape)}: {method.name} returned weights that are not finite"
+            )
         quantized = QuantizedLinear(solution.weight, linear.bias, linear.weight.dtype)
         source.replace_linear(block, path, quantized)
         yield LayerReport(

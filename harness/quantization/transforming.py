@@ -1,4 +1,6 @@
-"""What happens to a block besides the rounding of its linears: rewriting before it, quantized activations and a report after it."""
+"""What happens to a block besides the rounding of its linears: rewriting before it, quantized activations and
+a report after it.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -49,25 +51,40 @@ def transform(
         Diverged: it left a parameter that is not finite.
     """
     carried = bool(batches) and batches[0].of_float is not None
-    own = outputs_of(block, index, batches) if carried and getattr(method.transform, "auxiliary_loss", False) else [None] * len(batches)
-    samples = [Sample(batch.hidden, batch.calls[index], target, mine) for batch, target, mine in zip(batches, targets, own, strict=True)]
+    own = (
+        outputs_of(block, index, batches)
+        if carried and getattr(method.transform, "auxiliary_loss", False)
+        else [None] * len(batches)
+    )
+    samples = [
+        Sample(batch.hidden, batch.calls[index], target, mine)
+        for batch, target, mine in zip(batches, targets, own, strict=True)
+    ]
     unbiased = [path for path in block.linears if block.module.get_submodule(path).bias is None]
     start = time.perf_counter()
     try:
-        found = method.transform.apply_(block, samples, scheme, lambda done, total, text: note(index, f"step {done}/{total} {text}"))
+        found = method.transform.apply_(
+            block, samples, scheme, lambda done, total, text: note(index, f"step {done}/{total} {text}")
+        )
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
-        raise SolveError(f"{block.name}: {type(method.transform).__name__}: {type(error).__name__}: {error}") from error
+        raise SolveError(
+            f"{block.name}: {type(method.transform).__name__}: {type(error).__name__}: {error}"
+        ) from error
     for name, parameter in block.module.named_parameters():
         if not torch.isfinite(parameter.sum()):
-            raise Diverged(f"{block.name}.{name}: {type(method.transform).__name__} left values that are not finite")
+            raise Diverged(
+                f"{block.name}.{name}: {type(method.transform).__name__} left values that are not finite"
+            )
     gained = [bias for path in unbiased if (bias := block.module.get_submodule(path).bias) is not None]
     return Rewritten(found, time.perf_counter() - start, sum(bias.nbytes for bias in gained))
 
 
 def finish_(block: Block, index: int, scheme: Scheme, batches: Sequence[Batch]) -> None:
-    """Quantize the activations of a block whose linears are all rounded, for good; static ranges are those of `batches`."""
+    """Quantize the activations of a block whose linears are all rounded, for good; static ranges are those of
+    `batches`.
+    """
     if scheme.quantizes_activations:
         install_activations_(block, scheme)
         if scheme.act_range is ActRange.tensor:
@@ -75,21 +92,28 @@ def finish_(block: Block, index: int, scheme: Scheme, batches: Sequence[Batch]) 
                 outputs_of(block, index, batches)
 
 
-def block_report(block: Block, index: int, outputs: Sequence[Tensor], targets: Sequence[Tensor], done: Rewritten | None) -> BlockReport:
+def block_report(
+    block: Block, index: int, outputs: Sequence[Tensor], targets: Sequence[Tensor], done: Rewritten | None
+) -> BlockReport:
     """What the reports of the linears do not say.
 
     Args:
         outputs, targets: what the finished block and the float model make of the batches.
     """
     stats = dict(done.found.stats) if done else {}
-    epochs = {int(name.removeprefix(EPOCH_LOSS)): stats.pop(name) for name in list(stats) if name.startswith(EPOCH_LOSS)}
+    epochs = {
+        int(name.removeprefix(EPOCH_LOSS)): stats.pop(name)
+        for name in list(stats)
+        if name.startswith(EPOCH_LOSS)
+    }
     maps = [module for module in block.module.modules() if isinstance(module, AffineNorm)]
     return BlockReport(
         name=block.name,
         block=index,
         error=output_error(outputs, targets),
         seconds=done.seconds if done else 0.0,
-        extra_bytes=sum(part.nbytes for module in maps for part in module.stored().values()) + (done.biases if done else 0),
+        extra_bytes=sum(part.nbytes for module in maps for part in module.stored().values())
+        + (done.biases if done else 0),
         multiply_adds=sum(module.multiply_adds() for module in maps),
         stats=stats,
         fallback=("; ".join(done.found.fallbacks) or None) if done else None,
@@ -99,5 +123,10 @@ def block_report(block: Block, index: int, outputs: Sequence[Tensor], targets: S
 
 def output_error(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
     """Squared error of a block's outputs over the squared size of their targets, in float64."""
-    wrong = sum((output.double() - target.double()).square().sum().item() for output, target in zip(outputs, targets, strict=True))
-    return wrong / max(sum(target.double().square().sum().item() for target in targets), torch.finfo(torch.float64).tiny)
+    wrong = sum(
+        (output.double() - target.double()).square().sum().item()
+        for output, target in zip(outputs, targets, strict=True)
+    )
+    return wrong / max(
+        sum(target.double().square().sum().item() for target in targets), torch.finfo(torch.float64).tiny
+    )

@@ -45,13 +45,23 @@ def solve_and_tune(
     """
     floats = {path: block.module.get_submodule(path).weight.detach() for path in block.linears}
     reports = list(reports)
-    samples = [Sample(batch.hidden, batch.calls[index], target) for batch, target in zip(batches, targets, strict=True)]
+    samples = [
+        Sample(batch.hidden, batch.calls[index], target)
+        for batch, target in zip(batches, targets, strict=True)
+    ]
     linears = {report.linear: block.module.get_submodule(report.linear) for report in reports}
     start = time.perf_counter()
     try:
-        on_device = {path: {name: part.to(floats[path].device) for name, part in linear.packed.items()} for path, linear in linears.items()}
+        on_device = {
+            path: {name: part.to(floats[path].device) for name, part in linear.packed.items()}
+            for path, linear in linears.items()
+        }
         with quantized_activations(block, scheme):
-            tuned = tuning.tune(block, samples, {path: restore(on_device[path], linear.layout) for path, linear in linears.items()})
+            tuned = tuning.tune(
+                block,
+                samples,
+                {path: restore(on_device[path], linear.layout) for path, linear in linears.items()},
+            )
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:
@@ -73,10 +83,14 @@ def put_in(source: BlockSource, block: Block, tuned: Tuned) -> None:
         source.replace_parameter(block, name, value)
 
 
-def _again(report: LayerReport, block: Block, weight: Tensor, entry: LayerStatistics, tuned: Tuned, seconds: float) -> LayerReport:
+def _again(
+    report: LayerReport, block: Block, weight: Tensor, entry: LayerStatistics, tuned: Tuned, seconds: float
+) -> LayerReport:
     """The report of a linear, measured anew."""
     fallbacks = [report.fallback] if report.fallback else []
-    report = replace(report, seconds=report.seconds + seconds, fallback="; ".join([*fallbacks, *tuned.fallbacks]) or None)
+    report = replace(
+        report, seconds=report.seconds + seconds, fallback="; ".join([*fallbacks, *tuned.fallbacks]) or None
+    )
     if report.linear not in tuned.weights:
         return report
     linear, rounded = block.module.get_submodule(report.linear), tuned.weights[report.linear].dequantize()

@@ -2,10 +2,11 @@
 
     results/runs/<run_key>/attempts/0001.json  0002.json ...      {owner, ended}
 
-An attempt is claimed by linking a file of the next number into place, which only one of several processes can do. No claim is
-ever removed and nothing is locked: an attempt is over when its file says so or when its owner is dead, and then the next
-number is free. Owners on this machine are asked for directly (process number and start time); those elsewhere are believed to
-live while they touch their file. Claims keep work from being done twice; that records are whole never depends on them.
+An attempt is claimed by linking a file of the next number into place, which only one of several processes can
+do. No claim is ever removed and nothing is locked: an attempt is over when its file says so or when its owner
+is dead, and then the next number is free. Owners on this machine are asked for directly (process number and
+start time); those elsewhere are believed to live while they touch their file. Claims keep work from being
+done twice; that records are whole never depends on them.
 """
 
 import json
@@ -24,7 +25,8 @@ from harness.foundation.errors import UserError
 from harness.foundation.files import disk_errors, write_atomic
 
 HEARTBEAT = 15  # seconds between touches
-SILENCE = 180  # seconds after which an owner elsewhere counts as dead: shared file systems may show a touch a minute late
+# seconds after which an owner elsewhere counts as dead: shared file systems may show a touch a minute late
+SILENCE = 180
 
 _ours: set[Path] = set()  # claims of this very process that are not over
 

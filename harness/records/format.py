@@ -1,7 +1,9 @@
 """Versions of what is written to disk. Imports nothing, so that reports can read it without loading a model."""
 
 RECORD = 1  # layout of record.json: raise it when a reader of the old layout would misread the new one
-NUMBERS = 1  # part of every run key: raise it when a change of the code moves numbers, so that old records answer no new run
+# part of every run key: raise it when a change of the code moves numbers, so that old records answer no new
+# run
+NUMBERS = 1
 CHECKPOINT = 1  # layout of a saved quantized model
 
 FINISHED = ("done", "skipped")  # statuses of records of runs that are never computed again

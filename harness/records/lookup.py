@@ -22,14 +22,24 @@ def find(run: str | Path, results: Path) -> Path:
     if Path(run).is_dir():
         return Path(run)
     looks_like_path = len(Path(run).parts) != 1 or str(run).startswith((".", "~"))
-    known = [] if looks_like_path else [path for path in results.glob("**/runs/*") if path.is_dir() and not path.name.startswith(".")]
+    known = (
+        []
+        if looks_like_path
+        else [path for path in results.glob("**/runs/*") if path.is_dir() and not path.name.startswith(".")]
+    )
     found = sorted(path for path in known if path.name.startswith(str(run)))
     if not found:
-        where = "such directory" if looks_like_path else f"run whose key begins so below {results} ({len(known)} runs there)"
+        where = (
+            "such directory"
+            if looks_like_path
+            else f"run whose key begins so below {results} ({len(known)} runs there)"
+        )
         raise UserError(f"{run}: no {where}; `ptq-bench plan` shows the keys of a sweep")
     if len(found) > 1:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise UserError(f"{run}: ambiguous, it could be {', '.join(map(str, found[:3]))}{more}; give more of the key, or the directory")
+        raise UserError(
+            f"{run}: ambiguous, it could be {', '.join(map(str, found[:3]))}{more}; give more of the key, or the directory"
+        )
     return found[0]
 
 
@@ -42,7 +52,9 @@ def find_run(name: str, results: Path) -> Run:
     if Path(name, "record.json").is_file():
         directory = Path(name).resolve()
         if directory.parent.name != "runs":
-            raise UserError(f"{name}: a run lies in DIR/runs/KEY; this one does not lie in a directory called runs")
+            raise UserError(
+                f"{name}: a run lies in DIR/runs/KEY; this one does not lie in a directory called runs"
+            )
         return _choose(directory.name, directory.parent.parent, exact=True)
     return _choose(name, results, exact=False)
 
@@ -52,18 +64,32 @@ def _choose(name: str, results: Path, exact: bool) -> Run:
     runs = entries_of(records.frame)
     known = sorted({one["place"] for one in runs} | {one["run_key"] for one in runs})
     found = [one for one in runs if name in (one["place"], *(() if exact else (one["run_key"],)))]
-    found = found or [one for one in runs if not exact and name and (one["place"].startswith(name) or one["run_key"].startswith(name))]
+    found = found or [
+        one
+        for one in runs
+        if not exact and name and (one["place"].startswith(name) or one["run_key"].startswith(name))
+    ]
     if len(found) == 1:
         return Run(found[0], results / "runs" / found[0]["place"])
     if found:
         places = [one["place"] for one in found]
         more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        raise UserError(f"{name!r} begins {len(found)} runs: {', '.join(map(visible, places[:SHOWN]))}{more}; give more of the key")
-    unusable = next((reason for place, reason in records.left_out if place.split("/")[1].startswith(name) and name), None)
+        raise UserError(
+            f"{name!r} begins {len(found)} runs: {', '.join(map(visible, places[:SHOWN]))}{more}; give more of the key"
+        )
+    unusable = next(
+        (reason for place, reason in records.left_out if place.split("/")[1].startswith(name) and name), None
+    )
     if unusable:
         raise UserError(f"run {name!r} below {results / 'runs'} cannot be used: {unusable}")
     if not known:
         raise UserError(f"no records below {results / 'runs'}; point paths.results=DIR at some")
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(visible, close))}?" if close else f"there are {len(runs)}, e.g. {visible(known[0])}"
-    raise UserError(f"no run {name!r} below {results / 'runs'}: {hint} (or point paths.results=DIR elsewhere)")
+    hint = (
+        f"did you mean {' or '.join(map(visible, close))}?"
+        if close
+        else f"there are {len(runs)}, e.g. {visible(known[0])}"
+    )
+    raise UserError(
+        f"no run {name!r} below {results / 'runs'}: {hint} (or point paths.results=DIR elsewhere)"
+    )

@@ -10,7 +10,9 @@ EPOCH_LOSS = "loss_epoch_"  # columns of blocks.parquet, before the number of th
 
 
 class Layers:
-    """Reads `runs/<place>/layers.parquet` when asked, each file once. What is missing or damaged counts as not kept."""
+    """Reads `runs/<place>/layers.parquet` when asked, each file once. What is missing or damaged counts as
+    not kept.
+    """
 
     def __init__(self, results_dir: str | Path):
         self._runs = Path(results_dir) / "runs"
@@ -25,19 +27,25 @@ class Layers:
     def _load(self, place: str) -> dict[str, float]:
         try:
             found = pd.read_parquet(self._runs / place / "layers.parquet", columns=["layer", "error"])
-            return {str(layer): float(error) for layer, error in zip(found["layer"], found["error"], strict=True)}
+            return {
+                str(layer): float(error) for layer, error in zip(found["layer"], found["error"], strict=True)
+            }
         except (OSError, ValueError, TypeError, KeyError):
             return {}
 
 
 class Profiles:
-    """Reads `runs/<place>/layers.parquet` and `blocks.parquet` when asked. What is missing or damaged counts as not kept."""
+    """Reads `runs/<place>/layers.parquet` and `blocks.parquet` when asked. What is missing or damaged counts
+    as not kept.
+    """
 
     def __init__(self, results_dir: str | Path):
         self._runs = Path(results_dir) / "runs"
 
     def layer_errors(self, place: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By kind of linear ("q_proj"): the indices of the blocks and the relative errors there, the mean where a block has several."""
+        """By kind of linear ("q_proj"): the indices of the blocks and the relative errors there, the mean
+        where a block has several.
+        """
         table = self._read(place, "layers", ("block", "linear", "error"))
         if table is None:
             return {}
@@ -53,7 +61,9 @@ class Profiles:
         return self._read(place, "blocks", ("block", "error"))
 
     def losses(self, place: str) -> np.ndarray | None:
-        """Mean training loss, (blocks, epochs); NaN where a block trained for fewer epochs. None where no epoch was kept."""
+        """Mean training loss, (blocks, epochs); NaN where a block trained for fewer epochs. None where no
+        epoch was kept.
+        """
         table = self.blocks(place)
         if table is None:
             return None
@@ -63,7 +73,11 @@ class Profiles:
     def _read(self, place: str, name: str, needed: tuple[str, ...]) -> pd.DataFrame | None:
         try:
             table = pd.read_parquet(self._runs / place / f"{name}.parquet")
-            numbers = [column for column in table if column in ("block", "error") or column.startswith(("stats.", EPOCH_LOSS))]
+            numbers = [
+                column
+                for column in table
+                if column in ("block", "error") or column.startswith(("stats.", EPOCH_LOSS))
+            ]
             for column in numbers:
                 table[column] = pd.to_numeric(table[column], errors="coerce")
             table = table.dropna(subset=["block"]).sort_values(list(needed[:1]), kind="stable")
@@ -79,14 +93,18 @@ def _epoch(column: str) -> int:
 
 
 class Items:
-    """Reads `runs/<place>/items.json` when asked, each file once. What is missing or damaged counts as not kept."""
+    """Reads `runs/<place>/items.json` when asked, each file once. What is missing or damaged counts as not
+    kept.
+    """
 
     def __init__(self, results_dir: str | Path):
         self._runs = Path(results_dir) / "runs"
         self._read: dict[str, dict[str, np.ndarray]] = {}
 
     def of(self, place: str, metric: str) -> np.ndarray | None:
-        """The values behind one metric of the run in this directory, float64 (items,): losses in nats, or outcomes from 0 to 1."""
+        """The values behind one metric of the run in this directory, float64 (items,): losses in nats, or
+        outcomes from 0 to 1.
+        """
         if place not in self._read:
             self._read[place] = self._load(place)
         return self._read[place].get(metric)

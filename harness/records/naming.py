@@ -1,8 +1,9 @@
 """What tables and progress lines call a method: its own name, or those of its halves, e.g. "awq+gptq".
 
-A configuration says what the user chose (`method=awq method/solver=gptq`, or the other way round, `method=gptq method/transform=awq`).
-Both are one method and get one name here, from the classes that the configuration names: a file of `methods` holds one method, so that
-a class is called after its file. Rounding to nearest behind a transform goes without saying.
+A configuration says what the user chose (`method=awq method/solver=gptq`, or the other way round,
+`method=gptq method/transform=awq`). Both are one method and get one name here, from the classes that the
+configuration names: a file of `methods` holds one method, so that a class is called after its file. Rounding
+to nearest behind a transform goes without saying.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,16 @@ from typing import Any
 
 TRANSFORMS = ("smoothquant", "awq", "omniquant", "affinequant")
 METHODS = (
-    *("float", "rtn", "gptq", "spqr", "quantease", "quantease_gptq", "quantease_further", "quantease_further_spqr"),
+    *(
+        "float",
+        "rtn",
+        "gptq",
+        "spqr",
+        "quantease",
+        "quantease_gptq",
+        "quantease_further",
+        "quantease_further_spqr",
+    ),
     *("gptvq", "gptvq_tuned", "vptq", "vptq_tuned", "vptq_further"),
     *TRANSFORMS,
 )
@@ -40,7 +50,9 @@ def method_name(config: Mapping[str, Any]) -> str:
 
 
 def method_rank(name: str) -> tuple:
-    """Well-known methods in their usual order, each pair right behind its transform, others after them by name."""
+    """Well-known methods in their usual order, each pair right behind its transform, others after them by
+    name.
+    """
     first, _, second = name.partition(PLUS)
     places = [METHODS.index(half) if half in METHODS else len(METHODS) for half in (first, second)]
     return (places[0], places[1] if second else -1, name)
@@ -53,8 +65,12 @@ def _file(node: Any) -> str:
 
 
 def _setting(solver: str, config: Mapping[str, Any]) -> str:
-    """The solver, or, where that is a method of its own, the solver with what it starts from or with what tunes the block after it."""
-    longer = [f"{solver}_{_file(config['solver'].get('start'))}"] + ([f"{solver}_tuned"] if config.get("tuning") else [])
+    """The solver, or, where that is a method of its own, the solver with what it starts from or with what
+    tunes the block after it.
+    """
+    longer = [f"{solver}_{_file(config['solver'].get('start'))}"] + (
+        [f"{solver}_tuned"] if config.get("tuning") else []
+    )
     return next((name for name in longer if name in METHODS), solver)
 
 

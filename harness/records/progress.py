@@ -12,7 +12,9 @@ INTERVAL = 1.0  # seconds between two notes of a stage
 
 
 class Stages:
-    """Where one run is, in a small file that anyone may read: the sweep that draws the bars, `ptq-bench status`, who asks what died."""
+    """Where one run is, in a small file that anyone may read: the sweep that draws the bars, `ptq-bench
+    status`, who asks what died.
+    """
 
     def __init__(self, path: Path, label: str, attempt: int):
         self._path, self._told = path, {"label": label, "attempt": attempt, "stage": None}
@@ -20,7 +22,9 @@ class Stages:
         self._next = 0.0
 
     def update(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """Tell that `done` of `total` steps of a stage are over; written at most once a second, and when a stage begins or ends."""
+        """Tell that `done` of `total` steps of a stage are over; written at most once a second, and when a
+        stage begins or ends.
+        """
         now = time.monotonic()
         if stage != self._told["stage"]:
             self._stage_start = self._next = now

@@ -1,4 +1,6 @@
-"""How far the runs of a results directory are, read from their files alone: no model, no lock, nothing written, no torch loaded."""
+"""How far the runs of a results directory are, read from their files alone: no model, no lock, nothing
+written, no torch loaded.
+"""
 
 import json
 import time
@@ -41,7 +43,9 @@ class Plan:
 
 
 def plans(results: Path) -> list[Plan]:
-    """The sweeps that were started on a results directory, oldest first; without any list, all its runs as one."""
+    """The sweeps that were started on a results directory, oldest first; without any list, all its runs as
+    one.
+    """
     found = []
     for path in results.glob("sweeps/*.json"):
         content = _json(path)
@@ -80,11 +84,24 @@ def _running(directory: Path, key: str, label: str, attempt: int) -> Standing:
     if 0 < done <= total:
         eta = max(0.0, told["stage_seconds"] * (total - done) / done - age)
     name = label or told["label"]
-    return Standing(key, name, "running", told["seconds"] + age, None, told["stage"], done, total, eta, told.get("note", ""))
+    return Standing(
+        key,
+        name,
+        "running",
+        told["seconds"] + age,
+        None,
+        told["stage"],
+        done,
+        total,
+        eta,
+        told.get("note", ""),
+    )
 
 
 def seconds_left(standings: Sequence[Standing]) -> float | None:
-    """An estimate from the mean of the runs that are done; None while there is nothing to go by, or nothing that runs."""
+    """An estimate from the mean of the runs that are done; None while there is nothing to go by, or nothing
+    that runs.
+    """
     done = [entry.seconds for entry in standings if entry.state == "done" and entry.seconds]
     running = [entry.seconds or 0.0 for entry in standings if entry.state == "running"]
     if not done or not running:
@@ -97,7 +114,11 @@ def seconds_left(standings: Sequence[Standing]) -> float | None:
 def _label(record: dict[str, Any]) -> str:
     """A run in a few words, where no list of a sweep has it in more."""
     scheme = record.get("scheme") or {}
-    sizes = [f"{letter}{scheme[name]}" for letter, name in (("w", "bits"), ("g", "group_size"), ("a", "act_bits")) if scheme.get(name)]
+    sizes = [
+        f"{letter}{scheme[name]}"
+        for letter, name in (("w", "bits"), ("g", "group_size"), ("a", "act_bits"))
+        if scheme.get(name)
+    ]
     return " ".join([record["model"]["name"], method_name(record["method"]), *sizes])
 
 

@@ -39,10 +39,14 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path}: unreadable record ({error}); delete its directory to run the point again") from error
+            raise UserError(
+                f"{path}: unreadable record ({error}); delete its directory to run the point again"
+            ) from error
 
     def finished(self, run_key: str, save: bool) -> bool:
-        """Has the run left everything that is asked of it, its checkpoint too if `save` and there is anything to keep?"""
+        """Has the run left everything that is asked of it, its checkpoint too if `save` and there is anything
+        to keep?
+        """
         record = self.record(run_key)
         if not record or record["status"] not in FINISHED:
             return False
@@ -60,10 +64,19 @@ class Store:
             directory.mkdir(parents=True, exist_ok=True)
             sync(self.runs)  # a power cut may take a new directory, whatever was synced in it
         except OSError as error:
-            raise UserError(f"{directory}: {error.strerror}; choose another place with paths.results=DIR") from error
+            raise UserError(
+                f"{directory}: {error.strerror}; choose another place with paths.results=DIR"
+            ) from error
         return directory
 
-    def commit(self, run_key: str, record: dict, items: dict[str, list[float]], tables: dict[str, list[dict]], config_yaml: str) -> dict:
+    def commit(
+        self,
+        run_key: str,
+        record: dict,
+        items: dict[str, list[float]],
+        tables: dict[str, list[dict]],
+        config_yaml: str,
+    ) -> dict:
         """Write everything a run leaves; the record last, so that its presence vouches for the rest.
 
         A failure replaces no finished record: then nothing is written. Returns the record that stands.

@@ -12,7 +12,15 @@ from harness.reporting.claims.ledger import UNTESTED, Layers, headline, judge, l
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
 from harness.reporting.figures.pictures import pictures
 from harness.reporting.frames import Records, entries_of, finite
-from harness.reporting.labels import SEPARATOR, column_label, column_of, column_rank, present, row_rank, value_text
+from harness.reporting.labels import (
+    SEPARATOR,
+    column_label,
+    column_of,
+    column_rank,
+    present,
+    row_rank,
+    value_text,
+)
 from harness.reporting.papers.tables import Spec, paper_tables
 from harness.reporting.parallel import at_once
 from harness.reporting.tables.all_numbers import build_tables
@@ -38,8 +46,12 @@ SHOWN_FALLBACKS, SHOWN_RUNS = 3, 40
 CONFIGURATION = ("model.", "data.", "scheme.", "method.", "eval.")
 
 
-def full_document(name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path) -> Document:
-    """Everything that these records say: in short, verdicts on the papers' claims, the papers' tables, figures, and all numbers."""
+def full_document(
+    name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path
+) -> Document:
+    """Everything that these records say: in short, verdicts on the papers' claims, the papers' tables,
+    figures, and all numbers.
+    """
     items, places = Items(results_dir), _places(records)
 
     def numbers() -> tuple:
@@ -59,7 +71,10 @@ def full_document(name: str, records: Records, specs: Mapping[str, Spec], result
         ]
     )
     claims = ledger_tables(verdicts)
-    tested, untested = [table for table in claims if table.title != UNTESTED], [table for table in claims if table.title == UNTESTED]
+    tested, untested = (
+        [table for table in claims if table.title != UNTESTED],
+        [table for table in claims if table.title == UNTESTED],
+    )
     sections = [in_short(records.frame, tables, headline(verdicts) if tested else "")]
     sections += [Section("What holds of the papers' claims", tuple(tested))] if tested else []
     sections += _paper_chapter(papers, specs)
@@ -70,17 +85,29 @@ def full_document(name: str, records: Records, specs: Mapping[str, Spec], result
     return Document(name, f"Report: {name}", tuple(sections), runs)
 
 
-def table_document(name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path) -> Document:
+def table_document(
+    name: str, records: Records, specs: Mapping[str, Spec], results_dir: Path, report_dir: Path
+) -> Document:
     """Only the papers' tables that were asked for."""
     items, places = Items(results_dir), _places(records)
     papers = _papers(records, specs, items, places)
-    chapters = [Section(specs[key].title, tuple(tables) or (Paragraph("No record fills this table."),)) for key, tables in papers.items()]
+    chapters = [
+        Section(specs[key].title, tuple(tables) or (Paragraph("No record fills this table."),))
+        for key, tables in papers.items()
+    ]
     title = SEPARATOR.join(spec.title for spec in specs.values())
     runs = run_entries(records, results_dir, report_dir)
-    return Document(name, title, (*chapters, _what_was_run(records), _guide(), *_not_as_asked(records), *_left_out(records)), runs)
+    return Document(
+        name,
+        title,
+        (*chapters, _what_was_run(records), _guide(), *_not_as_asked(records), *_left_out(records)),
+        runs,
+    )
 
 
-def _papers(records: Records, specs: Mapping[str, Spec], items: Items, places: Mapping[str, str]) -> dict[str, list[Table]]:
+def _papers(
+    records: Records, specs: Mapping[str, Spec], items: Items, places: Mapping[str, str]
+) -> dict[str, list[Table]]:
     """The tables of each specification, none where no record fills it."""
     return {key: mark_ties(paper_tables(records.frame, spec), items, places) for key, spec in specs.items()}
 
@@ -95,8 +122,14 @@ def run_entries(records: Records, results_dir: Path, report_dir: Path) -> tuple[
 def _entry(record: Mapping[str, Any], base: str) -> RunEntry:
     fields = [name for name in sorted(record) if name.startswith(CONFIGURATION) or name == "seed"]
     facts = [(name, value_text(record[name])) for name in fields if present(record[name])]
-    facts += [(name, f"{found['value']} · {found['protocol']}") for name, found in sorted(record["metrics"].items())]
-    facts += [(name, value_text(record[name])) for name in sorted(record) if _is_cost(name) and finite(record[name]) is not None]
+    facts += [
+        (name, f"{found['value']} · {found['protocol']}") for name, found in sorted(record["metrics"].items())
+    ]
+    facts += [
+        (name, value_text(record[name]))
+        for name in sorted(record)
+        if _is_cost(name) and finite(record[name]) is not None
+    ]
     facts += [("not as asked", text) for text in record["fallbacks"]]
     facts += [("versions", SEPARATOR.join(_versions(record)))]
     reason = record.get("reason")
@@ -115,7 +148,13 @@ def _title(record: Mapping[str, Any]) -> str:
 
 
 def _rank(record: Mapping[str, Any]) -> tuple:
-    return (record["model.name"], row_rank(record["method.name"], ""), column_rank(*column_of(record)), record["run_key"], record["place"])
+    return (
+        record["model.name"],
+        row_rank(record["method.name"], ""),
+        column_rank(*column_of(record)),
+        record["run_key"],
+        record["place"],
+    )
 
 
 def _is_cost(name: str) -> bool:
@@ -162,7 +201,17 @@ def _told(empty: Sequence[str], specs: Mapping[str, Spec]) -> tuple[Block, ...]:
 def _all_numbers(tables: Sequence[Table]) -> list[Section]:
     models = list(dict.fromkeys(table.model for table in tables))
     guide = Section("All numbers", (Bullets(GUIDE),))
-    return [guide, *(Section(model, tuple(table for table in tables if table.model == model), 2) for model in models)] if tables else []
+    return (
+        [
+            guide,
+            *(
+                Section(model, tuple(table for table in tables if table.model == model), 2)
+                for model in models
+            ),
+        ]
+        if tables
+        else []
+    )
 
 
 def _not_as_asked(records: Records) -> list[Section]:
@@ -170,11 +219,16 @@ def _not_as_asked(records: Records) -> list[Section]:
     found: dict[tuple, dict[str, None]] = {}
     for record in entries_of(records.frame):
         if record["fallbacks"]:
-            found.setdefault((_rank(record)[:3], _title(record)), {}).update(dict.fromkeys(record["fallbacks"]))
+            found.setdefault((_rank(record)[:3], _title(record)), {}).update(
+                dict.fromkeys(record["fallbacks"])
+            )
     lines = []
     for (_, title), texts in sorted(found.items(), key=lambda entry: entry[0]):
         more = len(texts) - SHOWN_FALLBACKS
-        lines.append(f"{title}: {'; '.join(list(texts)[:SHOWN_FALLBACKS])}" + (f"; and {more} more" if more > 0 else ""))
+        lines.append(
+            f"{title}: {'; '.join(list(texts)[:SHOWN_FALLBACKS])}"
+            + (f"; and {more} more" if more > 0 else "")
+        )
     more = len(lines) - SHOWN_RUNS
     lines = [*lines[:SHOWN_RUNS], *([f"and {more} more"] if more > 0 else [])]
     return [Section("Not as asked", (Bullets(tuple(lines)),))] if lines else []
@@ -183,4 +237,6 @@ def _not_as_asked(records: Records) -> list[Section]:
 def _left_out(records: Records) -> list[Section]:
     if not records.left_out:
         return []
-    return [Section("Left out", (Bullets(tuple(f"{place}: {reason}" for place, reason in records.left_out)),))]
+    return [
+        Section("Left out", (Bullets(tuple(f"{place}: {reason}" for place, reason in records.left_out)),))
+    ]

@@ -1,4 +1,6 @@
-"""What a table is before any format: cells, rows, footnotes. Renderers turn it into Markdown or put it on a terminal."""
+"""What a table is before any format: cells, rows, footnotes. Renderers turn it into Markdown or put it on a
+terminal.
+"""
 
 from dataclasses import dataclass
 
@@ -14,7 +16,9 @@ SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is the number or the state; `detail` follows it (spread, difference to float, bits, published number), then `marks`."""
+    """`text` is the number or the state; `detail` follows it (spread, difference to float, bits, published
+    number), then `marks`.
+    """
 
     text: str
     detail: str = ""
@@ -25,10 +29,13 @@ class Cell:
     best: bool = False
     doubtful: bool = False  # the weights had no more bits than this before anyone quantized them
     run_keys: tuple[str, ...] = ()
-    metric: str = ""  # what was measured, e.g. "perplexity/wiki"; with the protocol it names the items that the value is the mean of
+    # what was measured, e.g. "perplexity/wiki"; with the protocol it names the items that the value is the
+    # mean of
+    metric: str = ""
     protocol: str = ""
     tied: bool = False  # a paired test cannot tell it from the best of its column
-    published: float | None = None  # what the paper printed for the same model, method and scheme, in the unit of the table
+    # what the paper printed for the same model, method and scheme, in the unit of the table
+    published: float | None = None
     gap: float | None = None  # value - published, where the protocols agree too
     why: str = ""  # why there is no number
     tone: str = ""  # of a verdict: good | bad | open
@@ -36,7 +43,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line; `method` is empty where the line is no method. A line without cells is a heading over those below it."""
+    """One line; `method` is empty where the line is no method. A line without cells is a heading over those
+    below it.
+    """
 
     label: str
     method: str
@@ -48,8 +57,9 @@ class Row:
 class Table:
     """`head[0]` stands above the labels; `notes` are footnotes, each beginning with its mark.
 
-    `groups` is a line above the head: (text, number of columns under it), from the second column on; the numbers add up to
-    `len(head) - 1`. In a `textual` table every column holds words: they stand to the left and may run over several lines.
+    `groups` is a line above the head: (text, number of columns under it), from the second column on; the
+    numbers add up to `len(head) - 1`. In a `textual` table every column holds words: they stand to the left
+    and may run over several lines.
     """
 
     kind: str

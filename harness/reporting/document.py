@@ -1,4 +1,6 @@
-"""A report before it has a format: sections of texts, tables and pictures. Every text is plain: whoever renders it escapes it."""
+"""A report before it has a format: sections of texts, tables and pictures. Every text is plain: whoever
+renders it escapes it.
+"""
 
 import re
 import unicodedata
@@ -27,7 +29,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure twice, as pixels and as lines. `slug` becomes the name of a file; `alt` says what there is to see."""
+    """A figure twice, as pixels and as lines. `slug` becomes the name of a file; `alt` says what there is to
+    see.
+    """
 
     slug: str
     title: str

@@ -23,10 +23,11 @@ WHOLE = ("metrics", "baseline", "fallbacks")  # kept as they are; everything els
 class Records:
     """What lies below one results directory.
 
-    `frame` has one row per record, sorted by run key, with dotted columns ("scheme.bits", "method.solver.damping").
-    An entry that names a class becomes one column with its target ("method.solver" = "methods.gptq.GPTQ") beside those of
-    its fields; "method.name" is what tables call the method, see `harness.records.naming`; "place" is the directory below `runs`. None is a
-    null of the record, NaN a field that the record lacks.
+    `frame` has one row per record, sorted by run key, with dotted columns ("scheme.bits",
+    "method.solver.damping"). An entry that names a class becomes one column with its target ("method.solver"
+    = "methods.gptq.GPTQ") beside those of its fields; "method.name" is what tables call the method, see
+    `harness.records.naming`; "place" is the directory below `runs`. None is a null of the record, NaN a field
+    that the record lacks.
     """
 
     frame: pd.DataFrame
@@ -46,14 +47,18 @@ def load_records(results_dir: str | Path) -> Records:
             left_out.append((f"runs/{path.name}/record.json", _one_line(error)))
         else:
             flat = dict(flatten({key: value for key, value in record.items() if key not in WHOLE}, ""))
-            rows.append(flat | {"method.name": method_name(record["method"]), "place": path.name} | _whole(record))
+            rows.append(
+                flat | {"method.name": method_name(record["method"]), "place": path.name} | _whole(record)
+            )
     rows.sort(key=lambda row: row["run_key"])
     columns = sorted({name for row in rows for name in row})
     return Records(pd.DataFrame(rows, columns=columns, dtype=object), tuple(left_out))
 
 
 def entries_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The records of a frame of objects, one mapping each; several times as fast as `to_dict`, which looks at every value."""
+    """The records of a frame of objects, one mapping each; several times as fast as `to_dict`, which looks at
+    every value.
+    """
     names = list(frame.columns)
     return [dict(zip(names, row, strict=True)) for row in frame.to_numpy(dtype=object).tolist()]
 
@@ -105,7 +110,13 @@ def _read(path: Path) -> dict:
         raise ValueError(f"unknown schema {record.get('schema')!r}; this version reads schema {RECORD}")
     if record.get("status") not in STATUSES:
         raise ValueError(f"unknown status {record.get('status')!r}")
-    for group, named in (("model", True), ("method", True), ("eval", False), ("data", False), ("scheme", False)):
+    for group, named in (
+        ("model", True),
+        ("method", True),
+        ("eval", False),
+        ("data", False),
+        ("scheme", False),
+    ):
         entry = record.get(group)
         if named and not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
             raise ValueError(f"{group}.name is missing")
@@ -144,5 +155,6 @@ def _text(entry: Any) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) else str(error)  # without the path, which differs between machines
+    # without the path, which differs between machines
+    text = error.strerror if isinstance(error, OSError) else str(error)
     return " ".join((text or type(error).__name__).split())

@@ -1,4 +1,6 @@
-"""What is measured: its unit, its direction, how many digits it deserves, and under which protocol a number was taken."""
+"""What is measured: its unit, its direction, how many digits it deserves, and under which protocol a number
+was taken.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +11,9 @@ from harness.foundation.text import visible
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number and the conditions that make it comparable. A perplexity does not exist without its protocol."""
+    """One number and the conditions that make it comparable. A perplexity does not exist without its
+    protocol.
+    """
 
     value: float
     spread: float | None  # standard error
@@ -20,9 +24,9 @@ class Measurement:
 class Measure:
     """A kind of number.
 
-    `better` is +1 where more is better, -1 where less is, 0 where nothing is known. Values are multiplied by `scale` for
-    display; `digits` are significant ones, `decimals` fixed ones (None: as many as `digits` ask for). Beyond `limit` a number
-    says that a model is broken, not how much: nothing is ranked there.
+    `better` is +1 where more is better, -1 where less is, 0 where nothing is known. Values are multiplied by
+    `scale` for display; `digits` are significant ones, `decimals` fixed ones (None: as many as `digits` ask
+    for). Beyond `limit` a number says that a model is broken, not how much: nothing is ranked there.
     """
 
     kind: str
@@ -36,7 +40,9 @@ class Measure:
     limit: float = math.inf
 
     def text(self, value: float, like: float | None = None) -> str:
-        """`value`, already scaled, with the digits that a number of the size of `like` (default: itself) gets."""
+        """`value`, already scaled, with the digits that a number of the size of `like` (default: itself)
+        gets.
+        """
         if not math.isfinite(value):
             return "nan" if math.isnan(value) else ("−inf" if value < 0 else "inf")
         size = abs(value if like is None else like)
@@ -53,15 +59,33 @@ def _scientific(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-LAYER_ERROR = Measure("layer_error", "Layer error", "Mean over layers of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ); lower is better", -1, digits=3)
+LAYER_ERROR = Measure(
+    "layer_error",
+    "Layer error",
+    "Mean over layers of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ); lower is better",
+    -1,
+    digits=3,
+)
 BLOCK_ERROR = Measure(
-    "block_error", "Block output error", "Mean over blocks of ‖output − float output‖² / ‖float output‖²; lower is better", -1, digits=3
+    "block_error",
+    "Block output error",
+    "Mean over blocks of ‖output − float output‖² / ‖float output‖²; lower is better",
+    -1,
+    digits=3,
 )
 
 KINDS = {
     "perplexity": Measure("perplexity", "Perplexity", "Lower is better", -1, decimals=2, order=0, limit=1e5),
     "acc": Measure("acc", "Accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=1),
-    "acc_norm": Measure("acc_norm", "Length-normalised accuracy", "Percent, higher is better", +1, scale=100, decimals=1, order=2),
+    "acc_norm": Measure(
+        "acc_norm",
+        "Length-normalised accuracy",
+        "Percent, higher is better",
+        +1,
+        scale=100,
+        decimals=1,
+        order=2,
+    ),
 }
 
 
@@ -100,4 +124,6 @@ def summary(values: Sequence[float]) -> tuple[float, float | None]:
     middle = mean(values)
     if len(values) == 1:
         return middle, None
-    return middle, math.sqrt(math.fsum((value - middle) * (value - middle) for value in values) / (len(values) - 1))
+    return middle, math.sqrt(
+        math.fsum((value - middle) * (value - middle) for value in values) / (len(values) - 1)
+    )

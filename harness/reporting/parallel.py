@@ -1,4 +1,6 @@
-"""Parts of a report made at once, each by a process of its own: they need nothing of one another, and one core is slow."""
+"""Parts of a report made at once, each by a process of its own: they need nothing of one another, and one
+core is slow.
+"""
 
 import gc
 import multiprocessing
@@ -17,9 +19,9 @@ Work = Callable[[], Any]
 def at_once(works: Sequence[Work]) -> list[Any]:
     """What each of the works returns.
 
-    All but the last run in children that are forked, so that nothing has to be sent to them; what they return is pickled. The last
-    one runs here: the place of a library that has threads of its own, for a fork loses them. Where forking is not safe (beside
-    threads of Python, or not on Linux), one runs after the other.
+    All but the last run in children that are forked, so that nothing has to be sent to them; what they return
+    is pickled. The last one runs here: the place of a library that has threads of its own, for a fork loses
+    them. Where forking is not safe (beside threads of Python, or not on Linux), one runs after the other.
 
     Raises:
         Exception: what the first of the works raised, in their order.

@@ -14,7 +14,8 @@ from harness.reporting.document import Document
 from harness.reporting.formats.terminal import print_tables
 from harness.reporting.frames import Records, load_records
 
-FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}  # and the module that renders it
+# and the module that renders it
+FORMATS = {"md": "markdown", "html": "html", "pdf": "pdf", "tex": "latex", "csv": "csv_tables"}
 
 
 def write_report(
@@ -24,7 +25,8 @@ def write_report(
     select: Collection[str] | None = None,
     formats: Sequence[str] = tuple(FORMATS),
 ) -> Path:
-    """Write the report reports_dir/name/ from the records below results_dir; the same records give the same bytes.
+    """Write the report reports_dir/name/ from the records below results_dir; the same records give the same
+    bytes.
 
     Args:
         select: the run keys to report on; None: all.
@@ -66,7 +68,8 @@ def write(document: Document, target: Path, formats: Sequence[str]) -> Path:
     from harness.reporting.parallel import at_once
 
     page = [form for form in formats if form == "html"]  # takes as long as all others together
-    others = [form for form in formats if form != "html"]  # in this process: typst has threads, which a fork would lose
+    # in this process: typst has threads, which a fork would lose
+    others = [form for form in formats if form != "html"]
     made = at_once([partial(_rendered, document, part) for part in (page, others) if part])
     rendered = {form: files for part in made for form, files in part.items()}
     first: Path | None = None
@@ -77,19 +80,25 @@ def write(document: Document, target: Path, formats: Sequence[str]) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, content)
             except OSError as error:
-                raise UserError(f"{path}: {error.strerror}; choose another place with paths.reports=DIR") from error
+                raise UserError(
+                    f"{path}: {error.strerror}; choose another place with paths.reports=DIR"
+                ) from error
             first = first or path
     assert first is not None
     return first
 
 
 def _rendered(document: Document, formats: Sequence[str]) -> dict[str, Mapping[str, bytes]]:
-    return {form: import_module(f"harness.reporting.formats.{FORMATS[form]}").render(document) for form in formats}
+    return {
+        form: import_module(f"harness.reporting.formats.{FORMATS[form]}").render(document) for form in formats
+    }
 
 
 def target_of(reports_dir: str | Path, name: str) -> Path:
     if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
-        raise UserError(f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; it becomes the name of a directory")
+        raise UserError(
+            f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; it becomes the name of a directory"
+        )
     return Path(reports_dir) / name
 
 
@@ -114,7 +123,9 @@ def _specs(table: str) -> dict:
         else:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-            raise UserError(f"table={name}: no such table in conf/report; {hint} A table of your own: table=FILE.yaml")
+            raise UserError(
+                f"table={name}: no such table in conf/report; {hint} A table of your own: table=FILE.yaml"
+            )
     return chosen
 
 
@@ -134,7 +145,11 @@ def selected(results_dir: str | Path, select: Collection[str] | None) -> Records
         unknown = [(f"runs/{key}", "not run yet") for key in missing if key not in listed]
         records = replace(records, frame=frame, left_out=(*left_out, *unknown))
     if not len(records.frame):
-        found = f"{len(records.left_out)} unusable ones, first {': '.join(records.left_out[0])}; " if records.left_out else ""
+        found = (
+            f"{len(records.left_out)} unusable ones, first {': '.join(records.left_out[0])}; "
+            if records.left_out
+            else ""
+        )
         raise UserError(
             f"no records below {Path(results_dir) / 'runs'} ({found}make some with `ptq-bench run method=rtn scheme=w4`, "
             "or point paths.results=DIR at them)"

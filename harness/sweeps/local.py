@@ -12,7 +12,8 @@ from harness.run import run
 from harness.sweeps.supervise import supervise
 from harness.sweeps.worker import Worker, gpus
 
-LIBRARIES = ("harness.run", "harness.evaluation.language_model", "harness.evaluation.tasks")  # what every point imports
+# what every point imports
+LIBRARIES = ("harness.run", "harness.evaluation.language_model", "harness.evaluation.tasks")
 
 
 def launch(points: Sequence[dict], slots: int | None) -> list[str]:
@@ -20,7 +21,8 @@ def launch(points: Sequence[dict], slots: int | None) -> list[str]:
 
     Args:
         points: what `plain_config` gives for each.
-        slots: points at once; None: one per GPU, or one on a machine without. Slots share the GPUs, or the cores, evenly.
+        slots: points at once; None: one per GPU, or one on a machine without. Slots share the GPUs, or the
+            cores, evenly.
 
     Raises:
         UserError: slots below 1; several slots without processes of their own.

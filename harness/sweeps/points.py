@@ -51,7 +51,9 @@ class Point:
         return record["status"] if record else "missing"
 
     def settled(self, since: int | None = None) -> bool:
-        """Is there nothing to do? A point that failed is settled unless retry=true, and then after an attempt later than `since`."""
+        """Is there nothing to do? A point that failed is settled unless retry=true, and then after an attempt
+        later than `since`.
+        """
         record = self.record()
         if record and record["status"] in FAILED:
             return not self.config.retry or (since is not None and record.get("attempt", 0) > since)
@@ -66,7 +68,9 @@ class Points:
         self._composed_choices: dict[tuple[str, ...], DictConfig] = {}
 
     def of(self, grids: list[str], arguments: list[str]) -> list[Point]:
-        """Every distinct point of the union of grids, in the order written; `arguments` go to each grid and win over it."""
+        """Every distinct point of the union of grids, in the order written; `arguments` go to each grid and
+        win over it.
+        """
         parser = OverridesParser.create(config_loader=self.loader)
         combinations = []
         for grid in grids:
@@ -84,13 +88,19 @@ class Points:
             return Point(overrides, error=str(error))
 
     def _composed(self, overrides: tuple[str, ...]) -> DictConfig:
-        """As Hydra composes it, in a tenth of the time: the choices of options once for all points that share them, then the values."""
+        """As Hydra composes it, in a tenth of the time: the choices of options once for all points that share
+        them, then the values.
+        """
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
-        values = [item for item in parsed if item.type == OverrideType.CHANGE and _is_value(item.key_or_group)]
+        values = [
+            item for item in parsed if item.type == OverrideType.CHANGE and _is_value(item.key_or_group)
+        ]
         choices = tuple(item.input_line for item in parsed if item not in values)
         if choices not in self._composed_choices:
             composed = self.loader.load_sweep_config(self.config, list(choices))
-            self._composed_choices[choices] = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+            self._composed_choices[choices] = OmegaConf.masked_copy(
+                composed, [key for key in composed if key != "hydra"]
+            )
         config = copy.deepcopy(self._composed_choices[choices])
         try:
             for item in values:
@@ -116,7 +126,9 @@ def expand(overrides) -> list[tuple[str, ...]]:
         key = override.get_key_element()
         if override.is_sweep_override():
             if not override.is_discrete_sweep():
-                raise UserError(f"{override.input_line}: only lists of values can be swept, such as {key}=1,2,3")
+                raise UserError(
+                    f"{override.input_line}: only lists of values can be swept, such as {key}=1,2,3"
+                )
             axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
         else:
             axes[key] = [override.input_line]
@@ -135,7 +147,11 @@ def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:
         try:
             parser = OverridesParser.create()
             parsed = parser.parse_overrides(overrides)
-            whole = compose("config", [item.input_line for item in parsed if not item.is_sweep_override()], return_hydra_config=True)
+            whole = compose(
+                "config",
+                [item.input_line for item in parsed if not item.is_sweep_override()],
+                return_hydra_config=True,
+            )
             for grid in whole.hydra.sweeper.grids or [""]:
                 for point in expand(parser.parse_overrides([*shlex.split(grid), *overrides])):
                     try:

@@ -85,7 +85,9 @@ def _wait(pid: int) -> int:
 
 
 def _die_with(server: int) -> None:
-    """Ask the kernel to kill us when the server is killed; only Linux can, elsewhere the point runs on to its end."""
+    """Ask the kernel to kill us when the server is killed; only Linux can, elsewhere the point runs on to its
+    end.
+    """
     if sys.platform == "linux":
         import ctypes
 

@@ -47,9 +47,16 @@ def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker:
     try:
         code = worker.run({"point": point, "attempt": mine.number}, directory / "log.txt", seconds)
         where = last_seen(directory, mine.number)
-        ending = stopped(config, where) if code is None else died(code, where, directory, killed_for_memory() > before)
+        ending = (
+            stopped(config, where)
+            if code is None
+            else died(code, where, directory, killed_for_memory() > before)
+        )
     except Lost as error:
-        ending = {"status": "failed", "reason": f"{error} {last_seen(directory, mine.number)}; retry=true goes on from there"}
+        ending = {
+            "status": "failed",
+            "reason": f"{error} {last_seen(directory, mine.number)}; retry=true goes on from there",
+        }
     scrub_file(directory / "log.txt")  # whatever libraries printed went there as it was
     record = store.record(directory.name)
     if record is None or record.get("attempt") != mine.number:

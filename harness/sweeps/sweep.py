@@ -1,6 +1,7 @@
 """A sweep: expand the grids, check every point before the first one runs, launch what is missing, sum up.
 
-Hydra calls it through `hydra_plugins/ptq_bench_sweeper.py`, so any Hydra launcher can run the points. A single run is a sweep of one.
+Hydra calls it through `hydra_plugins/ptq_bench_sweeper.py`, so any Hydra launcher can run the points. A
+single run is a sweep of one.
 """
 
 import json
@@ -54,7 +55,8 @@ class Sweep:
         return Points(self.hydra_context.config_loader, self.config)
 
     def run(self, points: list[Point]) -> None:
-        """Run the points that are missing, through the configured Hydra launcher, the float models they are compared with first.
+        """Run the points that are missing, through the configured Hydra launcher, the float models they are
+        compared with first.
 
         Raises:
             Refused: a point is illegal; no point was run.
@@ -74,14 +76,21 @@ class Sweep:
                 self._settle(todo)
         for point in points:
             if point.status() in FINISHED:
-                shutil.rmtree(point.directory / RESUME, ignore_errors=True)  # of a process that died between its record and this
+                # of a process that died between its record and this
+                shutil.rmtree(point.directory / RESUME, ignore_errors=True)
         summarise(points, todo)
 
     def _settle(self, points: list[Point]) -> None:
-        """Launch points until each has its record. A launcher may lose some, and other sweeps may be at some: the store decides."""
+        """Launch points until each has its record. A launcher may lose some, and other sweeps may be at some:
+        the store decides.
+        """
         before = begun = {point.key: attempts(point.directory) for point in points}
         idle = 0
-        while left := [point for point in points if not point.settled(before[point.key]) and begun[point.key] - before[point.key] < LOSSES]:
+        while left := [
+            point
+            for point in points
+            if not point.settled(before[point.key]) and begun[point.key] - before[point.key] < LOSSES
+        ]:
             free = [point for point in left if holder(point.directory) is None]
             if not free:
                 time.sleep(1)  # for whoever is at the rest
@@ -94,7 +103,9 @@ class Sweep:
             begun, idle = now, idle if now == begun else 0
 
     def _launch(self, points: list[Point]) -> None:
-        launcher = Plugins.instance().instantiate_launcher(self.hydra_context, self.task_function, self.config)
+        launcher = Plugins.instance().instantiate_launcher(
+            self.hydra_context, self.task_function, self.config
+        )
         try:
             if isinstance(launcher, LocalLauncher):  # as they are: others compose them anew, elsewhere
                 launch([point.plain for point in points], launcher.slots)
@@ -105,10 +116,14 @@ class Sweep:
             raise
         except Exception as error:  # of a launcher, whose other jobs may still be at work
             text = " ".join(str(error).split())[:300]
-            console.print(f"[yellow]launcher[/] {type(error).__name__}: {escape(text)}; going on with what is missing")
+            console.print(
+                f"[yellow]launcher[/] {type(error).__name__}: {escape(text)}; going on with what is missing"
+            )
 
     def _baselines(self, points: list[Point]) -> list[Point]:
-        """The float models of the points as points of their own, so that no two processes wait for one; the rest find theirs alone."""
+        """The float models of the points as points of their own, so that no two processes wait for one; the
+        rest find theirs alone.
+        """
         found = {}
         for point in points:
             if point.config.method.solver is None or skip_reason(point.config):
@@ -138,20 +153,30 @@ def look_around(points: list[Point]) -> None:
 def write_plan(points: list[Point], baselines: list[Point]) -> None:
     """Leave the list of points below the results, for `ptq-bench status`."""
     listed = [{"run_key": point.key, "label": label(point.config)} for point in (*baselines, *points)]
-    content = {"points": listed, "started": datetime.now(UTC).isoformat(timespec="seconds"), "owner": asdict(myself())}
+    content = {
+        "points": listed,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "owner": asdict(myself()),
+    }
     name = digest(sorted(entry["run_key"] for entry in listed))
-    write_atomic(Path(points[0].config.paths.results) / "sweeps" / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write_atomic(
+        Path(points[0].config.paths.results) / "sweeps" / f"{name}.json", json.dumps(content, indent=1) + "\n"
+    )
 
 
 def reuse(points: list[Point]) -> str:
-    """What the points that ran took over from others and from attempts that were killed, in words; empty for nothing."""
+    """What the points that ran took over from others and from attempts that were killed, in words; empty for
+    nothing.
+    """
     records = [record for point in points if (record := point.record()) and record["status"] == "done"]
     taken = [record.get("reused") or {} for record in records]
     counts = {
         "the float model of {} points": sum(1 for record in records if record["baseline"]),
         "calibration statistics of {} points": sum(entry.get("statistics", False) for entry in taken),
         "{} blocks that an earlier attempt had finished": sum(entry.get("blocks", 0) for entry in taken),
-        "{} evaluations that an earlier attempt had finished": sum(entry.get("evaluations", 0) for entry in taken),
+        "{} evaluations that an earlier attempt had finished": sum(
+            entry.get("evaluations", 0) for entry in taken
+        ),
     }
     return ", ".join(words.format(count) for words, count in counts.items() if count)
 
@@ -172,6 +197,8 @@ def summarise(points: list[Point], ran: list[Point]) -> None:
         lines = []
         for point in bad:
             record = point.record() or {}
-            lines.append(f"{label(point.config)}: {record.get('status', 'missing')}: {record.get('reason', 'the run left no record')}")
+            lines.append(
+                f"{label(point.config)}: {record.get('status', 'missing')}: {record.get('reason', 'the run left no record')}"
+            )
         again = "" if all(point in ran for point in bad) else "; retry=true runs failed points again"
         raise Unfinished("\n".join([*lines, f"{len(bad)} of {len(points)} points did not finish{again}"]))

@@ -20,7 +20,14 @@ from rich.text import Text
 from harness.records.format import FAILED
 from harness.records.standing import ENDED, STATES, Plan, Standing, seconds_left, standing
 
-COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "failed": "red", "oom": "red", "diverged": "red"}
+COLOURS = {
+    "done": "green",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "failed": "red",
+    "oom": "red",
+    "diverged": "red",
+}
 INTERVAL = 0.5  # seconds between two looks
 BAR = 20  # characters
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -35,8 +42,14 @@ def overview(states: Sequence[tuple[Plan, list[Standing]]]) -> RenderableType:
         parts += [summary_line(standings), running_lines(standings)]
         for entry in standings:
             if entry.state in (*FAILED, "interrupted"):
-                why = f": {escape(entry.reason)}" if entry.reason else ": goes on when the sweep is started again"
-                parts.append(Text.from_markup(f"[{COLOURS[entry.state]}]{entry.state}[/] {escape(entry.label)}{why}"))
+                why = (
+                    f": {escape(entry.reason)}"
+                    if entry.reason
+                    else ": goes on when the sweep is started again"
+                )
+                parts.append(
+                    Text.from_markup(f"[{COLOURS[entry.state]}]{entry.state}[/] {escape(entry.label)}{why}")
+                )
     return Group(*parts)
 
 
@@ -44,11 +57,17 @@ def summary_line(standings: Sequence[Standing]) -> RenderableType:
     """A bar over all points, how many are in which state, and about how long the rest will take."""
     counts = Counter(entry.state for entry in standings)
     ended = sum(counts[state] for state in ENDED)
-    words = [f"[{COLOURS.get(state, 'default')}]{counts[state]} {state}[/]" for state in STATES if counts[state]]
+    words = [
+        f"[{COLOURS.get(state, 'default')}]{counts[state]} {state}[/]" for state in STATES if counts[state]
+    ]
     left = seconds_left(standings)
     words += [f"about {clock(left)} left"] if left is not None else []
     line = Table.grid(padding=(0, 1))
-    line.add_row(ProgressBar(len(standings), ended, width=BAR), f"{ended}/{len(standings)}", Text.from_markup(", ".join(words)))
+    line.add_row(
+        ProgressBar(len(standings), ended, width=BAR),
+        f"{ended}/{len(standings)}",
+        Text.from_markup(", ".join(words)),
+    )
     return line
 
 
@@ -63,7 +82,9 @@ def running_lines(standings: Sequence[Standing]) -> RenderableType:
             count = f"{entry.done}/{entry.total}" if entry.total else ""
             times = "" if entry.seconds is None else clock(entry.seconds)
             times += "" if entry.eta is None else f" eta {clock(entry.eta)}"
-            table.add_row(_short(entry.label), Text(f"· {entry.stage}"), bar, count, times, _short(entry.note))
+            table.add_row(
+                _short(entry.label), Text(f"· {entry.stage}"), bar, count, times, _short(entry.note)
+            )
     return table
 
 
@@ -85,10 +106,14 @@ def watch(results: str | Path, points: Sequence[Any], console: Console) -> Itera
     Args:
         points: have `key` and `config` (a RunConfig).
     """
-    from harness.bookkeeping.words import label, outcome  # loads torch, as the sweep has done; `status` need not
+    # loads torch, as the sweep has done; `status` need not
+    from harness.bookkeeping.words import label, outcome
 
     over, results = threading.Event(), Path(results)
-    left = [Awaited(point.key, label(point.config), _version(results, point.key), partial(outcome, point.config)) for point in points]
+    left = [
+        Awaited(point.key, label(point.config), _version(results, point.key), partial(outcome, point.config))
+        for point in points
+    ]
     thread = threading.Thread(target=_watch, args=[results, left, console, over], name="watch", daemon=True)
     thread.start()
     try:
@@ -111,7 +136,9 @@ class Awaited:
 def _watch(results: Path, left: list[Awaited], console: Console, over: threading.Event) -> None:
     """Look every INTERVAL seconds, and once more when the sweep is over."""
     ended: list[Standing] = []
-    drawing = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else nullcontext()
+    drawing = (
+        Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else nullcontext()
+    )
     with drawing as live:
         last = False
         while not last:
@@ -120,7 +147,9 @@ def _watch(results: Path, left: list[Awaited], console: Console, over: threading
             for point in new:
                 left.remove(point)
                 ended.append(standing(results, point.key, point.label))
-                console.print(point.outcome(json.loads(_record(results, point.key).read_text(encoding="utf-8"))))
+                console.print(
+                    point.outcome(json.loads(_record(results, point.key).read_text(encoding="utf-8")))
+                )
             if live and not last:
                 standings = [*ended, *(standing(results, point.key, point.label) for point in left)]
                 live.update(Group(running_lines(standings), summary_line(standings)), refresh=True)

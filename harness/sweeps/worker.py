@@ -1,7 +1,8 @@
 """Processes for points: one small server per slot, which forks a child for every point.
 
-The server has imported the libraries and done nothing with them, so a child starts at once and dies alone. Where a GPU is
-handed out the server imports nothing: its environment then says which GPU is visible before torch is imported in the child.
+The server has imported the libraries and done nothing with them, so a child starts at once and dies alone.
+Where a GPU is handed out the server imports nothing: its environment then says which GPU is visible before
+torch is imported in the child.
 
     stdin  of the server: one JSON line per point      stdout: {"pid": ...}, then {"returncode": ...} as subprocess has it
     the child's output goes to the log of its run
@@ -28,13 +29,16 @@ class Stopped(Exception):
 
 
 class Worker:
-    """A server and the pipe to it; started at the first point, and again when it was lost. A context: killed at its end."""
+    """A server and the pipe to it; started at the first point, and again when it was lost. A context: killed
+    at its end.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None, preload: Sequence[str] = ()):
         """
         Args:
             environment: variables set for its children, e.g. CUDA_VISIBLE_DEVICES.
-            preload: modules that the server imports once for all its children; none where they need another environment than it.
+            preload: modules that the server imports once for all its children; none where they need another
+                environment than it.
         """
         self._environment, self._preload = dict(environment or {}), list(preload)
         self._server: subprocess.Popen | None = None
@@ -102,8 +106,11 @@ class Worker:
             raise Stopped
         if self._server is None or self._server.poll() is not None:
             command = [sys.executable, "-m", "harness.sweeps.server", *self._preload]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}  # a buffer would hide from select what it holds
-            self._server = subprocess.Popen(command, env=os.environ | self._environment, start_new_session=True, **pipes)
+            # a buffer would hide from select what it holds
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
+            self._server = subprocess.Popen(
+                command, env=os.environ | self._environment, start_new_session=True, **pipes
+            )
         return self._server
 
 

@@ -1,4 +1,6 @@
-"""Which trackers hold a run as it now is: `mirrored.json` in its directory, written when a mirror was closed properly."""
+"""Which trackers hold a run as it now is: `mirrored.json` in its directory, written when a mirror was closed
+properly.
+"""
 
 import hashlib
 import json
@@ -12,7 +14,9 @@ MARKS = "mirrored.json"
 
 def mark(directory: Path, tracker: TrackerConfig, record: bytes) -> None:
     """Note that this tracker holds `record`."""
-    write_atomic(directory / MARKS, json.dumps(_marks(directory) | {_place(tracker): _digest(record)}, indent=1) + "\n")
+    write_atomic(
+        directory / MARKS, json.dumps(_marks(directory) | {_place(tracker): _digest(record)}, indent=1) + "\n"
+    )
 
 
 def marked(directory: Path, tracker: TrackerConfig) -> bool:

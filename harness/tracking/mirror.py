@@ -1,10 +1,12 @@
-"""A tracker at arm's length: a thread of its own tells the backend, so that the run neither waits for it nor hears of its troubles.
+"""A tracker at arm's length: a thread of its own tells the backend, so that the run neither waits for it nor
+hears of its troubles.
 
-The run only puts what it has to tell into a queue. At the end it waits a little, for a mirror that is on the move: SHARE of the time
-the run took, or FLOOR seconds for a short run (offline and on an idle machine, wandb needs 1.5 s to be imported and started, which
-goes on beside the run, and 0.3 s after the last block). It does not wait at all for a call that is under way since STUCK seconds,
-but for an import: beside a run that keeps Python busy that takes long, and is over in a moment once the run is.
-A mirror left behind loses nothing: `ptq-bench sync` mirrors the run from its files.
+The run only puts what it has to tell into a queue. At the end it waits a little, for a mirror that is on the
+move: SHARE of the time the run took, or FLOOR seconds for a short run (offline and on an idle machine, wandb
+needs 1.5 s to be imported and started, which goes on beside the run, and 0.3 s after the last block). It does
+not wait at all for a call that is under way since STUCK seconds, but for an import: beside a run that keeps
+Python busy that takes long, and is over in a moment once the run is. A mirror left behind loses nothing:
+`ptq-bench sync` mirrors the run from its files.
 """
 
 import logging
@@ -32,13 +34,16 @@ class Mirror:
         self._backend = backend
         self._calls: queue.SimpleQueue[tuple[str, tuple]] = queue.SimpleQueue()
         self._over = threading.Event()  # closed properly, or given up
-        self._began = self._busy_since = time.monotonic()  # busy: with the call under way; infinity: with none that could hang
+        # busy: with the call under way; infinity: with none that could hang
+        self._began = self._busy_since = time.monotonic()
 
     def start(self, config: RunConfig, description: dict, directory: Path) -> None:
         self._began = self._busy_since = time.monotonic()
         self._tell("load")
         self._tell("start", description, directory)
-        threading.Thread(target=self._serve, args=[Story(self._backend, config.tracker)], name="tracker", daemon=True).start()
+        threading.Thread(
+            target=self._serve, args=[Story(self._backend, config.tracker)], name="tracker", daemon=True
+        ).start()
 
     def layer(self, step: int, report: LayerReport) -> None:
         self._tell("layer", step, report)
@@ -47,12 +52,16 @@ class Mirror:
         self._tell("block", step, report)
 
     def finish(self, record: dict) -> None:
-        """Wait for the mirror as long as the run can afford. It reads the record back from disk, so that must be committed."""
+        """Wait for the mirror as long as the run can afford. It reads the record back from disk, so that must
+        be committed.
+        """
         now = time.monotonic()
         stuck = now - self._busy_since > STUCK
         self._tell("finish")
         if not self._over.wait(0 if stuck else max(FLOOR, SHARE * (now - self._began))):
-            log.warning("the tracker is too slow and was left behind; `ptq-bench sync` mirrors this run from its files")
+            log.warning(
+                "the tracker is too slow and was left behind; `ptq-bench sync` mirrors this run from its files"
+            )
 
     def _tell(self, name: str, *arguments: Any) -> None:
         if not self._over.is_set():
@@ -68,6 +77,11 @@ class Mirror:
                 getattr(story, name)(*arguments)
         except Exception as error:  # whatever it is, the run goes on
             reason = " ".join(str(error).split())
-            log.warning("tracker gave up in %s: %s: %s; `ptq-bench sync` mirrors runs later", name, type(error).__name__, reason)
+            log.warning(
+                "tracker gave up in %s: %s: %s; `ptq-bench sync` mirrors runs later",
+                name,
+                type(error).__name__,
+                reason,
+            )
         finally:
             self._over.set()

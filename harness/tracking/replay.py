@@ -1,4 +1,6 @@
-"""`ptq-bench sync`: mirror finished runs into a tracker, from their files alone; runs that it already holds are left out."""
+"""`ptq-bench sync`: mirror finished runs into a tracker, from their files alone; runs that it already holds
+are left out.
+"""
 
 import json
 import math
@@ -31,7 +33,9 @@ def replay(directory: Path, tracker: TrackerConfig) -> None:
 
 
 def reports(directory: Path) -> Iterator[tuple[int, LayerReport | BlockReport]]:
-    """What the walk over the blocks told, in its order: of each block its linears, then itself; with the number of linears so far."""
+    """What the walk over the blocks told, in its order: of each block its linears, then itself; with the
+    number of linears so far.
+    """
     layers = [LayerReport(**_fields(row, LayerReport)) for row in _rows(directory / "layers.parquet")]
     blocks = {row["block"]: _block_report(row) for row in _rows(directory / "blocks.parquet")}
     for step, layer in enumerate(layers, 1):
@@ -41,13 +45,19 @@ def reports(directory: Path) -> Iterator[tuple[int, LayerReport | BlockReport]]:
 
 
 def _block_report(row: dict[str, Any]) -> BlockReport:
-    stats = {name.removeprefix("stats."): value for name, value in row.items() if name.startswith("stats.") and value is not None}
+    stats = {
+        name.removeprefix("stats."): value
+        for name, value in row.items()
+        if name.startswith("stats.") and value is not None
+    }
     return BlockReport(**_fields(row, BlockReport), stats=stats)
 
 
 def _fields(row: dict[str, Any], schema: type) -> dict[str, Any]:
     """The values of those fields of a dataclass that a table has; a run of an older version may lack some."""
-    return {field.name: row.get(field.name) for field in fields(schema) if field.name not in ("stats", "losses")}
+    return {
+        field.name: row.get(field.name) for field in fields(schema) if field.name not in ("stats", "losses")
+    }
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -55,4 +65,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = pd.read_parquet(path).to_dict("records")
-    return [{name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()} for row in rows]
+    return [
+        {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]

@@ -1,4 +1,6 @@
-"""What a tracker is told of a run, and in which order; the same for a run that goes on and for one read back from its files."""
+"""What a tracker is told of a run, and in which order; the same for a run that goes on and for one read back
+from its files.
+"""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +16,16 @@ from harness.tracking.marks import mark
 
 CONFIG = ("schema", "run_key", "attempt", "model", "data", "scheme", "method", "eval", "seed", "versions")
 SUMMARY = (
-    *("status", "reason", "family", "bits_per_weight", "outlier_share", "layer_error", "block_error", "transform"),
+    *(
+        "status",
+        "reason",
+        "family",
+        "bits_per_weight",
+        "outlier_share",
+        "layer_error",
+        "block_error",
+        "transform",
+    ),
     *("runtime_overhead", "seconds", "peak_memory_bytes", "fallbacks"),
 )
 COLUMNS = ("layer", "block", "linear", "shape", "error", "bits", "outliers", "seconds", "fallback")
@@ -51,7 +62,8 @@ class Backend(Protocol):
     """One run in one tracker. Every call may raise or take its time."""
 
     def load(self) -> None: ...  # import the package
-    def open(self, identity: Identity, tracker: TrackerConfig, directory: Path) -> None: ...  # an absolute path
+    # an absolute path
+    def open(self, identity: Identity, tracker: TrackerConfig, directory: Path) -> None: ...
     def log(self, values: dict[str, float], step: int) -> None: ...
     def close(self, ending: Ending) -> None: ...
 
@@ -69,19 +81,34 @@ class Story:
         self.backend.load()
 
     def start(self, description: dict, directory: Path) -> None:
-        self.directory = directory.absolute()  # a backend's service may work from wherever the first run of this process was started
+        # a backend's service may work from wherever the first run of this process was started
+        self.directory = directory.absolute()
         self.backend.open(identity(description, self.tracker), self.tracker, self.directory)
 
     def layer(self, step: int, report: LayerReport) -> None:
         shape = f"{report.out_features}x{report.in_features}"
-        facts = (report.layer, report.block, report.linear, shape, report.error, report.bits, report.outliers, report.seconds)
+        facts = (
+            report.layer,
+            report.block,
+            report.linear,
+            shape,
+            report.error,
+            report.bits,
+            report.outliers,
+            report.seconds,
+        )
         self.rows.append([*facts, report.fallback])
         names = ("error", "bits", "outliers", "seconds", "damping")
         self._log("layer", {"index": step} | {name: getattr(report, name) for name in names}, step)
 
     def block(self, step: int, report: BlockReport) -> None:
         """`step`: how many layers came before; a tracker's steps must not go back."""
-        values = {"index": report.block, "error": report.error, "seconds": report.seconds, "extra_bytes": report.extra_bytes}
+        values = {
+            "index": report.block,
+            "error": report.error,
+            "seconds": report.seconds,
+            "extra_bytes": report.extra_bytes,
+        }
         self._log("block", values | {"multiply_adds": report.multiply_adds} | dict(report.stats), step)
 
     def finish(self) -> None:
@@ -93,14 +120,21 @@ class Story:
         mark(self.directory, self.tracker, content)
 
     def _log(self, group: str, values: Mapping[str, Any], step: int) -> None:
-        told = {f"{group}/{name}": value for name, value in values.items() if value is not None and value == value}  # NaN: absent
+        # NaN: absent
+        told = {
+            f"{group}/{name}": value for name, value in values.items() if value is not None and value == value
+        }
         self.backend.log(told, step)
 
 
 def identity(description: dict, tracker: TrackerConfig) -> Identity:
     """Who the run is that a description or a whole record describes."""
     scheme, model = description["scheme"] or {}, description["model"]["name"]
-    parts = [f"{letter}{scheme[name]}" for letter, name in (("w", "bits"), ("a", "act_bits"), ("kv", "kv_bits")) if scheme.get(name)]
+    parts = [
+        f"{letter}{scheme[name]}"
+        for letter, name in (("w", "bits"), ("a", "act_bits"), ("kv", "kv_bits"))
+        if scheme.get(name)
+    ]
     bits, method = " ".join(parts) or "float", method_name(description["method"])
     return Identity(
         id=f"{description['run_key']}-{description.get('attempt', 1)}",
@@ -113,10 +147,19 @@ def identity(description: dict, tracker: TrackerConfig) -> Identity:
 
 
 def summary_values(record: dict) -> dict:
-    """What tables of runs show: metrics with their standard errors, differences to the float model, size, time, memory, how it ended."""
+    """What tables of runs show: metrics with their standard errors, differences to the float model, size,
+    time, memory, how it ended.
+    """
     metrics = record.get("metrics") or {}
     floats = (record.get("baseline") or {}).get("metrics", {})
-    found = {name: float(metric["value"]) for name, metric in metrics.items()}  # a record says "inf" where JSON cannot
-    found |= {f"{name}_stderr": float(metric["stderr"]) for name, metric in metrics.items() if metric.get("stderr") is not None}
-    found |= {f"delta/{name}": found[name] - float(floats[name]["value"]) for name in metrics if name in floats}
+    # a record says "inf" where JSON cannot
+    found = {name: float(metric["value"]) for name, metric in metrics.items()}
+    found |= {
+        f"{name}_stderr": float(metric["stderr"])
+        for name, metric in metrics.items()
+        if metric.get("stderr") is not None
+    }
+    found |= {
+        f"delta/{name}": found[name] - float(floats[name]["value"]) for name in metrics if name in floats
+    }
     return found | {name: record[name] for name in SUMMARY if record.get(name) not in (None, [])}

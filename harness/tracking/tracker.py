@@ -1,6 +1,8 @@
-"""Trackers mirror a run for people to look at. They are never the record: a tracker that is absent, fails or hangs costs the run nothing.
+"""Trackers mirror a run for people to look at. They are never the record: a tracker that is absent, fails or
+hangs costs the run nothing.
 
-`ptq-bench sync` mirrors finished runs again from their files, through the same calls; so nothing that a tracker misses is lost.
+`ptq-bench sync` mirrors finished runs again from their files, through the same calls; so nothing that a
+tracker misses is lost.
 """
 
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""trackio: a dashboard on this machine (`TRACKIO_DIR=results/trackio trackio show --project ptq-bench`), without account or network."""
+"""trackio: a dashboard on this machine (`TRACKIO_DIR=results/trackio trackio show --project ptq-bench`),
+without account or network.
+"""
 
 import os
 from pathlib import Path
@@ -12,7 +14,8 @@ from harness.tracking.story import COLUMNS, Ending, Identity
 class TrackioRun:
     """One run of trackio. A run of the same name is replaced.
 
-    trackio knows neither tags, job types nor summaries: the first two go to the configuration, the last is one more step.
+    trackio knows neither tags, job types nor summaries: the first two go to the configuration, the last is
+    one more step.
     """
 
     def load(self) -> None:
@@ -27,14 +30,19 @@ class TrackioRun:
                 run.delete()
         config = identity.config | {"id": identity.id, "job_type": identity.job_type, "tags": identity.tags}
         still = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
-        self._run = self._trackio.init(project=tracker.project, name=name, group=identity.group, config=config, **still)
+        self._run = self._trackio.init(
+            project=tracker.project, name=name, group=identity.group, config=config, **still
+        )
 
     def log(self, values: dict[str, float], step: int) -> None:
         self._last = step
         self._run.log(values, step=step)
 
     def close(self, ending: Ending) -> None:
-        layers = [{name: "" if value is None else value for name, value in zip(COLUMNS, row, strict=True)} for row in ending.layers]
+        layers = [
+            {name: "" if value is None else value for name, value in zip(COLUMNS, row, strict=True)}
+            for row in ending.layers
+        ]
         table = {"layers": self._trackio.Table(data=layers)} if layers else {}
         self._run.log(_flat(ending.summary) | table, step=self._last + 1)
         artifact = self._trackio.Artifact(f"result-{self._run.config['id']}", type="result")
@@ -53,7 +61,8 @@ def _import_quietly() -> Any:
     except ImportError as error:
         raise UserError(f"trackio cannot be imported ({error}): pip install 'ptq-bench[trackio]'") from error
     for module in (trackio, trackio.run, trackio.utils):
-        module.print = lambda *words, **options: None  # theirs only; redirecting stdout would silence the run's own too
+        # theirs only; redirecting stdout would silence the run's own too
+        module.print = lambda *words, **options: None
     trackio.run.Run._get_username = lambda run: None
     return trackio
 

@@ -21,9 +21,11 @@ class WandbRun:
         self._wandb = wandb
 
     def open(self, identity: Identity, tracker: TrackerConfig, directory: Path) -> None:
-        os.environ.setdefault("WANDB_DATA_DIR", os.fspath(directory.parent.parent / "wandb"))  # artifacts wait there for sync
+        # artifacts wait there for sync
+        os.environ.setdefault("WANDB_DATA_DIR", os.fspath(directory.parent.parent / "wandb"))
         for older in (directory / "wandb").glob(f"offline-run-*-{identity.id}"):
-            shutil.rmtree(older, ignore_errors=True)  # cut short or out of date: two of one id would be uploaded on top of each other
+            # cut short or out of date: two of one id would be uploaded on top of each other
+            shutil.rmtree(older, ignore_errors=True)
         self._run: Any = self._wandb.init(
             id=identity.id,
             name=identity.name,
@@ -43,16 +45,26 @@ class WandbRun:
             self._run.define_metric(f"{kind}/*", step_metric=f"{kind}/index")
 
     def _settings(self) -> Any:
-        """Neither code, command line and packages nor what the terminal shows: the record holds what explains a number."""
+        """Neither code, command line and packages nor what the terminal shows: the record holds what explains
+        a number.
+        """
         quiet = {"console": "off", "silent": True, "init_timeout": 60}
-        return self._wandb.Settings(**quiet, disable_git=True, disable_code=True, x_disable_meta=True, x_save_requirements=False)
+        return self._wandb.Settings(
+            **quiet, disable_git=True, disable_code=True, x_disable_meta=True, x_save_requirements=False
+        )
 
     def log(self, values: dict[str, float], step: int) -> None:
         self._run.log(values, step=step)
 
     def close(self, ending: Ending) -> None:
         if ending.layers:
-            self._run.log({"layers": self._wandb.Table(columns=list(COLUMNS), data=ending.layers, allow_mixed_types=True)})
+            self._run.log(
+                {
+                    "layers": self._wandb.Table(
+                        columns=list(COLUMNS), data=ending.layers, allow_mixed_types=True
+                    )
+                }
+            )
         artifact = self._wandb.Artifact(f"result-{self._run.id}", type="result")
         for file in ending.files:
             artifact.add_file(os.fspath(file))

@@ -1,4 +1,5 @@
-"""Queries, keys and values, caught right where an attention multiplies them: after rotations, head splits and scaling of whatever family.
+"""Queries, keys and values, caught right where an attention multiplies them: after rotations, head splits and
+scaling of whatever family.
 
 While the attention's forward runs, a `TorchFunctionMode` watches for products:
 
@@ -6,8 +7,9 @@ While the attention's forward runs, a `TorchFunctionMode` watches for products:
     baddbmm(query, key^T), then bmm(probabilities, value)    BLOOM
     matmul(query, key^T), then matmul(probabilities, value)    attention written out ("eager")
 
-Products of less than three axes on the right are those of linears, and pass. An attention whose forward ends without having
-multiplied queries, keys and values in one of these ways raises, so that none is left in float unseen.
+Products of less than three axes on the right are those of linears, and pass. An attention whose forward ends
+without having multiplied queries, keys and values in one of these ways raises, so that none is left in float
+unseen.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +38,9 @@ PLACE = "operands"  # the name of the quantizers in an attention module
 class AttentionOperands(nn.Module):
     """What becomes of queries, keys and values in an attention module: each has its own rounding, or none."""
 
-    def __init__(self, query: Rounding | None, key: Rounding | None, value: Rounding | None, whole_tokens: bool):
+    def __init__(
+        self, query: Rounding | None, key: Rounding | None, value: Rounding | None, whole_tokens: bool
+    ):
         """
         Args:
             whole_tokens: hand over (batch, tokens, all heads' entries), not (batch, heads, tokens, entries).
@@ -57,8 +61,13 @@ class AttentionOperands(nn.Module):
         self.hook(attention)
 
     def hook(self, attention: nn.Module) -> list[RemovableHandle]:
-        """Watch the attention module's forward; hooks are bound methods, which `copy.deepcopy` binds to the copy."""
-        return [attention.register_forward_pre_hook(self._enter), attention.register_forward_hook(self._leave, always_call=True)]
+        """Watch the attention module's forward; hooks are bound methods, which `copy.deepcopy` binds to the
+        copy.
+        """
+        return [
+            attention.register_forward_pre_hook(self._enter),
+            attention.register_forward_hook(self._leave, always_call=True),
+        ]
 
     def _enter(self, attention: nn.Module, inputs: tuple) -> None:
         products = _Products(self)
@@ -70,7 +79,8 @@ class AttentionOperands(nn.Module):
             return  # something raised before this forward began
         products = self._running.pop()
         products.__exit__(None, None, None)
-        if output is not None and not products.complete:  # None: the forward raised, and what it raised says more
+        # None: the forward raised, and what it raised says more
+        if output is not None and not products.complete:
             raise RuntimeError(
                 f"{type(attention).__name__} was to multiply queries, keys and values of few bits, but no such product was seen; "
                 "its way of computing attention is not served: load the model with attn_implementation=sdpa"
@@ -83,7 +93,9 @@ class AttentionOperands(nn.Module):
         if not self.whole_tokens:
             return rounding(operand)
         if operand.ndim != 4:
-            raise RuntimeError(f"{which} of shape {tuple(operand.shape)}: one range over all heads needs (batch, heads, tokens, entries)")
+            raise RuntimeError(
+                f"{which} of shape {tuple(operand.shape)}: one range over all heads needs (batch, heads, tokens, entries)"
+            )
         tokens = operand.transpose(1, 2)
         return rounding(tokens.flatten(2)).view(tokens.shape).transpose(1, 2)
 
@@ -100,7 +112,9 @@ class _Products(TorchFunctionMode):
         self.scores: Sequence[int] | None = None  # shape of queries times keys
         self.complete = False
 
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func is SDPA:
             args, kwargs = self._attention(args, kwargs)
@@ -112,7 +126,12 @@ class _Products(TorchFunctionMode):
         self._expect(self.scores is None)
         self.scores, self.complete = (), True
         for position, name in enumerate(("query", "key", "value")):
-            args, kwargs = _replaced(args, kwargs, (position, name), lambda operand, name=name: self.operands.rounded(name, operand))
+            args, kwargs = _replaced(
+                args,
+                kwargs,
+                (position, name),
+                lambda operand, name=name: self.operands.rounded(name, operand),
+            )
         return args, kwargs
 
     def _product(self, places: tuple, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -120,8 +139,14 @@ class _Products(TorchFunctionMode):
         if right.ndim < 3:
             return args, kwargs  # a linear
         if self.scores is None:
-            self.scores = (*torch.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
-            args, kwargs = _replaced(args, kwargs, places[0], lambda query: self.operands.rounded("query", query))
+            self.scores = (
+                *torch.broadcast_shapes(left.shape[:-2], right.shape[:-2]),
+                left.shape[-2],
+                right.shape[-1],
+            )
+            args, kwargs = _replaced(
+                args, kwargs, places[0], lambda query: self.operands.rounded("query", query)
+            )
             return _replaced(args, kwargs, places[1], lambda key: self.operands.rounded("key", key.mT).mT)
         self._expect(not self.complete and tuple(left.shape) == self.scores)
         self.complete = True
@@ -140,7 +165,9 @@ def _get(args: tuple, kwargs: dict, place: tuple[int, str]) -> Tensor:
     return args[position] if position < len(args) else kwargs[name]
 
 
-def _replaced(args: tuple, kwargs: dict, place: tuple[int, str], change: Callable[[Tensor], Tensor]) -> tuple[tuple, dict]:
+def _replaced(
+    args: tuple, kwargs: dict, place: tuple[int, str], change: Callable[[Tensor], Tensor]
+) -> tuple[tuple, dict]:
     position, name = place
     new = change(_get(args, kwargs, place))
     if position < len(args):

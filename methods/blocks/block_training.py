@@ -1,10 +1,13 @@
-"""The training loop that OmniQuant and AffineQuant share: factors at seams and clipping of weights, on the block's output.
+"""The training loop that OmniQuant and AffineQuant share: factors at seams and clipping of weights, on the
+block's output.
 
-Per calibration batch one step: factors under the mask of the epoch, the block's weights rewritten by them and fake-quantized with their
-clipped ranges, the block run on (quantized) activations, the mean squared error against the float model's output, AdamW.
-Parameters are float32; on a GPU the block itself runs in bfloat16 and its weights are rewritten in TF32. Nothing is drawn at random.
+Per calibration batch one step: factors under the mask of the epoch, the block's weights rewritten by them and
+fake-quantized with their clipped ranges, the block run on (quantized) activations, the mean squared error
+against the float model's output, AdamW. Parameters are float32; on a GPU the block itself runs in bfloat16
+and its weights are rewritten in TF32. Nothing is drawn at random.
 
-A loss or a matrix that is not finite or not invertible sends the loop back to the state at the beginning of the epoch, with half the rates.
+A loss or a matrix that is not finite or not invertible sends the loop back to the state at the beginning of
+the epoch, with half the rates.
 """
 
 import math
@@ -62,20 +65,34 @@ class Learned:
     leaves: dict[str, Tensor]
     loss_before: float  # on all samples, relative to the mean square of the target
     loss_after: float
-    losses: tuple[float, ...]  # of each epoch, the mean over its steps, each sample met with the parameters of its step; auxiliary part too
+    # of each epoch, the mean over its steps, each sample met with the parameters of its step; auxiliary part
+    # too
+    losses: tuple[float, ...]
     cost: float  # seconds over those of one plain forward-backward of the block per step
     fallbacks: tuple[str, ...]
 
 
 class Lesson:
-    """A block to be trained: its fixed parameters, its sites, its samples. Leaves are named `<site>.<name>` and `<linear>.low`, `.high`."""
+    """A block to be trained: its fixed parameters, its sites, its samples. Leaves are named `<site>.<name>`
+    and `<linear>.low`, `.high`.
+    """
 
-    def __init__(self, block: Block, samples: Sequence[Sample], scheme: Scheme, sites: Sequence[Site], stability: float):
-        self.block, self.samples, self.scheme, self.sites, self.stability = block, samples, scheme, sites, stability
+    def __init__(
+        self, block: Block, samples: Sequence[Sample], scheme: Scheme, sites: Sequence[Site], stability: float
+    ):
+        self.block, self.samples, self.scheme, self.sites, self.stability = (
+            block,
+            samples,
+            scheme,
+            sites,
+            stability,
+        )
         self.base = float32(values_of(block))
         self.device = self.base[f"{block.linears[0]}.weight"].device
         targets = sum(sample.target.double().square().sum().item() for sample in samples)
-        self.energy = max(targets / sum(sample.target.numel() for sample in samples), torch.finfo(torch.float32).tiny)
+        self.energy = max(
+            targets / sum(sample.target.numel() for sample in samples), torch.finfo(torch.float32).tiny
+        )
 
     def site_leaves(self, leaves: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
         prefix = f"{number}."
@@ -85,7 +102,9 @@ class Lesson:
         """All parameters of the block, its linears rewritten and fake-quantized."""
         values = dict(self.base)
         for number, site in enumerate(self.sites):
-            values = rewrite(values, site.seam, site.factor(self.site_leaves(leaves, number), share, self.stability))
+            values = rewrite(
+                values, site.seam, site.factor(self.site_leaves(leaves, number), share, self.stability)
+            )
         for path in self.block.linears:
             low, high = leaves[f"{path}.low"].sigmoid(), leaves[f"{path}.high"].sigmoid()
             values[f"{path}.weight"] = fake_quantize(values[f"{path}.weight"], low, high, self.scheme)
@@ -94,14 +113,22 @@ class Lesson:
         return values
 
     def _fold_map_(self, values: dict[str, Tensor], seam: Seam) -> None:
-        """Multiply the inverse of a full matrix behind a norm into the rounded weights, if these have fewer rows than a batch has tokens:
+        """Multiply the inverse of a full matrix behind a norm into the rounded weights, if these have fewer
+        rows than a batch has tokens:
 
-        (x - shift) A^-1 Q^T = x (Q A^-T)^T - shift (Q A^-T)^T for float activations x: the same output by smaller products, and behind the
-        block's first norm no gradient of x is needed.
+        (x - shift) A^-1 Q^T = x (Q A^-T)^T - shift (Q A^-T)^T for float activations x: the same output by
+        smaller products, and behind the block's first norm no gradient of x is needed.
         """
-        if not isinstance(seam, NormSeam) or self.scheme.quantizes_activations or f"{seam.norm}.inverse" not in values:
+        if (
+            not isinstance(seam, NormSeam)
+            or self.scheme.quantizes_activations
+            or f"{seam.norm}.inverse" not in values
+        ):
             return
-        if sum(len(values[f"{path}.weight"]) for path in seam.consumers) >= self.samples[0].target[..., 0].numel():
+        if (
+            sum(len(values[f"{path}.weight"]) for path in seam.consumers)
+            >= self.samples[0].target[..., 0].numel()
+        ):
             return
         inverse, shift = values.pop(f"{seam.norm}.inverse"), values.pop(f"{seam.norm}.shift", None)
         for path in seam.consumers:
@@ -127,7 +154,9 @@ class Lesson:
 
     def plain_seconds(self) -> float:
         """One forward-backward of the float block on the first batch, gradients of all its parameters."""
-        values = {name: value.clone().requires_grad_(value.is_floating_point()) for name, value in self.base.items()}
+        values = {
+            name: value.clone().requires_grad_(value.is_floating_point()) for name, value in self.base.items()
+        }
         self._wait()
         started = time.perf_counter()
         self.loss(self.samples[0], values).backward()
@@ -152,9 +181,12 @@ def train(lesson: Lesson, start: Mapping[str, Tensor], course: Course, watch: Wa
         seconds = time.perf_counter() - started
         after = _loss_or_nan(lesson, leaves)
     plain += [lesson.plain_seconds() for _ in plain]
-    cost = seconds / (steps * (min(plain[:2]) + min(plain[2:])) / 2)  # before and after: a machine may be faster or slower by now
+    # before and after: a machine may be faster or slower by now
+    cost = seconds / (steps * (min(plain[:2]) + min(plain[2:])) / 2)
     if not after < before:
-        fallbacks.append(f"training brought the block's output no closer ({before:.3g} to {after:.3g}): undone")
+        fallbacks.append(
+            f"training brought the block's output no closer ({before:.3g} to {after:.3g}): undone"
+        )
         leaves, after = dict(start), before
     return Learned(leaves, before, after, tuple(losses), cost, tuple(fallbacks))
 
@@ -181,7 +213,9 @@ def _descend(
                 leaf.copy_(kept[0][name])
         optimizer.load_state_dict(kept[1])
         speed /= 2
-        fallbacks.append(f"the loss of epoch {epoch} was not finite: went back to its beginning with {speed:g} of the rates")
+        fallbacks.append(
+            f"the loss of epoch {epoch} was not finite: went back to its beginning with {speed:g} of the rates"
+        )
         if len(fallbacks) > ROLLBACKS:
             break
     return {name: leaf.detach() for name, leaf in leaves.items()}, losses, fallbacks
@@ -197,7 +231,8 @@ def _epoch(
     before: float,
     watch: Watch,
 ) -> float | None:
-    """One pass over the samples, under the mask of this epoch: its mean loss, per entry of the targets as in `Lesson.mean_loss`.
+    """One pass over the samples, under the mask of this epoch: its mean loss, per entry of the targets as in
+    `Lesson.mean_loss`.
 
     None as soon as the loss is not finite or a matrix not invertible.
     """

@@ -1,8 +1,9 @@
 """Clipping: shrinking the range of each row and group of a weight to what costs least at the linear's output.
 
-The authors' code of AWQ (arXiv 2306.00978) does so after scaling: end points are cut at shares of the largest |w|, and the share with the
-least e^T H_g e is kept, with e the rounding error of the group and H_g the second moments of its inputs. Here the end points of
-`scheme.range` compete as well: at 2 bits its search shrinks much further than AWQ's shares, which end at a half.
+The authors' code of AWQ (arXiv 2306.00978) does so after scaling: end points are cut at shares of the largest
+|w|, and the share with the least e^T H_g e is kept, with e the rounding error of the group and H_g the second
+moments of its inputs. Here the end points of `scheme.range` compete as well: at 2 bits its search shrinks
+much further than AWQ's shares, which end at a half.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +23,14 @@ from methods.solving.ranges import fit_ranges, grouped, make_grid, widened
 
 @torch.no_grad()
 def clip_block(
-    block: Block, samples: Sequence[Sample], scheme: Scheme, shares: Sequence[float], watch: Callable[[int], None]
+    block: Block,
+    samples: Sequence[Sample],
+    scheme: Scheme,
+    shares: Sequence[float],
+    watch: Callable[[int], None],
 ) -> dict[str, Ranges]:
-    """End points for the linears of a block, by path. Queries and keys keep the scheme's rule: errors there pass a softmax.
+    """End points for the linears of a block, by path. Queries and keys keep the scheme's rule: errors there
+    pass a softmax.
 
     Args:
         shares: of the largest |w|, falling.
@@ -45,7 +51,8 @@ def clip_block(
 
 
 def clipped(weight: Tensor, moments: Tensor, scheme: Scheme, shares: Sequence[float]) -> Ranges:
-    """The end points (out, groups) of a weight with the least output error: those of the scheme's rule, or cut at one of the shares.
+    """The end points (out, groups) of a weight with the least output error: those of the scheme's rule, or
+    cut at one of the shares.
 
     Args:
         weight: (out, in).
@@ -61,14 +68,25 @@ def clipped(weight: Tensor, moments: Tensor, scheme: Scheme, shares: Sequence[fl
         costs = group_costs(weight, Ranges(*ends), moments, scheme)
         best, least = torch.where(costs < least, ends, best), torch.minimum(costs, least)
     if scheme.scale_bits is not None:
-        best = _where_all_gain(best, group_costs(weight, Ranges(*best), moments, scheme), plain, costs_of_plain, scheme.scale_group_size)
+        best = _where_all_gain(
+            best,
+            group_costs(weight, Ranges(*best), moments, scheme),
+            plain,
+            costs_of_plain,
+            scheme.scale_group_size,
+        )
     return Ranges(*best)
 
 
 def _where_all_gain(ends: Tensor, costs: Tensor, before: Tensor, costs_before: Tensor, rows: int) -> Tensor:
-    """`ends`, but for the blocks of rows that they make worse as a whole: what is best for each row need not be where they share scales."""
+    """`ends`, but for the blocks of rows that they make worse as a whole: what is best for each row need not
+    be where they share scales.
+    """
     block = torch.arange(len(costs), device=costs.device) // rows
-    totals = (each.new_zeros(int(block[-1]) + 1, each.shape[1]).index_add(0, block, each) for each in (costs, costs_before))
+    totals = (
+        each.new_zeros(int(block[-1]) + 1, each.shape[1]).index_add(0, block, each)
+        for each in (costs, costs_before)
+    )
     gains = torch.lt(*totals)[block]
     return torch.where(gains, ends, before)
 
@@ -91,12 +109,16 @@ def rows_of_queries_and_keys(block: Block) -> dict[str, Tensor]:
     rows: dict[str, Tensor] = {}
     for seam in block.seams:
         for heads in (seam.query, seam.key) if isinstance(seam, QueryKeySeam) else ():
-            rows[heads.linear] = torch.cat([rows.get(heads.linear, torch.arange(0)), heads.rows.flatten().cpu()])
+            rows[heads.linear] = torch.cat(
+                [rows.get(heads.linear, torch.arange(0)), heads.rows.flatten().cpu()]
+            )
     return rows
 
 
 def _restored(ranges: Ranges, rows: Tensor, weight: Tensor, moments: Tensor, scheme: Scheme) -> Ranges:
-    """The same, with the scheme's rule at some rows: those of a projection that makes queries, keys and values at once."""
+    """The same, with the scheme's rule at some rows: those of a projection that makes queries, keys and
+    values at once.
+    """
     if not len(rows):
         return ranges
     own = by_rule(weight[rows], moments, scheme)

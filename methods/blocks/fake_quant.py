@@ -1,14 +1,15 @@
 """Learnable weight clipping: rounding whose end points are trained, with straight-through gradients.
 
-Shao et al.: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models, arXiv 2308.13137, Eq. 2. A group with the
-extreme weights `least` and `greatest` (widened to what its grid must hold) is rounded to the grid
+Shao et al.: OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models, arXiv 2308.13137,
+Eq. 2. A group with the extreme weights `least` and `greatest` (widened to what its grid must hold) is rounded
+to the grid
 
     low = clip_low * least,    high = clip_high * greatest,    scale = (high - low) / (2^bits - 1),    zero = -low / scale
 
-where the paper writes gamma and beta, sigmoids of what it trains, for clip_high and clip_low. Forward it is the very grid that a solver
-would round to between these end points, scale and zero rounded as they are stored. Backward every rounding counts as the identity: of a
-weight, of a scale, of a zero, and of scales that are codes themselves. What reaches an end point goes on to the clip and to the
-extreme weight.
+where the paper writes gamma and beta, sigmoids of what it trains, for clip_high and clip_low. Forward it is
+the very grid that a solver would round to between these end points, scale and zero rounded as they are
+stored. Backward every rounding counts as the identity: of a weight, of a scale, of a zero, and of scales that
+are codes themselves. What reaches an end point goes on to the clip and to the extreme weight.
 """
 
 import torch
@@ -57,7 +58,9 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         groups, clip_low, clip_high, least, greatest, scale, zero = ctx.saved_tensors
         scheme = ctx.scheme
-        of_weight, of_scale, of_zero = fake_quant.backward(grad.reshape(groups.shape), groups, scale, zero, scheme.max_code)
+        of_weight, of_scale, of_zero = fake_quant.backward(
+            grad.reshape(groups.shape), groups, scale, zero, scheme.max_code
+        )
         ranges = _ranges(least, greatest, clip_low, clip_high, scheme)
         of_low, of_high = _of_ranges(ranges, scale, zero, of_scale, of_zero, scheme)
         ends = widened(least, greatest, scheme)
@@ -72,7 +75,9 @@ def _ranges(least: Tensor, greatest: Tensor, clip_low: Tensor, clip_high: Tensor
     return Ranges(clip_low * low, clip_high * high)
 
 
-def _of_ranges(ranges: Ranges, scale: Tensor, zero: Tensor, of_scale: Tensor, of_zero: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _of_ranges(
+    ranges: Ranges, scale: Tensor, zero: Tensor, of_scale: Tensor, of_zero: Tensor, scheme: Scheme
+) -> tuple[Tensor, Tensor]:
     """Gradients of the end points from those of scale and zero, all (out, groups)."""
     of_low = torch.zeros_like(of_scale)
     if not scheme.symmetric:
@@ -81,13 +86,16 @@ def _of_ranges(ranges: Ranges, scale: Tensor, zero: Tensor, of_scale: Tensor, of
         else:
             exact = -ranges.low / scale
             place = exact if scheme.scale_bits is not None else exact.round()
-            of_zero = of_zero * ((place >= 0) & (place <= scheme.max_code))  # nothing passes where the zero was clamped
+            # nothing passes where the zero was clamped
+            of_zero = of_zero * ((place >= 0) & (place <= scheme.max_code))
         of_low, of_scale = -of_zero / scale, of_scale - of_zero * exact / scale
     of_high = of_scale * (ranges.high > ranges.low) / scheme.max_code  # else the scale is a constant
     return of_low - of_high, of_high
 
 
-def _of_extremes(least: Tensor, greatest: Tensor, of_low: Tensor, of_high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _of_extremes(
+    least: Tensor, greatest: Tensor, of_low: Tensor, of_high: Tensor, scheme: Scheme
+) -> tuple[Tensor, Tensor]:
     """Gradients of the extreme weights from those of what `widened` makes of them, all (out, groups)."""
     if scheme.symmetric:  # both ends are the larger magnitude
         of_both, share = of_high - of_low, torch.heaviside(greatest + least, greatest.new_tensor(0.5))

@@ -1,4 +1,6 @@
-"""Running a block with other parameters than its own, in float32: half precision would lose the small steps of training."""
+"""Running a block with other parameters than its own, in float32: half precision would lose the small steps
+of training.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +12,8 @@ from methods.contracts.block import Block, Call
 
 
 def run_with(block: Block, hidden: Tensor, call: Call, values: Mapping[str, Tensor]) -> Tensor:
-    """The output hidden states (batch, tokens, width), float32, of the block with `values` in place of its parameters and buffers.
+    """The output hidden states (batch, tokens, width), float32, of the block with `values` in place of its
+    parameters and buffers.
 
     Args:
         values: by name in the block; what is absent stays the block's own.

@@ -27,7 +27,9 @@ def channel_sizes(block: Block, samples: Sequence[Sample], paths: Sequence[str])
 
 
 @torch.no_grad()
-def channel_extremes(block: Block, samples: Sequence[Sample], paths: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
+def channel_extremes(
+    block: Block, samples: Sequence[Sample], paths: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """(smallest, largest) of every channel (in,) float32 of the inputs of these linears."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -41,7 +43,9 @@ def channel_extremes(block: Block, samples: Sequence[Sample], paths: Sequence[st
 
 
 @torch.no_grad()
-def group_moments(block: Block, samples: Sequence[Sample], paths: Sequence[str], group_size: int | None) -> dict[str, Tensor]:
+def group_moments(
+    block: Block, samples: Sequence[Sample], paths: Sequence[str], group_size: int | None
+) -> dict[str, Tensor]:
     """E[x x^T] within each group of input channels of these linears, (groups, size, size) float32.
 
     Args:
@@ -51,7 +55,8 @@ def group_moments(block: Block, samples: Sequence[Sample], paths: Sequence[str],
     tokens = sum(sample.hidden.shape[:-1].numel() for sample in samples)
 
     def add(path: str, inputs: Tensor) -> None:
-        groups = inputs.float().view(len(inputs), -1, group_size or inputs.shape[1]).transpose(0, 1)  # (groups, tokens, size)
+        # (groups, tokens, size)
+        groups = inputs.float().view(len(inputs), -1, group_size or inputs.shape[1]).transpose(0, 1)
         found = groups.mT @ groups / tokens
         totals[path] = totals[path].add_(found) if path in totals else found
 
@@ -59,10 +64,14 @@ def group_moments(block: Block, samples: Sequence[Sample], paths: Sequence[str],
     return totals
 
 
-def _run(block: Block, samples: Sequence[Sample], paths: Sequence[str], add: Callable[[str, Tensor], None]) -> None:
-    """Run the block on all samples, and show `add` the input of each linear as (tokens, in): rounded already, where activations are.
+def _run(
+    block: Block, samples: Sequence[Sample], paths: Sequence[str], add: Callable[[str, Tensor], None]
+) -> None:
+    """Run the block on all samples, and show `add` the input of each linear as (tokens, in): rounded already,
+    where activations are.
 
-    Not before a batch has passed the block: inside an attention whose operands are rounded, our own products would be as well.
+    Not before a batch has passed the block: inside an attention whose operands are rounded, our own products
+    would be as well.
     """
     seen: dict[str, Tensor] = {}
 
@@ -82,7 +91,9 @@ def _run(block: Block, samples: Sequence[Sample], paths: Sequence[str], add: Cal
 
 
 def first(block: Block, samples: Sequence[Sample], tokens: int) -> list[Sample]:
-    """Samples from the first on with at least so many tokens, or all of them; of the last one no more sequences than needed."""
+    """Samples from the first on with at least so many tokens, or all of them; of the last one no more
+    sequences than needed.
+    """
     found = []
     for sample in samples:
         batch, length = sample.hidden.shape[:2]
@@ -101,7 +112,10 @@ def _cut(block: Block, sample: Sample, count: int) -> Sample:
         return sample
     own = None if sample.own_target is None else sample.own_target[:count]
     part = Sample(
-        sample.hidden[:count], Call(*_cut_all((sample.call.args, dict(sample.call.kwargs)), batch, count)), sample.target[:count], own
+        sample.hidden[:count],
+        Call(*_cut_all((sample.call.args, dict(sample.call.kwargs)), batch, count)),
+        sample.target[:count],
+        own,
     )
     device = next(block.module.parameters()).device
     whole = block.run(sample.hidden.to(device), sample.call)[:count]
@@ -114,10 +128,16 @@ def _cut(block: Block, sample: Sample, count: int) -> Sample:
 
 
 def _cut_all(value: Any, batch: int, count: int) -> Any:
-    """Whatever the block is called with, for fewer sequences: tensors with a leading axis over the batch, or over all its heads."""
+    """Whatever the block is called with, for fewer sequences: tensors with a leading axis over the batch, or
+    over all its heads.
+    """
     if isinstance(value, Tensor):
         of_each = value.shape[0] // batch if value.ndim > 1 and value.shape[0] % batch == 0 else 0
         return value[: of_each * count] if of_each == 1 or (of_each and value.ndim == 3) else value
     if isinstance(value, tuple | list):
         return type(value)(_cut_all(item, batch, count) for item in value)
-    return {key: _cut_all(item, batch, count) for key, item in value.items()} if isinstance(value, dict) else value
+    return (
+        {key: _cut_all(item, batch, count) for key, item in value.items()}
+        if isinstance(value, dict)
+        else value
+    )

@@ -1,4 +1,6 @@
-"""What OmniQuant and AffineQuant do to a block: start from smoothed channels, train, and put what was learned into the block."""
+"""What OmniQuant and AffineQuant do to a block: start from smoothed channels, train, and put what was learned
+into the block.
+"""
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -46,7 +48,8 @@ def learn_(
     """Rewrite the block in place by what is learned at `sites`, and learn the ranges of all its linears.
 
     Args:
-        alpha: of the smoothed start, where in [0, 1] between weights and activations, see `methods.blocks.smoothing`; None: no smoothing.
+        alpha: of the smoothed start, where in [0, 1] between weights and activations, see
+            `methods.blocks.smoothing`; None: no smoothing.
         stability: what the gradual mask multiplies off-diagonals by.
     """
     if alpha is not None:
@@ -57,7 +60,11 @@ def learn_(
     lesson = Lesson(block, samples, scheme, sites, stability)
     learned = train(lesson, start_leaves(lesson), course, watch)
     leaves = [lesson.site_leaves(learned.leaves, number) for number in range(len(sites))]
-    changed = [(site, site.factor(own, 1.0, stability)) for site, own in zip(sites, leaves, strict=True) if _learned_anything(site, own)]
+    changed = [
+        (site, site.factor(own, 1.0, stability))
+        for site, own in zip(sites, leaves, strict=True)
+        if _learned_anything(site, own)
+    ]
     install_(block, [(site.seam, factor) for site, factor in changed])
     _drop_idle_(block, sites, unbiased)
     matrices = [factor.matrix for site, factor in changed if site.full]
@@ -65,10 +72,12 @@ def learn_(
 
 
 def sites_of(block: Block, scheme: Scheme, full_at: tuple[type, ...], shift: Shift) -> list[Site]:
-    """Where something is learned: at norms and values, and between queries and keys where these are quantized.
+    """Where something is learned: at norms and values, and between queries and keys where these are
+    quantized.
 
     Args:
-        full_at: seams with full matrices; between queries and keys with norms in between, a diagonal all the same.
+        full_at: seams with full matrices; between queries and keys with norms in between, a diagonal all the
+            same.
     """
     sites = []
     for seam in block.seams:
@@ -91,10 +100,14 @@ def _have_biases(block: Block, paths: Sequence[str]) -> bool:
     return all(block.module.get_submodule(path).bias is not None for path in paths)
 
 
-def start_factors(block: Block, samples: Sequence[Sample], sites: Sequence[Site], alpha: float) -> list[tuple[Seam, Factor]]:
+def start_factors(
+    block: Block, samples: Sequence[Sample], sites: Sequence[Site], alpha: float
+) -> list[tuple[Seam, Factor]]:
     """Smoothing at norms and values, as every learned transform starts; nothing at queries and keys."""
     wanted = [site for site in sites if isinstance(site.seam, NormSeam | ValueSeam)]
-    readers = [site.seam.consumers[0] if isinstance(site.seam, NormSeam) else site.seam.output for site in wanted]
+    readers = [
+        site.seam.consumers[0] if isinstance(site.seam, NormSeam) else site.seam.output for site in wanted
+    ]
     found = channel_extremes(block, samples, readers)
     centred = [site.shift and isinstance(site.seam, NormSeam) and site.seam.has_bias for site in wanted]
     return [
@@ -105,7 +118,11 @@ def start_factors(block: Block, samples: Sequence[Sample], sites: Sequence[Site]
 
 def start_leaves(lesson: Lesson) -> dict[str, Tensor]:
     """Parameters that change nothing at the sites, and clip where the scheme's rule does."""
-    leaves = {f"{number}.{name}": leaf for number, site in enumerate(lesson.sites) for name, leaf in site.identity(lesson.device).items()}
+    leaves = {
+        f"{number}.{name}": leaf
+        for number, site in enumerate(lesson.sites)
+        for name, leaf in site.identity(lesson.device).items()
+    }
     for path in lesson.block.linears:
         low, high = clip_logits(lesson.base[f"{path}.weight"], lesson.scheme)
         leaves |= {f"{path}.low": low, f"{path}.high": high}
@@ -113,10 +130,15 @@ def start_leaves(lesson: Lesson) -> dict[str, Tensor]:
 
 
 def clip_logits(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """Logits (out, groups) of the shares of the extremes at which the scheme's rule puts the end points, sigmoid(4) at most."""
+    """Logits (out, groups) of the shares of the extremes at which the scheme's rule puts the end points,
+    sigmoid(4) at most.
+    """
     ranges, ends = fit_ranges(weight, scheme), extremes(grouped(weight, scheme), scheme)
     most = torch.sigmoid(torch.tensor(LOGIT_OF_ALL)).item()
-    shares = (torch.where(end != 0, found / end, 1.0) for found, end in zip((ranges.low, ranges.high), ends, strict=True))
+    shares = (
+        torch.where(end != 0, found / end, 1.0)
+        for found, end in zip((ranges.low, ranges.high), ends, strict=True)
+    )
     low, high = (torch.logit(share.clamp(0.05, most)) for share in shares)
     return low, high
 
@@ -145,7 +167,9 @@ def _learned_anything(site: Site, leaves: Mapping[str, Tensor]) -> bool:
 
 
 def _drop_idle_(block: Block, sites: Sequence[Site], unbiased: Sequence[str]) -> None:
-    """Take away the room that was made and not used: wrapped norms without a map, and biases of 0 of linears that had none."""
+    """Take away the room that was made and not used: wrapped norms without a map, and biases of 0 of linears
+    that had none.
+    """
     for path in unbiased:
         linear = block.module.get_submodule(path)
         if linear.bias is not None and not linear.bias.any():

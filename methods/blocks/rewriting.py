@@ -1,12 +1,15 @@
-"""Function-preserving rewrites of a block: a factor (matrix A, shift) at a seam turns x into x' = (x - shift) A^-1 there.
+"""Function-preserving rewrites of a block: a factor (matrix A, shift) at a seam turns x into x' = (x - shift)
+A^-1 there.
 
     consumer of x      W' = W A^T,  b' = b + W shift          since x' A = x - shift
     producer of x      W' = A^-T W, b' = A^-T (b - shift)     its output, as a column, is A^-T (y - shift)
 
-(AffineQuant, arXiv 2403.12544, Eq. 3 and 4, with activations as rows. Diagonal A: SmoothQuant, AWQ, OmniQuant.)
+(AffineQuant, arXiv 2403.12544, Eq. 3 and 4, with activations as rows. Diagonal A: SmoothQuant, AWQ,
+OmniQuant.)
 
-`rewrite` is differentiable and works on the block's parameters as a mapping by name, in whatever dtype they are; `install_` does it in
-float64 and writes the result into the block. Where a full matrix stands behind a norm, the norm must have been wrapped (`make_room_`).
+`rewrite` is differentiable and works on the block's parameters as a mapping by name, in whatever dtype they
+are; `install_` does it in float64 and writes the result into the block. Where a full matrix stands behind a
+norm, the norm must have been wrapped (`make_room_`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +47,8 @@ class Factor:
 
 
 def rewrite(values: Values, seam: Seam, factor: Factor) -> dict[str, Tensor]:
-    """The parameters of a block that computes the same as one with `values`, with `factor` slipped in at `seam`.
+    """The parameters of a block that computes the same as one with `values`, with `factor` slipped in at
+    `seam`.
 
     Raises:
         KeyError: the block has no room for the factor, see `make_room_`.
@@ -53,7 +57,9 @@ def rewrite(values: Values, seam: Seam, factor: Factor) -> dict[str, Tensor]:
     if factor.shift is not None and not isinstance(seam, NormSeam | ValueSeam):
         raise ValueError(f"a shift cannot pass a {type(seam).__name__}")
     if tuple(factor.matrix.shape) not in (shapes := shapes_at(seam)):
-        raise ValueError(f"a matrix {tuple(factor.matrix.shape)} cannot stand at {seam}: it takes {' or '.join(map(str, shapes))}")
+        raise ValueError(
+            f"a matrix {tuple(factor.matrix.shape)} cannot stand at {seam}: it takes {' or '.join(map(str, shapes))}"
+        )
     if isinstance(seam, NormSeam):
         return _behind_norm(values, seam, factor)
     if isinstance(seam, ValueSeam):
@@ -64,7 +70,9 @@ def rewrite(values: Values, seam: Seam, factor: Factor) -> dict[str, Tensor]:
 
 
 def shapes_at(seam: Seam) -> tuple[tuple[int, ...], ...]:
-    """Shapes of the matrices that may stand at a seam: the diagonal's, then the full matrix's where there may be one."""
+    """Shapes of the matrices that may stand at a seam: the diagonal's, then the full matrix's where there may
+    be one.
+    """
     if isinstance(seam, MiddleSeam):
         return ((seam.width,),)
     if isinstance(seam, NormSeam):
@@ -76,14 +84,17 @@ def shapes_at(seam: Seam) -> tuple[tuple[int, ...], ...]:
 
 
 def make_room_(block: Block, seam: Seam, matrix: bool, shift: bool) -> None:
-    """Give the block, in place and without changing its function, what a factor at `seam` needs: biases, a wrapped norm.
+    """Give the block, in place and without changing its function, what a factor at `seam` needs: biases, a
+    wrapped norm.
 
     Args:
         matrix: will the factor's matrix be full?
         shift: will it have one?
     """
     if isinstance(seam, NormSeam):
-        if (matrix or (shift and not seam.has_bias)) and not isinstance(block.module.get_submodule(seam.norm), AffineNorm):
+        if (matrix or (shift and not seam.has_bias)) and not isinstance(
+            block.module.get_submodule(seam.norm), AffineNorm
+        ):
             block.module.set_submodule(seam.norm, AffineNorm(block.module.get_submodule(seam.norm)))
         if shift:
             _give_biases_(block, seam.consumers)
@@ -93,9 +104,11 @@ def make_room_(block: Block, seam: Seam, matrix: bool, shift: bool) -> None:
 
 @torch.no_grad()
 def install_(block: Block, factors: Sequence[tuple[Seam, Factor]]) -> None:
-    """Rewrite the block itself, in float64, one seam after another; full matrices behind norms are stored as float16 inverses.
+    """Rewrite the block itself, in float64, one seam after another; full matrices behind norms are stored as
+    float16 inverses.
 
-    The matrix of such a seam is then the exact inverse of what is stored, so that the function stays although the inverse was rounded.
+    The matrix of such a seam is then the exact inverse of what is stored, so that the function stays although
+    the inverse was rounded.
     """
     for seam, factor in factors:
         diagonal = factor.matrix.ndim == 1
@@ -115,7 +128,10 @@ def install_(block: Block, factors: Sequence[tuple[Seam, Factor]]) -> None:
 
 def values_of(block: Block) -> dict[str, Tensor]:
     """All parameters and buffers of a block, by name."""
-    return {name: value.detach() for name, value in (*block.module.named_parameters(), *block.module.named_buffers())}
+    return {
+        name: value.detach()
+        for name, value in (*block.module.named_parameters(), *block.module.named_buffers())
+    }
 
 
 def _touched(seam: Seam) -> tuple[str, ...]:
@@ -139,8 +155,11 @@ def _as_stored(block: Block, seam: NormSeam, factor: Factor) -> Factor:
         inverse = _rounded(block, seam, "inverse matrix", factor.inverted(diagonal=False))
         matrix, singular = torch.linalg.inv_ex(inverse)
         if singular:
-            raise ValueError(f"{block.name}.{seam.norm}: the inverse matrix is singular once it is rounded to float16")
-    if shift is not None and not seam.has_bias:  # what is kept stands behind the norm's own part of the factor
+            raise ValueError(
+                f"{block.name}.{seam.norm}: the inverse matrix is singular once it is rounded to float16"
+            )
+    # what is kept stands behind the norm's own part of the factor
+    if shift is not None and not seam.has_bias:
         kept = _rounded(block, seam, "shift", shift if full else shift / matrix)
         shift = kept if full else kept * matrix
     return Factor(matrix, shift, inverse)
@@ -149,7 +168,9 @@ def _as_stored(block: Block, seam: NormSeam, factor: Factor) -> Factor:
 def _rounded(block: Block, seam: NormSeam, what: str, values: Tensor) -> Tensor:
     rounded = values.half().to(values.dtype)
     if not rounded.isfinite().all():
-        raise ValueError(f"{block.name}.{seam.norm}: the {what} exceeds what float16 can hold ({values.abs().max():.3g})")
+        raise ValueError(
+            f"{block.name}.{seam.norm}: the {what} exceeds what float16 can hold ({values.abs().max():.3g})"
+        )
     return rounded
 
 
@@ -188,11 +209,16 @@ def _through_attention(values: Values, seam: ValueSeam, factor: Factor) -> dict[
     inverse = factor.inverted(diagonal)
     new = _at_heads(values, seam.value, inverse if diagonal else inverse.mT, factor.shift)
     weight = values[f"{seam.output}.weight"]
-    shared = weight.view(len(weight), seam.value.count, -1, seam.value.size)  # (out, value heads, query heads of each, size)
-    consumed = shared * factor.matrix[:, None] if diagonal else torch.einsum("okrj,kij->okri", shared, factor.matrix)
+    # (out, value heads, query heads of each, size)
+    shared = weight.view(len(weight), seam.value.count, -1, seam.value.size)
+    consumed = (
+        shared * factor.matrix[:, None] if diagonal else torch.einsum("okrj,kij->okri", shared, factor.matrix)
+    )
     new[f"{seam.output}.weight"] = consumed.reshape(weight.shape)
     if factor.shift is not None:
-        new[f"{seam.output}.bias"] = values[f"{seam.output}.bias"] + torch.einsum("okrj,kj->o", shared, factor.shift)
+        new[f"{seam.output}.bias"] = values[f"{seam.output}.bias"] + torch.einsum(
+            "okrj,kj->o", shared, factor.shift
+        )
     return new
 
 
@@ -206,7 +232,9 @@ def _between_queries_and_keys(values: Values, seam: QueryKeySeam, factor: Factor
     diagonal = factor.matrix.ndim == 2
     inverse = factor.inverted(diagonal)
     shared = seam.query.count // seam.key.count
-    new = _at_heads(values, seam.query, (inverse if diagonal else inverse.mT).repeat_interleave(shared, 0), None)
+    new = _at_heads(
+        values, seam.query, (inverse if diagonal else inverse.mT).repeat_interleave(shared, 0), None
+    )
     return _at_heads(new, seam.key, factor.matrix, None)
 
 
@@ -220,7 +248,9 @@ def _inside_mlp(values: Values, seam: MiddleSeam, factor: Factor) -> dict[str, T
 
 
 def _at_heads(values: Values, heads: Heads, left: Tensor, shift: Tensor | None) -> dict[str, Tensor]:
-    """Rows of each head multiplied from the left: by (heads, size, size), or by the diagonal (heads, size); first minus `shift`."""
+    """Rows of each head multiplied from the left: by (heads, size, size), or by the diagonal (heads, size);
+    first minus `shift`.
+    """
     new = dict(values)
     rows = heads.rows.to(left.device)
     for leaf in ("weight", "bias"):

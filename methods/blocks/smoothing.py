@@ -1,4 +1,5 @@
-"""Smoothing: dividing each channel of the activations by a factor between its own size and that of the weights that read it.
+"""Smoothing: dividing each channel of the activations by a factor between its own size and that of the
+weights that read it.
 
 s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)   (SmoothQuant, arXiv 2211.10438, Eq. 4; the start of OmniQuant and AffineQuant too)
 """
@@ -11,7 +12,9 @@ from methods.contracts.block import Block
 from methods.contracts.seams import NormSeam, ValueSeam
 
 
-def smoothed(block: Block, seam: NormSeam | ValueSeam, low: Tensor, high: Tensor, alpha: float, shift: bool) -> Factor:
+def smoothed(
+    block: Block, seam: NormSeam | ValueSeam, low: Tensor, high: Tensor, alpha: float, shift: bool
+) -> Factor:
     """The smoothing factor at a seam.
 
     Args:
@@ -19,12 +22,16 @@ def smoothed(block: Block, seam: NormSeam | ValueSeam, low: Tensor, high: Tensor
         shift: also move the middle of each channel to 0.
     """
     consumers = seam.consumers if isinstance(seam, NormSeam) else (seam.output,)
-    weights = torch.stack([block.module.get_submodule(path).weight.detach().float().abs().amax(0) for path in consumers]).amax(0)
+    weights = torch.stack(
+        [block.module.get_submodule(path).weight.detach().float().abs().amax(0) for path in consumers]
+    ).amax(0)
     if isinstance(seam, ValueSeam):  # query heads that share a value head share its factor
         form = seam.value.count, -1, seam.value.size
         low, high, weights = low.view(form).amin(1), high.view(form).amax(1), weights.view(form).amax(1)
     middle = (low + high) / 2 if shift else torch.zeros_like(low)
-    return Factor(between(torch.maximum(high - middle, middle - low), weights, alpha), middle if shift else None)
+    return Factor(
+        between(torch.maximum(high - middle, middle - low), weights, alpha), middle if shift else None
+    )
 
 
 def between(activations: Tensor, weights: Tensor, alpha: float) -> Tensor:

@@ -22,7 +22,8 @@ class Attention:
     """Where a block multiplies queries, keys and values, and which of their entries share a dynamic range."""
 
     path: str  # of the module whose forward does it
-    whole_tokens: bool  # one range per token over all heads (before the split into heads), not one per token and head
+    # one range per token over all heads (before the split into heads), not one per token and head
+    whole_tokens: bool
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ A solver, a transform or a tuning may have a method `operations`; the time of wh
 
 A transform that computes no gradients says so with `trains = False`: it needs less memory.
 
-Operations are those of a float32 matrix product, a multiplication and an addition counting as two. What a processor does more slowly
-counts for as many as it takes the time of: the constants below say how many. They were read off 50 runs on SmolLM2-135M (an AMD EPYC, two
-cores, where a product runs at 70e9 a second).
+Operations are those of a float32 matrix product, a multiplication and an addition counting as two. What a
+processor does more slowly counts for as many as it takes the time of: the constants below say how many. They
+were read off 50 runs on SmolLM2-135M (an AMD EPYC, two cores, where a product runs at 70e9 a second).
 """
 
 from collections.abc import Sequence
@@ -81,12 +81,16 @@ def factorization(columns: int) -> float:
 
 
 def one_sweep(rows: int, columns: int, triangular: bool) -> float:
-    """One pass over all columns in which every weight may move: a product (half of one where later columns do not count), and steps."""
+    """One pass over all columns in which every weight may move: a product (half of one where later columns do
+    not count), and steps.
+    """
     return product(rows, columns) / (2 if triangular else 1) + STEP * rows * columns
 
 
 def search(rows: int, columns: int, length: int, centroids: int) -> float:
-    """The nearest of so many centroids for every vector of so many weights: 2 operations for each coordinate and centroid."""
+    """The nearest of so many centroids for every vector of so many weights: 2 operations for each coordinate
+    and centroid.
+    """
     vectors = rows * columns / length
     return NEAREST * 2.0 * vectors * length * centroids
 

@@ -1,4 +1,6 @@
-"""A method is a solver of linears, with a transform of the block before it and a tuning of the block after it (or none)."""
+"""A method is a solver of linears, with a transform of the block before it and a tuning of the block after it
+(or none).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,4 +25,6 @@ class Method:
         """Why this scheme, or a model whose blocks have these seams, makes no sense for this method, or None."""
         if self.solver is None:
             return None
-        return self.solver.skip_reason(scheme) or (self.transform and self.transform.skip_reason(scheme, seams))
+        return self.solver.skip_reason(scheme) or (
+            self.transform and self.transform.skip_reason(scheme, seams)
+        )

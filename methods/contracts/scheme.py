@@ -59,18 +59,26 @@ class Scheme:
         if not 2 <= self.bits <= 8:
             raise ValueError(f"scheme.bits={self.bits}: must be between 2 and 8")
         if self.group_size is not None and self.group_size < 1:
-            raise ValueError(f"scheme.group_size={self.group_size}: must be at least 1, or null for one group per output channel")
+            raise ValueError(
+                f"scheme.group_size={self.group_size}: must be at least 1, or null for one group per output channel"
+            )
         if self.symmetric and self.zero_point is ZeroPoint.float:
-            raise ValueError("scheme.zero_point=float: a symmetric grid has no zero point; set scheme.symmetric=false")
+            raise ValueError(
+                "scheme.zero_point=float: a symmetric grid has no zero point; set scheme.symmetric=false"
+            )
         if self.scale_bits is not None and not 2 <= self.scale_bits <= 8:
-            raise ValueError(f"scheme.scale_bits={self.scale_bits}: must be between 2 and 8, or null for float16 scales")
+            raise ValueError(
+                f"scheme.scale_bits={self.scale_bits}: must be between 2 and 8, or null for float16 scales"
+            )
         if self.scale_group_size < 1:
             raise ValueError(f"scheme.scale_group_size={self.scale_group_size}: must be at least 1")
         if not 0 <= self.outlier_ratio <= 0.5:
             raise ValueError(f"scheme.outlier_ratio={self.outlier_ratio}: must be between 0 and 0.5")
         for name in ("act_bits", "kv_bits"):
             if getattr(self, name) is not None and not 2 <= getattr(self, name) <= 8:
-                raise ValueError(f"scheme.{name}={getattr(self, name)}: must be between 2 and 8, or null for float")
+                raise ValueError(
+                    f"scheme.{name}={getattr(self, name)}: must be between 2 and 8, or null for float"
+                )
 
     @property
     def max_code(self) -> int:

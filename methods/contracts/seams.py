@@ -1,15 +1,18 @@
-"""Seams: places in a block where an invertible matrix can be slipped in between what is produced and what consumes it.
+"""Seams: places in a block where an invertible matrix can be slipped in between what is produced and what
+consumes it.
 
-At a seam, activations x (a row per token) become x' = (x - shift) A^-1, and whatever consumes them undoes it, so that the block computes
-the same function. Which matrices may stand there depends on what lies between producer and consumer:
+At a seam, activations x (a row per token) become x' = (x - shift) A^-1, and whatever consumes them undoes it,
+so that the block computes the same function. Which matrices may stand there depends on what lies between
+producer and consumer:
 
     NormSeam       norm -> linears        a diagonal folds into the norm; a full matrix, or a shift without a norm bias, runs behind it
     ValueSeam      values -> output       one matrix per head of the values: the softmax's rows sum to 1, so shifts pass as well
     QueryKeySeam   queries . keys         one matrix per head of the keys; where heads are rotated, only what commutes with all rotations
     MiddleSeam     up -> down             a positive diagonal
 
-A factor of a seam is a matrix (a diagonal is a vector in place of it), with one leading axis over heads where there are heads.
-With grouped-query attention, a key or value head and all query heads that use it share one matrix.
+A factor of a seam is a matrix (a diagonal is a vector in place of it), with one leading axis over heads where
+there are heads. With grouped-query attention, a key or value head and all query heads that use it share one
+matrix.
 """
 
 from dataclasses import dataclass
@@ -46,7 +49,9 @@ class NormSeam:
 
 @dataclass(frozen=True, eq=False)
 class ValueSeam:
-    """Values, averaged by the attention, on their way to the output projection; its columns are query heads in order."""
+    """Values, averaged by the attention, on their way to the output projection; its columns are query heads
+    in order.
+    """
 
     value: Heads
     output: str
@@ -60,7 +65,8 @@ class QueryKeySeam:
     query: Heads
     key: Heads  # neighbouring query heads share a key head
     rotary: int  # the first so many entries of a head are rotated in pairs (i, i + rotary / 2); 0: none
-    norms: tuple[str, str] | None = None  # norms of queries and keys between the linears and the product, shared by all heads
+    # norms of queries and keys between the linears and the product, shared by all heads
+    norms: tuple[str, str] | None = None
     one_plus: bool = False  # they multiply by 1 + weight
 
 

@@ -1,4 +1,6 @@
-"""Transforms: rewriting a block into one that computes the same and is easier to round; what is handed over, and what comes back."""
+"""Transforms: rewriting a block into one that computes the same and is easier to round; what is handed over,
+and what comes back.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +12,25 @@ from methods.contracts.scheme import Scheme
 from methods.contracts.seams import Seam
 from methods.contracts.tuning import Sample
 
-Watch = Callable[[int, int, str], None]  # (steps done, steps in all, what a person wants to read beside the bar)
+# (steps done, steps in all, what a person wants to read beside the bar)
+Watch = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Transformed:
     """What a transform found besides the rewritten block."""
 
-    ranges: Mapping[str, Ranges] = field(default_factory=dict)  # learned end points, by path of the linear; absent: the scheme's rule
-    stats: Mapping[str, float] = field(default_factory=dict)  # for the record, e.g. loss_before, loss_after, margin, condition
+    # learned end points, by path of the linear; absent: the scheme's rule
+    ranges: Mapping[str, Ranges] = field(default_factory=dict)
+    # for the record, e.g. loss_before, loss_after, margin, condition
+    stats: Mapping[str, float] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()  # anything done instead of what was asked, in words
 
 
 class BlockTransform(Protocol):
-    """Rewrites one block in place; its function is preserved. Deterministic: the same block and samples give the same answer."""
+    """Rewrites one block in place; its function is preserved. Deterministic: the same block and samples give
+    the same answer.
+    """
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         """Why this scheme, or a block with these seams, makes no sense for this transform, or None."""

@@ -49,7 +49,9 @@ class Tuned:
 
 
 class BlockTuning(Protocol):
-    """Moves what is not a code so that the block's output comes closer to its target. Pure: the block itself is left alone."""
+    """Moves what is not a code so that the block's output comes closer to its target. Pure: the block itself
+    is left alone.
+    """
 
     def tune(self, block: Block, samples: Sequence[Sample], weights: Mapping[str, QuantizedWeight]) -> Tuned:
         """

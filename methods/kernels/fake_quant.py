@@ -1,10 +1,12 @@
-"""Rounding to a grid that is being trained, and its gradients: passes over a matrix whose weights come in groups, (out, groups, size).
+"""Rounding to a grid that is being trained, and its gradients: passes over a matrix whose weights come in
+groups, (out, groups, size).
 
 A weight w in a group of scale s and zero z has, as on every grid (`methods.contracts.grid`),
 
     code = clamp(round(w / s + z), 0, 2^bits - 1),    w^ = (code - z) s,
 
-and with rounding taken as the identity (straight through), where the clamp does nothing (inside) and where it does (beyond):
+and with rounding taken as the identity (straight through), where the clamp does nothing (inside) and where it
+does (beyond):
 
     dw^/dw = 1, 0      dw^/ds = code - z - w / s, code - z      dw^/dz = 0, -s
 """
@@ -33,7 +35,9 @@ def extremes(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def forward(groups: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> Tensor:
-    """w^ of all weights; bit for bit what `Grid.round` gives. All tensors contiguous; scale and zero (out, groups)."""
+    """w^ of all weights; bit for bit what `Grid.round` gives. All tensors contiguous; scale and zero (out,
+    groups).
+    """
     kernel = _compiled("forward", groups)
     if kernel is None:
         return forward_reference(groups, scale, zero, max_code)
@@ -42,7 +46,9 @@ def forward(groups: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> Tenso
     return rounded
 
 
-def backward(grad: Tensor, groups: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad: Tensor, groups: Tensor, scale: Tensor, zero: Tensor, max_code: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the weights, of the scales and of the zeros, from that of w^; arguments as of `forward`."""
     kernel = _compiled("backward", groups)
     if kernel is None:
@@ -52,8 +58,11 @@ def backward(grad: Tensor, groups: Tensor, scale: Tensor, zero: Tensor, max_code
     return of_weight, of_scale, of_zero
 
 
-def add_at_extremes_(total: Tensor, groups: Tensor, ends: tuple[Tensor, Tensor], shares: tuple[Tensor, Tensor]) -> None:
-    """Add shares (out, groups) to `total`, of the shape of `groups`, where a group's extreme weights are; in equal parts to equal ones.
+def add_at_extremes_(
+    total: Tensor, groups: Tensor, ends: tuple[Tensor, Tensor], shares: tuple[Tensor, Tensor]
+) -> None:
+    """Add shares (out, groups) to `total`, of the shape of `groups`, where a group's extreme weights are; in
+    equal parts to equal ones.
 
     Args:
         ends: what `extremes` gives for `groups`.
@@ -69,7 +78,9 @@ def forward_reference(groups: Tensor, scale: Tensor, zero: Tensor, max_code: int
     return groups.div(scale).add_(zero).round_().clamp_(0, max_code).sub_(zero).mul_(scale)
 
 
-def backward_reference(grad: Tensor, groups: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> tuple[Tensor, Tensor, Tensor]:
+def backward_reference(
+    grad: Tensor, groups: Tensor, scale: Tensor, zero: Tensor, max_code: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """`backward` in plain torch, for any device."""
     steps = groups / scale[..., None]
     place = (steps + zero[..., None]).round_()

@@ -1,13 +1,16 @@
-"""Rounding a block of columns one after another, each step fed back into the targets of the columns that follow.
+"""Rounding a block of columns one after another, each step fed back into the targets of the columns that
+follow.
 
-The sequential heart of GPTQ, QuantEase and their kin. Tensors are turned, (columns, out): one column of the weight is one
-contiguous row here. For column k of a block, with w its weights, p the pull of all that happened outside the block,
+The sequential heart of GPTQ, QuantEase and their kin. Tensors are turned, (columns, out): one column of the
+weight is one contiguous row here. For column k of a block, with w its weights, p the pull of all that
+happened outside the block,
 
     target_k = w_k + p_k + sum over j < k of feedback[k, j] * step_j
     value_k  = round(target_k), or target_k itself where no grid is given
     step_k   = (value_k - w_k) - offset_k, and offset_k becomes value_k - w_k
 
-Where limits are given, a target stays as it is if rounding would move it further than limit_k: it has become an outlier.
+Where limits are given, a target stays as it is if rounding would move it further than limit_k: it has become
+an outlier.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,13 @@ from methods.weights.grid import Grid
 
 
 def round_block(
-    weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, grid: Grid | None, limits: Tensor | None = None
+    weight: Tensor,
+    pull: Tensor,
+    offset: Tensor,
+    steps: Tensor,
+    feedback: Tensor,
+    grid: Grid | None,
+    limits: Tensor | None = None,
 ) -> int | Tensor:
     """Take one block of columns through the formulas above.
 
@@ -48,9 +57,15 @@ def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tens
     if not is_compiled(weight) and accelerated is None:
         return partial(reference, *operands)
     if grid is None:
-        levels, max_code = (weight, weight, torch.zeros(len(weight), dtype=torch.int64, device=weight.device)), 0
+        levels, max_code = (
+            (weight, weight, torch.zeros(len(weight), dtype=torch.int64, device=weight.device)),
+            0,
+        )
     else:
-        levels, max_code = (grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index), grid.max_code
+        levels, max_code = (
+            (grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index),
+            grid.max_code,
+        )
     limits = torch.full_like(weight[:, 0], torch.inf) if limits is None else limits
     if accelerated is not None:
         return partial(accelerated, weight, *others, *levels, limits, max_code, grid is not None)
@@ -59,7 +74,13 @@ def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tens
 
 
 def reference(
-    weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, grid: Grid | None, limits: Tensor | None = None
+    weight: Tensor,
+    pull: Tensor,
+    offset: Tensor,
+    steps: Tensor,
+    feedback: Tensor,
+    grid: Grid | None,
+    limits: Tensor | None = None,
 ) -> Tensor:
     """The formulas in plain torch, for any device and floating dtype."""
     for k in range(len(weight)):
@@ -78,7 +99,9 @@ def is_compiled(weight: Tensor) -> bool:
 
 
 def push_steps(pushed: Tensor, steps: Tensor, feedback: Tensor) -> None:
-    """pushed (out, in) += steps^T @ feedback for steps (columns, out) that are mostly zero; feedback (columns, in) is turned too."""
+    """pushed (out, in) += steps^T @ feedback for steps (columns, out) that are mostly zero; feedback
+    (columns, in) is turned too.
+    """
     arrays = [values.numpy() for values in (pushed, steps, feedback)]
     compiled.push_steps(arrays[0].dtype)(*arrays)
 

@@ -1,4 +1,5 @@
-"""The nearest centroid of each vector: codes[n] = argmin over c of |vector_n - centroid_c|^2, the lowest c of equals.
+"""The nearest centroid of each vector: codes[n] = argmin over c of |vector_n - centroid_c|^2, the lowest c of
+equals.
 
 |x|^2 is the same for all centroids of a vector x, so that what is compared is the score |c|^2 / 2 - x . c .
 """
@@ -24,7 +25,8 @@ def nearest(vectors: Tensor, codebook: Tensor, exact: bool = True) -> Tensor:
     Args:
         vectors: (n, length).
         codebook: (centroids, length), same dtype and device.
-        exact: false lets an accelerator compare scores of TF32 precision (float32 alone; elsewhere nothing changes).
+        exact: false lets an accelerator compare scores of TF32 precision (float32 alone; elsewhere nothing
+            changes).
 
     Returns:
         (n,) int64.

@@ -1,7 +1,8 @@
 """Which of several candidate grids rounds each group of weights best.
 
-A rounding error e costs |e|^2.25. On layers of SmolLM2 at 4, 3 and 2 bits this beat both squares and the power 2.4 of GPTQ's code in the
-output error that GPTQ and QuantEase reach on the grid; and it needs two square roots, where 2.4 needs a logarithm.
+A rounding error e costs |e|^2.25. On layers of SmolLM2 at 4, 3 and 2 bits this beat both squares and the
+power 2.4 of GPTQ's code in the output error that GPTQ and QuantEase reach on the grid; and it needs two
+square roots, where 2.4 needs a logarithm.
 """
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from methods.kernels.cpu import range_search as compiled
 
 
-def best_shrink(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int) -> Tensor:
+def best_shrink(
+    grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int
+) -> Tensor:
     """The candidate with the least (importance-weighted) sum of |rounding error|^2.25; the first of equals.
 
     Args:
@@ -31,7 +34,9 @@ def best_shrink(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tens
     return reference(grouped, scales, zeros, importance, max_code)
 
 
-def reference(grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int) -> Tensor:
+def reference(
+    grouped: Tensor, scales: Tensor, zeros: Tensor, importance: Tensor | None, max_code: int
+) -> Tensor:
     """The search in plain torch, one candidate at a time, for any device."""
     index = torch.zeros(grouped.shape[:2], dtype=torch.int64, device=grouped.device)
     least = torch.full(index.shape, torch.inf, dtype=grouped.dtype, device=grouped.device)

@@ -1,8 +1,9 @@
 """Rows of a matrix in parallel on a CPU.
 
-Every solver treats rows independently, so the cheapest parallel form is coarse: each thread takes a slice of rows through the
-whole algorithm with single-threaded kernels and matrix products. Nothing waits for anything, and no two
-thread pools (torch's OpenMP workers, which spin, and a compiled kernel's own) fight over the same cores.
+Every solver treats rows independently, so the cheapest parallel form is coarse: each thread takes a slice of
+rows through the whole algorithm with single-threaded kernels and matrix products. Nothing waits for anything,
+and no two thread pools (torch's OpenMP workers, which spin, and a compiled kernel's own) fight over the same
+cores.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,15 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
-ROWS_OF_TWO = 768  # how many rows two slices share; the slices depend on the matrix alone, never on the machine
+# how many rows two slices share; the slices depend on the matrix alone, never on the machine
+ROWS_OF_TWO = 768
 
 
-def over_rows(work: Callable[[slice], Result], rows: int, device: torch.device, together: int = 1) -> list[Result]:
-    """`work(slice)` for slices that cover `rows`, results in order. Inside `work` there is one thread, and `over_rows` runs slice by slice.
+def over_rows(
+    work: Callable[[slice], Result], rows: int, device: torch.device, together: int = 1
+) -> list[Result]:
+    """`work(slice)` for slices that cover `rows`, results in order. Inside `work` there is one thread, and
+    `over_rows` runs slice by slice.
 
     Args:
         together: neighbouring rows that must not be parted: slices hold whole blocks of so many.

@@ -1,13 +1,16 @@
-"""The feedback loop of `methods.kernels.feedback` for vectors: columns one after another, each rounded to centroids.
+"""The feedback loop of `methods.kernels.feedback` for vectors: columns one after another, each rounded to
+centroids.
 
-Tensors are turned, (columns, out). For column k of a block, with w its weights, p the pull of all that happened outside the block,
+Tensors are turned, (columns, out). For column k of a block, with w its weights, p the pull of all that
+happened outside the block,
 
     target_k = w_k + p_k + sum over j < k of feedback[k, j] * step_j
     value_k  = of every `length` neighbouring rows the centroid nearest to the target
     step_k   = (value_k - w_k) - offset_k, and offset_k becomes value_k - w_k
 
-With two stages the `beam` nearest centroids are tried each with the residual centroid nearest to what it leaves (a beam of 1 is the greedy
-choice), and the pair that a vector holds already is kept unless another is nearer.
+With two stages the `beam` nearest centroids are tried each with the residual centroid nearest to what it
+leaves (a beam of 1 is the greedy choice), and the pair that a vector holds already is kept unless another is
+nearer.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,8 @@ from methods.kernels.nearest import nearest
 from methods.weights.book import Book
 
 NO_CODE = -1  # of vectors not yet rounded
-MOST_ON_CHIP = 1024  # centroids above which, on CUDA, a matrix product per column beats the kernel that searches them tile by tile
+# centroids above which, on CUDA, a matrix product per column beats the kernel that searches them tile by tile
+MOST_ON_CHIP = 1024
 
 
 def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...], feedback: Tensor, book: Book,
@@ -34,7 +38,8 @@ def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, c
         weight, pull: (columns, out), contiguous.
         offset: (columns, out), contiguous, how far the values are from the weights; updated.
         steps: (columns, out), contiguous, overwritten.
-        codes: of each stage of the book (columns, vectors) int64, contiguous, NO_CODE before the first rounding; updated.
+        codes: of each stage of the book (columns, vectors) int64, contiguous, NO_CODE before the first
+            rounding; updated.
         feedback: (columns, columns); only what lies below the diagonal is read.
         beam: of a book of two stages, how many first-stage centroids are tried.
 
@@ -44,7 +49,11 @@ def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, c
     operands = (weight, pull, offset, steps, codes, feedback, book, beam)
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
         return compiled.round_vectors(*operands)
-    if weight.device.type == "cuda" and len(book.centroids) <= MOST_ON_CHIP and (kernel := _triton_kernel()) is not None:
+    if (
+        weight.device.type == "cuda"
+        and len(book.centroids) <= MOST_ON_CHIP
+        and (kernel := _triton_kernel()) is not None
+    ):
         return kernel(*operands)
     return reference(*operands)
 

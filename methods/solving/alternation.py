@@ -1,7 +1,8 @@
-"""QuantEase with outliers: coordinate descent on the rounded part, iterative hard thresholding on the sparse part.
+"""QuantEase with outliers: coordinate descent on the rounded part, iterative hard thresholding on the sparse
+part.
 
-Behdin et al., arXiv 2309.01885, Algorithm 3: minimise |(W - W^ - H^) X|^2 over W^ on the grid and H^ with at most s non-zero
-entries, or columns.
+Behdin et al., arXiv 2309.01885, Algorithm 3: minimise |(W - W^ - H^) X|^2 over W^ on the grid and H^ with at
+most s non-zero entries, or columns.
 
     paper                        code
     W^, H^                       values, correction
@@ -9,8 +10,9 @@ entries, or columns.
     P_s                          keep_largest
     L, largest eigenvalue        `largest_eigenvalue`; the step is step_scale / L
 
-H^ starts as what keep_largest leaves of W, and its values are float16 at every step: what is solved with is what is stored. The grid is
-fitted on W - H^, that is without outliers, whenever H^ has moved; from the last relaxed sweep on it stays.
+H^ starts as what keep_largest leaves of W, and its values are float16 at every step: what is solved with is
+what is stored. The grid is fitted on W - H^, that is without outliers, whenever H^ has moved; from the last
+relaxed sweep on it stays.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,14 @@ from methods.solving.descent import Descent, Feedback, Matmul
 from methods.solving.linalg import column_order, layer_error, unit_hessian
 from methods.solving.ranges import find_grid
 from methods.weights.grid import Grid
-from methods.weights.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, outlier_count, without_outliers
+from methods.weights.outliers import (
+    ColumnCorrected,
+    SparseCorrected,
+    corrected,
+    keep_largest,
+    outlier_count,
+    without_outliers,
+)
 from methods.weights.stored import UniformWeight
 
 if TYPE_CHECKING:
@@ -41,7 +50,9 @@ def solve_with_outliers(problem: LayerProblem, solver: "QuantEase") -> Solution:
     hessian = unit_hessian(problem.hessian)[order][:, order]
     begin = None if solver.start is None else start_with_outliers(problem, solver.start)
     ordered = replace(problem, weight=problem.weight[:, order], hessian=hessian)
-    alternation = Alternation(ordered, begin and permuted(begin.weight, order), solver.step_scale, solver.block_size)
+    alternation = Alternation(
+        ordered, begin and permuted(begin.weight, order), solver.step_scale, solver.block_size
+    )
     sweeps = changed = 0
     for sweep in range(solver.sweeps):
         sweeps, changed = sweep + 1, alternation.sweep(not solver.relaxes(sweep), solver.precision(sweep))
@@ -52,14 +63,19 @@ def solve_with_outliers(problem: LayerProblem, solver: "QuantEase") -> Solution:
     stats = {"sweeps": sweeps, "changed": float(changed) / problem.weight.numel()}
     if begin is not None:
         stats = {**begin.stats, **stats}
-        before, after = (layer_error(problem.weight, found.dequantize(), problem.hessian) for found in (begin.weight, weight))
+        before, after = (
+            layer_error(problem.weight, found.dequantize(), problem.hessian)
+            for found in (begin.weight, weight)
+        )
         weight = weight if after < before else begin.weight
     stats["outliers"] = weight.values.numel() / problem.weight.numel()
     return Solution(weight, stats, begin.fallbacks if begin else ())
 
 
 def start_with_outliers(problem: LayerProblem, start: LayerSolver) -> Solution:
-    """The start's own answer where it knows outliers; else its answer to what the largest entries, or columns, leave."""
+    """The start's own answer where it knows outliers; else its answer to what the largest entries, or
+    columns, leave.
+    """
     if start.skip_reason(problem.scheme) is None:
         return start.solve(problem)
     correction = largest(problem.weight, problem)
@@ -69,11 +85,21 @@ def start_with_outliers(problem: LayerProblem, start: LayerSolver) -> Solution:
 
 
 class Alternation:
-    """The two parts of a layer's answer, moved in turns. All tensors (out, in), columns in the order of the sweeps."""
+    """The two parts of a layer's answer, moved in turns. All tensors (out, in), columns in the order of the
+    sweeps.
+    """
 
-    def __init__(self, problem: LayerProblem, start: SparseCorrected | ColumnCorrected | None, step_scale: float, block_size: int):
+    def __init__(
+        self,
+        problem: LayerProblem,
+        start: SparseCorrected | ColumnCorrected | None,
+        step_scale: float,
+        block_size: int,
+    ):
         self.problem = problem
-        self.steps = step_scale / largest_eigenvalue(problem.hessian) * torch.diagonal(problem.hessian)[:, None]
+        self.steps = (
+            step_scale / largest_eigenvalue(problem.hessian) * torch.diagonal(problem.hessian)[:, None]
+        )
         self.correction = largest(problem.weight, problem) if start is None else start.correction()
         target = problem.weight - self.correction
         self.grid = grid_without(problem, self.correction) if start is None else start.base.grid
@@ -82,7 +108,9 @@ class Alternation:
         self.descents: dict[int, Descent] = {}  # by first row
 
         def descent(rows: slice) -> None:
-            self.descents[rows.start] = Descent(target[rows], values[rows], feedback, self.grid.rows(rows), block_size)
+            self.descents[rows.start] = Descent(
+                target[rows], values[rows], feedback, self.grid.rows(rows), block_size
+            )
 
         self._over_rows(descent)
 
@@ -91,7 +119,9 @@ class Alternation:
         return int(sum(self._over_rows(lambda rows: self.descents[rows.start].sweep(rounded, matmul=matmul))))
 
     def threshold(self, refit: bool) -> bool:
-        """One step of hard thresholding on the correction, and a grid fitted anew on what it leaves if `refit`; did anything move?"""
+        """One step of hard thresholding on the correction, and a grid fitted anew on what it leaves if
+        `refit`; did anything move?
+        """
 
         def stepped(rows: slice) -> Tensor:
             descent = self.descents[
@@ -116,7 +146,11 @@ class Alternation:
 
     def answer(self) -> SparseCorrected | ColumnCorrected:
         values = torch.cat(self._over_rows(lambda rows: self.descents[rows.start].values))
-        return corrected(UniformWeight(self.grid.encode(values), self.grid), self.correction, self.problem.scheme.outlier_structure)
+        return corrected(
+            UniformWeight(self.grid.encode(values), self.grid),
+            self.correction,
+            self.problem.scheme.outlier_structure,
+        )
 
     def _over_rows(self, work: Callable):
         return over_rows(work, len(self.problem.weight), self.problem.weight.device)
@@ -127,14 +161,18 @@ def largest(values: Tensor, problem: LayerProblem) -> Tensor:
     return keep_largest(values, outlier_count(problem.scheme, values.shape), problem.scheme.outlier_structure)
 
 
-def permuted(weight: SparseCorrected | ColumnCorrected, order: Tensor | slice) -> SparseCorrected | ColumnCorrected:
+def permuted(
+    weight: SparseCorrected | ColumnCorrected, order: Tensor | slice
+) -> SparseCorrected | ColumnCorrected:
     """The same answer with its columns in another order."""
     base = UniformWeight(weight.base.codes[:, order], weight.base.grid.columns(order))
     return type(weight).of(base, weight.correction()[:, order])
 
 
 def grid_without(problem: LayerProblem, correction: Tensor) -> Grid:
-    """The grid fitted on what a correction leaves of the weight: zeros where it takes all, and those are on the grid anyway."""
+    """The grid fitted on what a correction leaves of the weight: zeros where it takes all, and those are on
+    the grid anyway.
+    """
     return find_grid(replace(problem, weight=problem.weight - correction))
 
 

@@ -1,10 +1,13 @@
-"""Sweeps over the columns of a weight, each column moved to where the others want it: what GPTQ and QuantEase share.
+"""Sweeps over the columns of a weight, each column moved to where the others want it: what GPTQ and QuantEase
+share.
 
-Column k has the target  weight_k + sum over j of feedback[k, j] * (value_j - weight_j)  and goes to its nearest grid point. With
-the Hessian for feedback this is coordinate descent (QuantEase); with a triangular factor of it, one sweep of the same is GPTQ.
+Column k has the target  weight_k + sum over j of feedback[k, j] * (value_j - weight_j)  and goes to its
+nearest grid point. With the Hessian for feedback this is coordinate descent (QuantEase); with a triangular
+factor of it, one sweep of the same is GPTQ.
 
-A sweep runs block by block. What lies outside a block reaches its targets through one matrix product, what lies inside through the feedback
-kernel; the numbers are those of the column-by-column algorithm. Blocks in which few weights moved skip the product.
+A sweep runs block by block. What lies outside a block reaches its targets through one matrix product, what
+lies inside through the feedback kernel; the numbers are those of the column-by-column algorithm. Blocks in
+which few weights moved skip the product.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +33,9 @@ class Matmul(Enum):
 
 @contextmanager
 def products_in(matmul: Matmul, device: torch.device) -> Iterator[None]:
-    """torch's switch, set for a few products and put back: whoever else multiplies in this process is not concerned."""
+    """torch's switch, set for a few products and put back: whoever else multiplies in this process is not
+    concerned.
+    """
     if device.type != "cuda":
         yield
         return
@@ -45,7 +50,8 @@ def products_in(matmul: Matmul, device: torch.device) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What the columns do to each other's targets: [k, j] is what a step of column j does to the target of column k; zero diagonal.
+    """What the columns do to each other's targets: [k, j] is what a step of column j does to the target of
+    column k; zero diagonal.
 
     Of a Hessian no scaled copy is held: the parts that a sweep needs are scaled when their turn comes.
     """
@@ -77,23 +83,34 @@ class Feedback:
 
 
 def coupling(hessian: Tensor) -> Tensor:
-    """The feedback of coordinate descent, -H_kj / H_kk off the diagonal; no entry of which may be 0 on it (see live_hessian)."""
+    """The feedback of coordinate descent, -H_kj / H_kk off the diagonal; no entry of which may be 0 on it
+    (see live_hessian).
+    """
     return (hessian / -torch.diagonal(hessian)[:, None]).fill_diagonal_(0)
 
 
 class Descent:
     """The state of some rows, turned: (in, out).
 
-    `pull` holds feedback @ offset. It is exact for a block when its turn comes; until then the steps of a block where few weights
-    moved have been pushed to all columns at once, into `pushed`, while those of a block where many moved (`pending`) wait for the
-    matrix product.
+    `pull` holds feedback @ offset. It is exact for a block when its turn comes; until then the steps of a
+    block where few weights moved have been pushed to all columns at once, into `pushed`, while those of a
+    block where many moved (`pending`) wait for the matrix product.
     """
 
-    def __init__(self, weight: Tensor, values: Tensor, feedback: Feedback, grid: Grid, block_size: int, limits: Tensor | None = None):
+    def __init__(
+        self,
+        weight: Tensor,
+        values: Tensor,
+        feedback: Feedback,
+        grid: Grid,
+        block_size: int,
+        limits: Tensor | None = None,
+    ):
         """
         Args:
             weight, values: (out, in), what the targets are anchored to and where the sweeps start.
-            limits: (in,), how far rounding may move a column's targets; those it would move further stay as they are.
+            limits: (in,), how far rounding may move a column's targets; those it would move further stay as
+                they are.
         """
         self.weight, self.feedback = weight.T.contiguous(), feedback
         self.offset = values.T.contiguous() - self.weight
@@ -108,7 +125,8 @@ class Descent:
         self.pending = [False] * len(self.blocks)
         self.pushes = is_compiled(weight)
         self.pushed = torch.zeros_like(weight) if self.pushes else None
-        self.waiting = [False] * len(self.blocks)  # has anything been pushed to this block since its last turn?
+        # has anything been pushed to this block since its last turn?
+        self.waiting = [False] * len(self.blocks)
         self.stale = [bool(self.offset.any())] * len(self.blocks)  # has its pull to be computed from scratch?
 
     @property
@@ -116,12 +134,16 @@ class Descent:
         """(out, in), within rounding noise of the grid after a rounded sweep."""
         return (self.weight + self.offset).T
 
-    def sweep(self, rounded: bool, dither: tuple[Tensor, Tensor] | None = None, matmul: Matmul = Matmul.float32) -> int | Tensor:
+    def sweep(
+        self, rounded: bool, dither: tuple[Tensor, Tensor] | None = None, matmul: Matmul = Matmul.float32
+    ) -> int | Tensor:
         """One pass over all columns; how many values it moved.
 
         Args:
-            matmul: of the products between blocks. On a GPU every pull is computed afresh, so a float32 sweep heals TF32 ones before it.
-            dither: (in,) and (out,), whose outer product is added to the targets of this pass. `reset` has to follow.
+            matmul: of the products between blocks. On a GPU every pull is computed afresh, so a float32 sweep
+                heals TF32 ones before it.
+            dither: (in,) and (out,), whose outer product is added to the targets of this pass. `reset` has to
+                follow.
         """
         total = 0
         for index, block in enumerate(self.blocks):
@@ -160,7 +182,9 @@ class Descent:
         return self.pull
 
     def shift(self, change: Tensor) -> None:
-        """Anchor the targets to the weight less `change` (out, in), mostly zeros, the values staying as they are; `pull` is exact."""
+        """Anchor the targets to the weight less `change` (out, in), mostly zeros, the values staying as they
+        are; `pull` is exact.
+        """
         turned = change.T.contiguous()
         self.weight -= turned
         self.offset += turned
@@ -183,7 +207,9 @@ class Descent:
             block, grid = self.blocks[index], self.grids[index] if rounded else None
             limits = None if self.limits is None else self.limits[block]
             tensors = (values[block] for values in (self.weight, self.pull, self.offset, self.steps))
-            self.turns[index, rounded] = bind_round_block(*tensors, self.feedback.onto(block, block), grid, limits)
+            self.turns[index, rounded] = bind_round_block(
+                *tensors, self.feedback.onto(block, block), grid, limits
+            )
         return self.turns[index, rounded]
 
     def _spread(self, index: int, block: slice, moved: int | Tensor) -> None:
@@ -198,7 +224,8 @@ class Descent:
         self._take_pushed(index, block)
         if all(self.pending) or self.stale[index]:
             self.stale[index] = False
-            torch.mm(self.feedback.onto(block, self.all), self.offset, out=self.pull[block])  # afresh: no noise gathers
+            # afresh: no noise gathers
+            torch.mm(self.feedback.onto(block, self.all), self.offset, out=self.pull[block])
             return
         for columns in self._pending_runs():
             self.pull[block].addmm_(self.feedback.onto(block, columns), self.steps[columns])

@@ -1,6 +1,7 @@
 """The factor of the Hessian that sequential rounding needs, and the error that every method is scored by.
 
-Both compute in float64 whatever they are given: at 2 bits the float32 Cholesky of real Hessians fails or is far off.
+Both compute in float64 whatever they are given: at 2 bits the float32 Cholesky of real Hessians fails or is
+far off.
 """
 
 import math
@@ -24,14 +25,17 @@ class UpperFactor:
 def upper_factor(hessian: Tensor, damping: float) -> UpperFactor:
     """Damp until positive definite, then factor.
 
-    The error of a row is |(q - w) R|^2, and entry k of (q - w) R depends on the columns up to k alone: so rounding in order leaves
-    column k the target w_k - sum over j < k of (q_j - w_j) R_jk / R_kk. GPTQ's factor of the inverse is inverse(R), never needed.
+    The error of a row is |(q - w) R|^2, and entry k of (q - w) R depends on the columns up to k alone: so
+    rounding in order leaves column k the target w_k - sum over j < k of (q_j - w_j) R_jk / R_kk. GPTQ's
+    factor of the inverse is inverse(R), never needed.
 
-    A column that was always zero in the calibration data (a zero on the diagonal) is decoupled from the others.
+    A column that was always zero in the calibration data (a zero on the diagonal) is decoupled from the
+    others.
 
     Args:
         hessian: (in, in) symmetric; columns in the order in which they will be rounded.
-        damping: what to add to the diagonal at first, relative to its mean; it rises tenfold until Cholesky succeeds.
+        damping: what to add to the diagonal at first, relative to its mean; it rises tenfold until Cholesky
+            succeeds.
 
     Raises:
         ValueError: the Hessian is not finite, or so indefinite that no reasonable damping helps.
@@ -49,11 +53,14 @@ def upper_factor(hessian: Tensor, damping: float) -> UpperFactor:
             raised = () if used == damping else (f"damping raised from {damping:g} to {used:g}",)
             return UpperFactor(torch.flip(lower, (0, 1)), used, raised)
         used = max(used * DAMPING_RISE, SMALLEST_RISE)
-    raise ValueError(f"Hessian is not positive definite even at a damping of {used:g} times its mean diagonal")
+    raise ValueError(
+        f"Hessian is not positive definite even at a damping of {used:g} times its mean diagonal"
+    )
 
 
 def live_hessian(hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """The Hessian with its dead columns cut off from the others, and the mean diagonal of the live ones, which dead columns get too.
+    """The Hessian with its dead columns cut off from the others, and the mean diagonal of the live ones,
+    which dead columns get too.
 
     Raises:
         ValueError: an entry is not finite.
@@ -70,7 +77,9 @@ def live_hessian(hessian: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unit_hessian(hessian: Tensor) -> Tensor:
-    """The live Hessian divided by its mean diagonal, so that products with it neither overflow nor vanish; no minimiser moves."""
+    """The live Hessian divided by its mean diagonal, so that products with it neither overflow nor vanish; no
+    minimiser moves.
+    """
     matrix, scale = live_hessian(hessian)
     return matrix / scale
 
@@ -82,7 +91,8 @@ def energy(weight: Tensor, hessian: Tensor) -> Tensor:
 
 
 def layer_error(weight: Tensor, rounded: Tensor, hessian: Tensor, total: float | None = None) -> float:
-    """tr((W-Q) H (W-Q)^T) / tr(W H W^T) in float64; 0 where nothing is lost, even of nothing, and infinite where nothing was there to lose.
+    """tr((W-Q) H (W-Q)^T) / tr(W H W^T) in float64; 0 where nothing is lost, even of nothing, and infinite
+    where nothing was there to lose.
 
     `total` is the denominator, for callers that know it already.
     """
@@ -94,7 +104,9 @@ def layer_error(weight: Tensor, rounded: Tensor, hessian: Tensor, total: float |
 
 
 def column_order(hessian: Tensor, act_order: bool) -> tuple[Tensor | slice, Tensor | slice]:
-    """An index that puts columns into the order of rounding (by falling diagonal, ties in place; or as they are), and its inverse."""
+    """An index that puts columns into the order of rounding (by falling diagonal, ties in place; or as they
+    are), and its inverse.
+    """
     if not act_order:
         return slice(None), slice(None)
     order = torch.argsort(torch.diagonal(hessian), descending=True, stable=True)

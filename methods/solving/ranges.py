@@ -1,11 +1,12 @@
 """From a weight to its grid: end points by min-max or by search, then scale and zero.
 
-The search shrinks each group's range by factors p = 1, 1 - 1/100, ... (as the GPTQ code does, 80 steps) and keeps the one
-with the least rounding error (see `methods.kernels.range_search`), each column weighted by `importance` if given. Towards what a range
-shrinks depends on the grid: towards 0 when 0 must stay on it, towards the middle when the offset is free.
+The search shrinks each group's range by factors p = 1, 1 - 1/100, ... (as the GPTQ code does, 80 steps) and
+keeps the one with the least rounding error (see `methods.kernels.range_search`), each column weighted by
+`importance` if given. Towards what a range shrinks depends on the grid: towards 0 when 0 must stay on it,
+towards the middle when the offset is free.
 
-Where scales are codes themselves, ranges always hold 0, and after the search each group takes the pair of codes (of scale and zero, near
-the rounded ones) with the least rounding error.
+Where scales are codes themselves, ranges always hold 0, and after the search each group takes the pair of
+codes (of scale and zero, near the rounded ones) with the least rounding error.
 """
 
 from dataclasses import replace
@@ -87,7 +88,14 @@ def grid_parameters(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, 
 def _two_level_grid(low: Tensor, high: Tensor, scheme: Scheme, group_index: Tensor) -> Grid:
     scale = at_least(SMALLEST_SCALE, (high - low) / scheme.max_code, scheme.scale_group_size)
     levels = fit_levels(scale, scheme.scale_bits, scheme.scale_group_size)
-    grid = Grid(scheme.bits, levels.decode(), torch.zeros_like(scale), group_index, symmetric=scheme.symmetric, scale_levels=levels)
+    grid = Grid(
+        scheme.bits,
+        levels.decode(),
+        torch.zeros_like(scale),
+        group_index,
+        symmetric=scheme.symmetric,
+        scale_levels=levels,
+    )
     if scheme.symmetric:
         return replace(grid, zero=torch.full_like(scale, 2 ** (scheme.bits - 1)))
     zero = torch.clamp(-low / grid.scale, 0, scheme.max_code)
@@ -98,16 +106,23 @@ def _two_level_grid(low: Tensor, high: Tensor, scheme: Scheme, group_index: Tens
 
 
 def _best_codes(groups: Tensor, grid: Grid, importance: Tensor | None) -> Grid:
-    """The grid with each group's codes of scale and zero replaced by the pair, of all near ones, with the least rounding error."""
+    """The grid with each group's codes of scale and zero replaced by the pair, of all near ones, with the
+    least rounding error.
+    """
     scale_codes, scales = grid.scale_levels.nearby()
     if grid.zero_levels is not None:
         zero_codes, zeros = grid.zero_levels.nearby()
     elif grid.symmetric:
         zeros = grid.zero[..., None]
     else:
-        zeros = (grid.zero[..., None] + torch.arange(-2, 3, dtype=grid.zero.dtype, device=grid.zero.device)).clamp(0, grid.max_code)
+        zeros = (
+            grid.zero[..., None] + torch.arange(-2, 3, dtype=grid.zero.dtype, device=grid.zero.device)
+        ).clamp(0, grid.max_code)
     pairs = (*grid.scale.shape, scales.shape[-1], zeros.shape[-1])
-    every_scale, every_zero = scales[..., :, None].expand(pairs).flatten(2), zeros[..., None, :].expand(pairs).flatten(2)
+    every_scale, every_zero = (
+        scales[..., :, None].expand(pairs).flatten(2),
+        zeros[..., None, :].expand(pairs).flatten(2),
+    )
     columns = None if importance is None else importance.reshape(groups.shape[1:]).to(groups.dtype)
 
     def search(rows: slice) -> Tensor:
@@ -115,15 +130,21 @@ def _best_codes(groups: Tensor, grid: Grid, importance: Tensor | None) -> Grid:
 
     best = torch.cat(over_rows(search, len(groups), groups.device))[..., None]
     of_scale, of_zero = best // pairs[-1], best % pairs[-1]
-    grid = replace(grid, scale_levels=replace(grid.scale_levels, codes=scale_codes.gather(-1, of_scale).squeeze(-1)))
+    grid = replace(
+        grid, scale_levels=replace(grid.scale_levels, codes=scale_codes.gather(-1, of_scale).squeeze(-1))
+    )
     if grid.zero_levels is not None:
-        grid = replace(grid, zero_levels=replace(grid.zero_levels, codes=zero_codes.gather(-1, of_zero).squeeze(-1)))
+        grid = replace(
+            grid, zero_levels=replace(grid.zero_levels, codes=zero_codes.gather(-1, of_zero).squeeze(-1))
+        )
     zero = zeros.gather(-1, of_zero).squeeze(-1) if grid.zero_levels is None else grid.zero_levels.decode()
     return replace(grid, scale=grid.scale_levels.decode(), zero=zero)
 
 
 def extremes(groups: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """Smallest and largest weight of each group (out, groups, size) -> (out, groups), widened to what the grid must hold."""
+    """Smallest and largest weight of each group (out, groups, size) -> (out, groups), widened to what the
+    grid must hold.
+    """
     return widened(*torch.aminmax(groups, dim=2), scheme)
 
 
@@ -142,13 +163,16 @@ def holds_zero(scheme: Scheme) -> bool:
     return scheme.zero_point is ZeroPoint.integer or scheme.scale_bits is not None
 
 
-def _search(groups: Tensor, low: Tensor, high: Tensor, scheme: Scheme, importance: Tensor | None) -> tuple[Tensor, Tensor]:
+def _search(
+    groups: Tensor, low: Tensor, high: Tensor, scheme: Scheme, importance: Tensor | None
+) -> tuple[Tensor, Tensor]:
     centre = torch.zeros_like(low) if holds_zero(scheme) else (low + high) / 2
     factors = 1 - SHRINK_STEP * torch.arange(SHRINK_COUNT, dtype=low.dtype, device=low.device)
     columns = None if importance is None else importance.reshape(groups.shape[1:]).to(groups.dtype)
 
     def best_factor(rows: slice) -> Tensor:
-        lows, highs = (_shrink(end[rows, :, None], centre[rows, :, None], factors) for end in (low, high))  # (rows, groups, candidates)
+        # (rows, groups, candidates)
+        lows, highs = (_shrink(end[rows, :, None], centre[rows, :, None], factors) for end in (low, high))
         scales, zeros, _ = grid_parameters(lows, highs, scheme)
         return factors[best_shrink(groups[rows], scales, zeros, columns, scheme.max_code)]
 

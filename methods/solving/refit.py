@@ -1,15 +1,17 @@
 """The grid and the outliers in closed form, given the codes.
 
-The error tr((Q - W) H (Q - W)^T) is a quadratic in whatever Q depends on linearly. With E = Q - W, and C the codes of one group g,
+The error tr((Q - W) H (Q - W)^T) is a quadratic in whatever Q depends on linearly. With E = Q - W, and C the
+codes of one group g,
 
     scale alone             dS = - <C - Z, (E H)_g> / <C - Z, (C - Z) H_gg>
     scale S and offset O    the 2 x 2 system  [<C, C H_gg>  <C, 1 H_gg>; .  1 H_gg 1] (dS, dO) = - (<C, (E H)_g>, <1, (E H)_g>)
     scales that are codes   the level nearest to the minimiser, of the scale and then of the zero
     outliers of a row       H_SS dV = - (E H)_S  on their positions S
 
-One group is moved after another, and E H follows, so that no step can raise the error but for rounding to float16. A Hessian may be
-singular, or indefinite by rounding, and its minimiser far away or nowhere: so no scale moves further than by a factor of REACH from where
-it started, an offset no further than the grid is wide, and outliers take damped steps and stay within REACH times the largest weight.
+One group is moved after another, and E H follows, so that no step can raise the error but for rounding to
+float16. A Hessian may be singular, or indefinite by rounding, and its minimiser far away or nowhere: so no
+scale moves further than by a factor of REACH from where it started, an offset no further than the grid is
+wide, and outliers take damped steps and stay within REACH times the largest weight.
 """
 
 from dataclasses import dataclass, replace
@@ -73,7 +75,11 @@ class Refit:
         new_scale = self._half(scale[:, group] - (d * x - b * y) / determinant)
         new_offset = self._half(offset[:, group] - (a * y - b * x) / determinant)
         first, origin = self.grid.scale[self.rows, group], self.grid.offset[self.rows, group]
-        fine = solvable & self._near(new_scale, first) & ((new_offset - origin).abs() <= self.grid.max_code * first)
+        fine = (
+            solvable
+            & self._near(new_scale, first)
+            & ((new_offset - origin).abs() <= self.grid.max_code * first)
+        )
         scale[:, group] = torch.where(fine, new_scale, scale[:, group])
         offset[:, group] = torch.where(fine, new_offset, offset[:, group])
         zero[:, group] = -offset[:, group] / scale[:, group]
@@ -93,7 +99,9 @@ class Refit:
         if self.grid.zero_levels is not None:
             total, pull = flat.sum(), pulled.sum(1) + step * weighed.sum(1)
             wanted = zero[:, group] + pull / (scale[:, group] * torch.where(total > 0, total, 1))
-            zero[:, group] = torch.where(total > 0, nearest(self.grid.zero_levels.choices()[self.rows, group], wanted), zero[:, group])
+            zero[:, group] = torch.where(
+                total > 0, nearest(self.grid.zero_levels.choices()[self.rows, group], wanted), zero[:, group]
+            )
 
     def _near(self, scale: Tensor, first: Tensor) -> Tensor:
         return (scale <= REACH * first) & (scale >= first / REACH)
@@ -119,12 +127,16 @@ def refit_outliers(correction: Tensor, pulled: Tensor, hessian: Tensor, largest:
         rows = slice(first, first + size)
         present, columns = (correction[rows] != 0).to(torch.uint8).topk(most, dim=1)
         present = present.bool()
-        system = hessian[columns[:, :, None], columns[:, None, :]].double() * (present[:, :, None] & present[:, None, :])
+        system = hessian[columns[:, :, None], columns[:, None, :]].double() * (
+            present[:, :, None] & present[:, None, :]
+        )
         diagonal = torch.diagonal(system, dim1=1, dim2=2)
         diagonal += torch.where(present, DAMPING * diagonal.amax(1, keepdim=True), 1.0)
         wanted = torch.where(present, -pulled[rows].gather(1, columns), 0).double()
         step, info = torch.linalg.solve_ex(system, wanted)
-        step = torch.where((info == 0)[:, None] & torch.isfinite(step) & present, step, 0).to(correction.dtype)
+        step = torch.where((info == 0)[:, None] & torch.isfinite(step) & present, step, 0).to(
+            correction.dtype
+        )
         better[rows] = better[rows].scatter_add(1, columns, step)
     rounded = better.to(torch.float16).to(better.dtype)
     return torch.where(rounded.abs() <= REACH * largest, rounded, correction)

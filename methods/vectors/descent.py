@@ -1,7 +1,9 @@
-"""Sweeps over the columns of a weight in which vectors move to centroids: `methods.contracts.descent` for codebooks.
+"""Sweeps over the columns of a weight in which vectors move to centroids: `methods.contracts.descent` for
+codebooks.
 
-With a triangular factor of the Hessian for feedback one sweep is the pass of VPTQ; with the Hessian itself sweeps are coordinate descent.
-Sweeps run block by block: what lies outside a block reaches its targets through one matrix product, what lies inside through the kernel.
+With a triangular factor of the Hessian for feedback one sweep is the pass of VPTQ; with the Hessian itself
+sweeps are coordinate descent. Sweeps run block by block: what lies outside a block reaches its targets
+through one matrix product, what lies inside through the kernel.
 """
 
 from dataclasses import dataclass
@@ -42,7 +44,8 @@ Codes = list[tuple[Tensor, ...]]  # of each span, of each of its stages: (column
 class Sweeper:
     """What a sweep needs but for the state it moves."""
 
-    feedback: Tensor  # (in, in): [k, j] is what a step of column j does to the target of column k; zero diagonal
+    # (in, in): [k, j] is what a step of column j does to the target of column k; zero diagonal
+    feedback: Tensor
     triangular: bool  # is it zero above the diagonal, too?
     spans: list[Span]  # cover the columns in order
     block_size: int
@@ -70,19 +73,33 @@ class Sweeper:
                 reach = slice(0, block.start if self.triangular else len(weight))
                 pull = self.feedback[block, reach] @ offset[reach]
                 own = tuple(code[block.start - span.start : block.stop - span.start] for code in held)
-                operands = weight[block], pull, offset[block], steps[: len(pull)], own, self.feedback[block, block], span.book, self.beam
+                operands = (
+                    weight[block],
+                    pull,
+                    offset[block],
+                    steps[: len(pull)],
+                    own,
+                    self.feedback[block, block],
+                    span.book,
+                    self.beam,
+                )
                 moved += round_vectors(*operands)
         return moved
 
     def over_rows(self, weight: Tensor, offset: Tensor, codes: Codes, most: int) -> tuple[Tensor, Codes, int]:
-        """Up to `most` sweeps, rows in parallel, each slice of rows until nothing of it moves; (offset, codes, sweeps of the slowest)."""
+        """Up to `most` sweeps, rows in parallel, each slice of rows until nothing of it moves; (offset,
+        codes, sweeps of the slowest).
+        """
         rows, unit = weight.shape[1], self.unit
 
         def some(units: slice) -> tuple[Tensor, Codes, int]:
             part = slice(unit * units.start, min(unit * units.stop, rows))
             mine, moves = weight[:, part].contiguous(), offset[:, part].contiguous()
             held = [
-                tuple(code[:, part.start // span.book.length : -(-part.stop // span.book.length)].contiguous() for code in of_span)
+                tuple(
+                    code[:, part.start // span.book.length : -(-part.stop // span.book.length)].contiguous()
+                    for code in of_span
+                )
                 for span, of_span in zip(self.spans, codes, strict=True)
             ]
             for sweep in range(most):
@@ -91,7 +108,10 @@ class Sweeper:
             return moves, held, most
 
         offsets, held, sweeps = zip(*over_rows(some, -(-rows // unit), weight.device), strict=True)
-        joined = [tuple(torch.cat(stage, 1) for stage in zip(*of_span, strict=True)) for of_span in zip(*held, strict=True)]
+        joined = [
+            tuple(torch.cat(stage, 1) for stage in zip(*of_span, strict=True))
+            for of_span in zip(*held, strict=True)
+        ]
         return torch.cat(offsets, 1), joined, max(sweeps)
 
     def first_sweep(self, weight: Tensor) -> tuple[Tensor, Codes]:

@@ -1,10 +1,12 @@
-"""A layer problem as vector passes see it: columns in the order of rounding, rows and columns normalised, everything turned.
+"""A layer problem as vector passes see it: columns in the order of rounding, rows and columns normalised,
+everything turned.
 
 Dividing column j by s_j and row i by t_i changes the objective to
 
     sum over i of t_i^2 (w - q)_i H' (w - q)_i^T  with  H'_jk = H_jk s_j s_k ,
 
-so that errors are still those of the layer. (VPTQ's released code propagates errors of normalised columns through the unscaled Hessian.)
+so that errors are still those of the layer. (VPTQ's released code propagates errors of normalised columns
+through the unscaled Hessian.)
 """
 
 from dataclasses import dataclass
@@ -55,10 +57,13 @@ class Frame:
         return self.row_scale.square().repeat_interleave(self.row_block)[:rows]
 
     @classmethod
-    def of(cls, problem: LayerProblem, permute: bool, normalize: Normalize, row_block: int, row_scale: bool) -> "Frame":
+    def of(
+        cls, problem: LayerProblem, permute: bool, normalize: Normalize, row_block: int, row_scale: bool
+    ) -> "Frame":
         """
         Args:
-            permute: put the columns in the order of their Hessian diagonal; outlier columns come first in any case.
+            permute: put the columns in the order of their Hessian diagonal; outlier columns come first in any
+                case.
             row_block: rows that share a row scale, if there are any.
         """
         weight, hessian = problem.weight, problem.hessian
@@ -76,7 +81,9 @@ class Frame:
             scale = _deviations(weight.T)
             weight, hessian = weight / scale, hessian * scale[:, None] * scale
         if row_scale:
-            padded = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % row_block)).view(-1, row_block * columns)
+            padded = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % row_block)).view(
+                -1, row_block * columns
+            )
             divisor = _deviations(padded)
             weight = weight / divisor.repeat_interleave(row_block)[: len(weight), None]
         largest = weight.abs().max().item()
@@ -84,7 +91,9 @@ class Frame:
             amplitude = 2.0 ** torch.tensor(largest).log2().floor().item()
             weight = weight / amplitude
         turned = weight[:, ranked].T.contiguous()
-        return cls(turned, hessian[ranked][:, ranked], ranked, outliers, amplitude, scale, bias, divisor, row_block)
+        return cls(
+            turned, hessian[ranked][:, ranked], ranked, outliers, amplitude, scale, bias, divisor, row_block
+        )
 
     def storable(self, centroids: Tensor) -> Tensor:
         """Centroids that lose nothing when they are stored."""
@@ -99,9 +108,21 @@ class Frame:
         parts = []
         for span, of_span in zip(spans, codes, strict=True):
             columns, by_column = self.order[span.columns].sort()
-            book = Book(*(None if stage is None else self._restored(stage) for stage in (span.book.centroids, span.book.residual)))
+            book = Book(
+                *(
+                    None if stage is None else self._restored(stage)
+                    for stage in (span.book.centroids, span.book.residual)
+                )
+            )
             parts.append(Part(columns, tuple(code[by_column] for code in of_span), book))
-        return VectorWeight((self.weight.shape[1], len(self.order)), tuple(parts), self.scale, self.bias, self.row_scale, self.row_block)
+        return VectorWeight(
+            (self.weight.shape[1], len(self.order)),
+            tuple(parts),
+            self.scale,
+            self.bias,
+            self.row_scale,
+            self.row_block,
+        )
 
 
 @dataclass(frozen=True)
@@ -120,11 +141,14 @@ class Rounding:
 
 
 def _deviations(lines: Tensor) -> Tensor:
-    """The root mean square of each line of a matrix, relative to a power of two above all of them, in values that SCALE_DTYPE holds.
+    """The root mean square of each line of a matrix, relative to a power of two above all of them, in values
+    that SCALE_DTYPE holds.
 
-    Lines far below the others, whose scales would lose their precision, are scaled by less than their deviation. Zeros get 1.
+    Lines far below the others, whose scales would lose their precision, are scaled by less than their
+    deviation. Zeros get 1.
     """
-    largest = lines.abs().amax(1, keepdim=True).clamp(min=torch.finfo(lines.dtype).tiny)  # squares must not overflow
+    # squares must not overflow
+    largest = lines.abs().amax(1, keepdim=True).clamp(min=torch.finfo(lines.dtype).tiny)
     deviation = (lines / largest).square().mean(1).sqrt() * largest.squeeze(1)
     above = 2.0 ** deviation.max().log2().ceil() if deviation.any() else 1.0
     relative = torch.where(deviation > 0, (deviation / above).clamp(min=LEAST_SCALE), 1.0)

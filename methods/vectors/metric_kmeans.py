@@ -1,7 +1,8 @@
 """k-means in which every vector brings its own metric, for many codebooks at once (GPTVQ's data-aware EM).
 
-A vector x of place p costs (x - c)^T M_p (x - c) at centroid c. The E-step takes the cheapest centroid, the M-step solves
-(sum of M_p) c = sum of M_p x over the vectors of a centroid: both are exact, so the cost never rises.
+A vector x of place p costs (x - c)^T M_p (x - c) at centroid c. The E-step takes the cheapest centroid, the
+M-step solves (sum of M_p) c = sum of M_p x over the vectors of a centroid: both are exact, so the cost never
+rises.
 """
 
 import torch
@@ -12,7 +13,9 @@ from methods.kernels.metric_nearest import cheapest
 RIDGE = 1e-6  # of the mean metric: holds a centroid that few or no vectors pull on where it was
 
 
-def fit_centroids(vectors: Tensor, metrics: Tensor, used: Tensor, count: int, iterations: int, tolerance: float) -> Tensor:
+def fit_centroids(
+    vectors: Tensor, metrics: Tensor, used: Tensor, count: int, iterations: int, tolerance: float
+) -> Tensor:
     """Centroids of several codebooks, each by its own k-means.
 
     Args:
@@ -24,7 +27,8 @@ def fit_centroids(vectors: Tensor, metrics: Tensor, used: Tensor, count: int, it
         tolerance: done when no more than this share of the vectors changed centroid.
 
     Returns:
-        (codebooks, count, length). A codebook of fewer vectors than centroids holds some of them more than once.
+        (codebooks, count, length). A codebook of fewer vectors than centroids holds some of them more than
+        once.
     """
     centroids = spread_start(vectors, used, count)
     pulled = torch.einsum("brpd,pde->brpe", vectors, metrics)
@@ -39,7 +43,9 @@ def fit_centroids(vectors: Tensor, metrics: Tensor, used: Tensor, count: int, it
 
 
 def spread_start(vectors: Tensor, used: Tensor, count: int) -> Tensor:
-    """Mahalanobis initialisation: vectors in order of their distance from the mean, taken at equal intervals of rank."""
+    """Mahalanobis initialisation: vectors in order of their distance from the mean, taken at equal intervals
+    of rank.
+    """
     books, rows, places, length = vectors.shape
     points = vectors.reshape(books, rows * places, length)
     present = used[:, :, None].expand(books, rows, places).reshape(books, -1)
@@ -49,7 +55,9 @@ def spread_start(vectors: Tensor, used: Tensor, count: int) -> Tensor:
     covariance = centred.mT @ centred
     size = torch.diagonal(covariance, dim1=1, dim2=2).mean(1)
     ridge = torch.where(size > 0, RIDGE * size, 1.0)
-    covariance = covariance + ridge[:, None, None] * torch.eye(length, dtype=points.dtype, device=points.device)
+    covariance = covariance + ridge[:, None, None] * torch.eye(
+        length, dtype=points.dtype, device=points.device
+    )
     distance = (torch.linalg.solve(covariance, centred.mT).mT * centred).sum(2)
     order = torch.argsort(distance.masked_fill(~present, torch.inf), dim=1, stable=True)
     ranks = torch.linspace(0, 1, count, dtype=torch.float64, device=points.device) * (numbers[:, None] - 1)
@@ -58,7 +66,9 @@ def spread_start(vectors: Tensor, used: Tensor, count: int) -> Tensor:
 
 
 def _centres(pulled: Tensor, metrics: Tensor, used: Tensor, codes: Tensor, old: Tensor) -> Tensor:
-    """The M-step; a small ridge towards the old centroids makes it well-posed and leaves its fixed points where they are."""
+    """The M-step; a small ridge towards the old centroids makes it well-posed and leaves its fixed points
+    where they are.
+    """
     books, count, length = old.shape
     places = pulled.shape[2]
     weight = used[:, :, None].expand(codes.shape).to(old.dtype)

@@ -4,9 +4,9 @@ With the codes fixed the values Q are linear in the centroids C, and
 
     sum over rows i of  importance_i (w - q)_i H (w - q)_i^T
 
-is a quadratic in them, of all codebooks and stages at once. Its gradient gathers H (Q - W) over the vectors that use a centroid; so
-conjugate gradients take one matrix product a step and never form the system. They start from the codebooks at hand, and no step raises
-the error.
+is a quadratic in them, of all codebooks and stages at once. Its gradient gathers H (Q - W) over the vectors
+that use a centroid; so conjugate gradients take one matrix product a step and never form the system. They
+start from the codebooks at hand, and no step raises the error.
 """
 
 from dataclasses import replace
@@ -20,7 +20,9 @@ from methods.weights.book import Book
 Centroids = list[tuple[Tensor, ...]]  # of each span, of each of its stages
 
 
-def refit(hessian: Tensor, row_importance: Tensor, offset: Tensor, spans: list[Span], codes: Codes, steps: int) -> list[Span]:
+def refit(
+    hessian: Tensor, row_importance: Tensor, offset: Tensor, spans: list[Span], codes: Codes, steps: int
+) -> list[Span]:
     """The same spans with centroids of less error. What no vector uses stays as it was.
 
     Args:
@@ -36,7 +38,8 @@ def refit(hessian: Tensor, row_importance: Tensor, offset: Tensor, spans: list[S
     direction = _each(torch.mul, residual, scaling)
     energy = _dot(residual, direction)
     answer = [span.book.stages for span in spans]
-    enough = torch.finfo(offset.dtype).eps * energy  # beyond it rounding noise would grow: two stages leave the system singular
+    # beyond it rounding noise would grow: two stages leave the system singular
+    enough = torch.finfo(offset.dtype).eps * energy
     for _ in range(steps):
         change = _gather(hessian @ spread(direction, spans, codes, rows) * row_importance, spans, codes)
         bend = _dot(direction, change)
@@ -53,7 +56,12 @@ def refit(hessian: Tensor, row_importance: Tensor, offset: Tensor, spans: list[S
 
 def spread(centroids: Centroids, spans: list[Span], codes: Codes, rows: int) -> Tensor:
     """The values (in, rows) that codes choose from centroids."""
-    return torch.cat([with_stages(span, own).book.decode(code, rows) for span, own, code in zip(spans, centroids, codes, strict=True)])
+    return torch.cat(
+        [
+            with_stages(span, own).book.decode(code, rows)
+            for span, own, code in zip(spans, centroids, codes, strict=True)
+        ]
+    )
 
 
 def with_stages(span: Span, stages: tuple[Tensor, ...]) -> Span:
@@ -68,13 +76,20 @@ def _gather(matrix: Tensor, spans: list[Span], codes: Codes) -> Centroids:
         missing = -matrix.shape[1] % span.book.length
         vectors = torch.nn.functional.pad(matrix[span.columns], (0, missing)).reshape(-1, span.book.length)
         stages = zip(span.book.stages, of_span, strict=True)
-        sums.append(tuple(torch.zeros_like(stage).index_add_(0, code.reshape(-1), vectors) for stage, code in stages))
+        sums.append(
+            tuple(torch.zeros_like(stage).index_add_(0, code.reshape(-1), vectors) for stage, code in stages)
+        )
     return sums
 
 
 def _each(function, *lists: Centroids) -> Centroids:
-    return [tuple(function(*stages) for stages in zip(*of_span, strict=True)) for of_span in zip(*lists, strict=True)]
+    return [
+        tuple(function(*stages) for stages in zip(*of_span, strict=True))
+        for of_span in zip(*lists, strict=True)
+    ]
 
 
 def _dot(first: Centroids, second: Centroids) -> Tensor:
-    return sum((a * b).sum() for of_span in zip(first, second, strict=True) for a, b in zip(*of_span, strict=True))
+    return sum(
+        (a * b).sum() for of_span in zip(first, second, strict=True) for a, b in zip(*of_span, strict=True)
+    )

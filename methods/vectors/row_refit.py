@@ -1,8 +1,9 @@
 """The best centroids for given codes: least squares on the layer's output error.
 
-With the codes fixed, Q is linear in the centroids C and tr((W - Q) H (W - Q)^T) is a quadratic in them. Its gradient is the sum,
-over the weights that use an entry, of ((Q - W) H): one matrix product and one scatter. So conjugate gradients need no matrix, and
-since rows meet only through the codebooks of their row block, every row block is a system of its own, with steps of its own.
+With the codes fixed, Q is linear in the centroids C and tr((W - Q) H (W - Q)^T) is a quadratic in them. Its
+gradient is the sum, over the weights that use an entry, of ((Q - W) H): one matrix product and one scatter.
+So conjugate gradients need no matrix, and since rows meet only through the codebooks of their row block,
+every row block is a system of its own, with steps of its own.
 """
 
 import torch
@@ -23,7 +24,8 @@ def refit(weight: Tensor, hessian: Tensor, entries: Entries, start: Tensor, step
         steps: conjugate-gradient steps at most.
 
     Returns:
-        Centroids shaped like `start`. Entries that no live column uses stay as they were, and so do row blocks that would get worse.
+        Centroids shaped like `start`. Entries that no live column uses stay as they were, and so do row
+        blocks that would get worse.
     """
     diagonal = torch.diagonal(hessian)
     curvature = entries.gather(diagonal.expand_as(weight))
@@ -40,7 +42,8 @@ def refit(weight: Tensor, hessian: Tensor, entries: Entries, start: Tensor, step
         scaled = residual * scaling
         before, energy = energy, _dot(residual, scaled)
         direction = scaled + torch.where(before > 0, energy / before, 0.0) * direction
-    gain = _dot(moved, first + (first - entries.gather(entries.spread(moved) @ hessian)))  # error before less error after
+    # error before less error after
+    gain = _dot(moved, first + (first - entries.gather(entries.spread(moved) @ hessian)))
     return torch.where(gain > 0, start + moved, start)
 
 

@@ -22,7 +22,12 @@ class Book:
 
     def shortened(self, length: int) -> "Book":
         """The first coordinates alone, for short vectors."""
-        return Book(*(None if stage is None else stage[:, :length].contiguous() for stage in (self.centroids, self.residual)))
+        return Book(
+            *(
+                None if stage is None else stage[:, :length].contiguous()
+                for stage in (self.centroids, self.residual)
+            )
+        )
 
     def decode(self, codes: tuple[Tensor, ...], rows: int) -> Tensor:
         """(columns, rows) from codes (columns, vectors) of each stage."""

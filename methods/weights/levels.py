@@ -1,8 +1,9 @@
 """Scales and zeros that are codes themselves: the second level of a two-level grid.
 
-Dettmers et al.: SpQR: A Sparse-Quantized Representation for Near-Lossless LLM Weight Compression, arXiv 2306.03078, section 4.1.
-Small groups of weights make their float16 scales a large part of what is stored; so the scales of some neighbouring output rows,
-at one column group, are rounded to a small grid that these rows share, and so are float zeros.
+Dettmers et al.: SpQR: A Sparse-Quantized Representation for Near-Lossless LLM Weight Compression, arXiv
+2306.03078, section 4.1. Small groups of weights make their float16 scales a large part of what is stored; so
+the scales of some neighbouring output rows, at one column group, are rounded to a small grid that these rows
+share, and so are float zeros.
 """
 
 from dataclasses import dataclass, replace
@@ -24,7 +25,9 @@ class Levels:
     rows: int  # neighbouring output rows that share a step and an offset
 
     def decode(self) -> Tensor:
-        step, offset = (values.repeat_interleave(self.rows, 0)[: len(self.codes)] for values in (self.step, self.offset))
+        step, offset = (
+            values.repeat_interleave(self.rows, 0)[: len(self.codes)] for values in (self.step, self.offset)
+        )
         return offset + self.codes.to(step.dtype) * step
 
     def choices(self) -> Tensor:
@@ -34,17 +37,31 @@ class Levels:
         return every.repeat_interleave(self.rows, 0)[: len(self.codes)]
 
     def nearby(self) -> tuple[Tensor, Tensor]:
-        """Up to eight neighbouring codes around each present one, and their values; (out, groups, codes) each."""
+        """Up to eight neighbouring codes around each present one, and their values; (out, groups, codes)
+        each.
+        """
         first = (self.codes.long() - 4).clamp(0, max(2**self.bits - 8, 0))
         codes = first[..., None] + torch.arange(min(2**self.bits, 8), device=first.device)
         return codes.to(torch.uint8), self.choices().gather(-1, codes)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What is stored, under keys that begin with `name`."""
-        return {f"{name}_codes": pack(self.codes, self.bits), f"{name}_step": stored(self.step), f"{name}_offset": stored(self.offset)}
+        return {
+            f"{name}_codes": pack(self.codes, self.bits),
+            f"{name}_step": stored(self.step),
+            f"{name}_offset": stored(self.offset),
+        }
 
     @classmethod
-    def restore(cls, tensors: dict[str, Tensor], name: str, bits: int, rows: int, out_features: int, dtype: torch.dtype) -> "Levels":
+    def restore(
+        cls,
+        tensors: dict[str, Tensor],
+        name: str,
+        bits: int,
+        rows: int,
+        out_features: int,
+        dtype: torch.dtype,
+    ) -> "Levels":
         step, offset = (tensors[f"{name}_{part}"].to(dtype) for part in ("step", "offset"))
         groups = step.shape[1]
         codes = unpack(tensors[f"{name}_codes"], bits, out_features * groups).view(out_features, groups)
@@ -52,8 +69,16 @@ class Levels:
 
     @classmethod
     def joined(cls, parts: "list[Levels]", dim: int) -> "Levels":
-        """The rows (dim 0) or the groups (dim 1) of all parts in one; rows in whole blocks but for the last part."""
-        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts], dim) for name in ("codes", "step", "offset")})
+        """The rows (dim 0) or the groups (dim 1) of all parts in one; rows in whole blocks but for the last
+        part.
+        """
+        return replace(
+            parts[0],
+            **{
+                name: torch.cat([getattr(part, name) for part in parts], dim)
+                for name in ("codes", "step", "offset")
+            },
+        )
 
 
 def fit_levels(values: Tensor, bits: int, rows: int) -> Levels:
@@ -66,9 +91,11 @@ def fit_levels(values: Tensor, bits: int, rows: int) -> Levels:
 
 
 def at_least(share: float, values: Tensor, rows: int) -> Tensor:
-    """Non-negative values (out, groups), none below a share of the largest in its block of rows; 1 where all are 0.
+    """Non-negative values (out, groups), none below a share of the largest in its block of rows; 1 where all
+    are 0.
 
-    Beside much larger neighbours a scale could only be rounded to 0; weights so small are as well served by a coarser one.
+    Beside much larger neighbours a scale could only be rounded to 0; weights so small are as well served by a
+    coarser one.
     """
     largest = _blocks(values, rows).amax(1).repeat_interleave(rows, 0)[: len(values)]
     return torch.where(largest > 0, torch.maximum(values, share * largest), 1.0)
@@ -88,12 +115,14 @@ def stored(values: Tensor) -> Tensor:
 
 
 def storable(values: Tensor, within: Tensor | None = None) -> Tensor:
-    """Round to float16 where that moves no value by more than `within` (default: 1 % of itself), else to float32; dtype unchanged.
+    """Round to float16 where that moves no value by more than `within` (default: 1 % of itself), else to
+    float32; dtype unchanged.
 
     One matrix is stored in one dtype, so a single tiny or huge entry takes all of them to float32.
     """
     rounded = values.to(torch.float16).to(values.dtype)
-    fits = ((rounded - values).abs() <= (0.01 * values.abs() if within is None else within)).all()  # false for overflow to inf
+    # false for overflow to inf
+    fits = ((rounded - values).abs() <= (0.01 * values.abs() if within is None else within)).all()
     return values.to(torch.float16 if fits else torch.float32).to(values.dtype)
 
 

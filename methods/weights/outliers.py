@@ -3,7 +3,8 @@
     unstructured   Q = base + H, H zero but for some entries     SparseCorrected
     column         Q = base + H, H zero but for some columns     ColumnCorrected
 
-The base keeps a code at every entry, those under the correction too. Values, indices and counts are all stored, and weighed in the bits.
+The base keeps a code at every entry, those under the correction too. Values, indices and counts are all
+stored, and weighed in the bits.
 """
 
 from collections.abc import Mapping
@@ -17,11 +18,14 @@ from methods.contracts.scheme import OutlierStructure, Scheme
 from methods.weights.levels import storable_together, stored
 from methods.weights.packing import pack, unpack
 
-SAMPLED = 61  # every so many entries are looked at to guess how large the largest are; a prime, to be in step with no row
+# every so many entries are looked at to guess how large the largest are; a prime, to be in step with no row
+SAMPLED = 61
 
 
 def outlier_count(scheme: Scheme, shape: torch.Size) -> int:
-    """How many entries (unstructured) or columns (column) of an (out, in) matrix the scheme's ratio stands for, rounded."""
+    """How many entries (unstructured) or columns (column) of an (out, in) matrix the scheme's ratio stands
+    for, rounded.
+    """
     columns = scheme.outlier_structure is OutlierStructure.column
     return round(scheme.outlier_ratio * (shape[1] if columns else shape.numel()))
 
@@ -37,7 +41,9 @@ def without_outliers(scheme: Scheme) -> Scheme:
 
 @dataclass(frozen=True)
 class SparseCorrected:
-    """Single entries corrected. Stored row by row: how many a row has, their columns in rising order, their values."""
+    """Single entries corrected. Stored row by row: how many a row has, their columns in rising order, their
+    values.
+    """
 
     base: Any  # QuantizedWeight
     positions: Tensor  # (outliers,) int64, row * in + column, rising
@@ -56,7 +62,9 @@ class SparseCorrected:
     def correction(self) -> Tensor:
         """Dense, (out, in)."""
         shape = self.layout()["shape"]
-        return self.values.new_zeros(shape[0] * shape[1]).index_copy(0, self.positions, self.values).view(shape)
+        return (
+            self.values.new_zeros(shape[0] * shape[1]).index_copy(0, self.positions, self.values).view(shape)
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         out_features, in_features = self.layout()["shape"]
@@ -122,13 +130,18 @@ class ColumnCorrected:
         return cls(base, columns, values)
 
 
-def corrected(base: Any, correction: Tensor, structure: OutlierStructure) -> SparseCorrected | ColumnCorrected:
+def corrected(
+    base: Any, correction: Tensor, structure: OutlierStructure
+) -> SparseCorrected | ColumnCorrected:
     """The base with a dense correction (out, in), stored as the structure says."""
-    return (SparseCorrected if structure is OutlierStructure.unstructured else ColumnCorrected).of(base, correction)
+    return (SparseCorrected if structure is OutlierStructure.unstructured else ColumnCorrected).of(
+        base, correction
+    )
 
 
 def keep_largest(values: Tensor, count: int, structure: OutlierStructure) -> Tensor:
-    """Hard thresholding: the `count` entries of largest size, or columns of largest norm, and zero elsewhere (QuantEase's P_s).
+    """Hard thresholding: the `count` entries of largest size, or columns of largest norm, and zero elsewhere
+    (QuantEase's P_s).
 
     What is kept comes in storable values.
     """
@@ -143,7 +156,9 @@ def keep_largest(values: Tensor, count: int, structure: OutlierStructure) -> Ten
 
 
 def largest_positions(sizes: Tensor, count: int) -> Tensor:
-    """Positions of the `count` largest of many numbers; a sample says which of them need not be looked at closely."""
+    """Positions of the `count` largest of many numbers; a sample says which of them need not be looked at
+    closely.
+    """
     sample = sizes[::SAMPLED]
     expected = 2 * count // SAMPLED + 1
     if expected < len(sample):

@@ -1,8 +1,8 @@
 """Codes of 1 to 24 bits as a dense stream of bytes.
 
-The stream is little-endian: code k takes bits [b*k, b*k + b), counted from the lowest bit of the first byte. Eight codes of b bits
-fill exactly b bytes, and the last eight are padded with zero codes (but for b = 8, where the stream is the codes).
-Codes are uint8 up to 8 bits and int32 above.
+The stream is little-endian: code k takes bits [b*k, b*k + b), counted from the lowest bit of the first byte.
+Eight codes of b bits fill exactly b bytes, and the last eight are padded with zero codes (but for b = 8,
+where the stream is the codes). Codes are uint8 up to 8 bits and int32 above.
 """
 
 from functools import cache
@@ -67,7 +67,9 @@ def code_dtype(bits: int) -> torch.dtype:
 
 
 def pack_reference(codes: Tensor, bits: int) -> Tensor:
-    """The same in plain torch, for any device: eight codes at a time, each added to the bytes it reaches into."""
+    """The same in plain torch, for any device: eight codes at a time, each added to the bytes it reaches
+    into.
+    """
     eights = torch.nn.functional.pad(codes, (0, -codes.numel() % 8)).view(-1, 8).to(torch.int32)
     packed = torch.zeros(len(eights), bits, dtype=torch.int32, device=codes.device)
     for code, byte in _meetings(bits):
@@ -86,7 +88,11 @@ def unpack_reference(packed: Tensor, bits: int, numel: int) -> Tensor:
 
 def _meetings(bits: int) -> list[tuple[int, int]]:
     """(code, byte) of every pair that shares bits, among eight codes and their bytes."""
-    return [(code, byte) for code in range(8) for byte in range(bits * code // 8, (bits * (code + 1) - 1) // 8 + 1)]
+    return [
+        (code, byte)
+        for code in range(8)
+        for byte in range(bits * code // 8, (bits * (code + 1) - 1) // 8 + 1)
+    ]
 
 
 def _shifted(values: Tensor, left: int) -> Tensor:

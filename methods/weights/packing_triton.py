@@ -1,4 +1,6 @@
-"""Bit packing for CUDA devices: every output byte, and every output code, is gathered on its own from what it shares bits with."""
+"""Bit packing for CUDA devices: every output byte, and every output code, is gathered on its own from what it
+shares bits with.
+"""
 
 import triton
 import triton.language as tl
@@ -18,11 +20,15 @@ def unpack(packed: Tensor, bits: int, codes: Tensor) -> None:
     """Fill `codes`."""
     if codes.numel():
         grid = (triton.cdiv(codes.numel(), BLOCK),)
-        _unpack[grid](packed, codes, packed.numel(), codes.numel(), BITS=bits, MEETS=(bits + 6) // 8 + 1, BLOCK=BLOCK)
+        _unpack[grid](
+            packed, codes, packed.numel(), codes.numel(), BITS=bits, MEETS=(bits + 6) // 8 + 1, BLOCK=BLOCK
+        )
 
 
 @triton.jit
-def _pack(codes, packed, code_count, byte_count, BITS: tl.constexpr, MEETS: tl.constexpr, BLOCK: tl.constexpr):
+def _pack(
+    codes, packed, code_count, byte_count, BITS: tl.constexpr, MEETS: tl.constexpr, BLOCK: tl.constexpr
+):
     byte = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     first = byte * 8 // BITS  # the code that holds the lowest bit of the byte
     value = tl.zeros((BLOCK,), tl.int32)
@@ -35,7 +41,9 @@ def _pack(codes, packed, code_count, byte_count, BITS: tl.constexpr, MEETS: tl.c
 
 
 @triton.jit
-def _unpack(packed, codes, byte_count, code_count, BITS: tl.constexpr, MEETS: tl.constexpr, BLOCK: tl.constexpr):
+def _unpack(
+    packed, codes, byte_count, code_count, BITS: tl.constexpr, MEETS: tl.constexpr, BLOCK: tl.constexpr
+):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     first = at * BITS // 8  # the byte that holds the lowest bit of the code
     value = tl.zeros((BLOCK,), tl.int32)

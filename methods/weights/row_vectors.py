@@ -15,12 +15,15 @@ class CoarseCodebooks:
     """Centroids as signed integer codes with one storable scale per codebook."""
 
     bits: int
-    codes: Tensor  # (row_blocks, groups, centroids, vector_length), whole numbers in +-(2^(bits-1) - 1), the solver's dtype
+    # (row_blocks, groups, centroids, vector_length), whole numbers in +-(2^(bits-1) - 1), the solver's dtype
+    codes: Tensor
     scale: Tensor  # (row_blocks, groups), storable
 
     @classmethod
     def fit(cls, centroids: Tensor, bits: int) -> "CoarseCodebooks":
-        """Round centroids (row_blocks, groups, centroids, vector_length); the largest entry of a codebook takes the last code."""
+        """Round centroids (row_blocks, groups, centroids, vector_length); the largest entry of a codebook
+        takes the last code.
+        """
         top = 2 ** (bits - 1) - 1
         largest = centroids.abs().amax((2, 3))
         scale = storable(torch.where(largest > 0, largest / top, 1.0))
@@ -35,8 +38,9 @@ class CoarseCodebooks:
 class RowVectors:
     """Vectors of consecutive columns of one row, each the centroid that its code names.
 
-    Row i uses the codebooks of row block i // rows_per_block, vector v (columns v * length to v * length + length - 1) those of
-    group group_index[v]. A last vector that reaches beyond the matrix loses what is too much.
+    Row i uses the codebooks of row block i // rows_per_block, vector v (columns v * length to v * length +
+    length - 1) those of group group_index[v]. A last vector that reaches beyond the matrix loses what is too
+    much.
     """
 
     codes: Tensor  # (out, vectors) integers
@@ -65,7 +69,9 @@ class RowVectors:
     def with_trained(self, trained: dict[str, Tensor]) -> "RowVectors":
         """The same codes with these centroids, rounded to what the codebooks can store."""
         dtype = self.codebooks.scale.dtype
-        return replace(self, codebooks=CoarseCodebooks.fit(trained["centroids"].detach().to(dtype), self.codebooks.bits))
+        return replace(
+            self, codebooks=CoarseCodebooks.fit(trained["centroids"].detach().to(dtype), self.codebooks.bits)
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         bits, scale = self.codebooks.bits, self.codebooks.scale
@@ -82,14 +88,21 @@ class RowVectors:
         dtype = str(self.codebooks.scale.dtype).removeprefix("torch.")
         shape = [len(self.codes), self.in_features]
         codebooks = {"bits": self.codebooks.bits, "shape": list(self.codebooks.codes.shape), "dtype": dtype}
-        return {"kind": "vector_rows", "shape": shape, "rows_per_block": self.rows_per_block, "codebooks": codebooks}
+        return {
+            "kind": "vector_rows",
+            "shape": shape,
+            "rows_per_block": self.rows_per_block,
+            "codebooks": codebooks,
+        }
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], layout: dict) -> "RowVectors":
         rows, columns = layout["shape"]
         books = layout["codebooks"]
         bits, shape, dtype = books["bits"], books["shape"], getattr(torch, books["dtype"])
-        centroids = unpack(tensors["codebooks"], bits, math.prod(shape)).view(shape).to(dtype) - 2 ** (bits - 1)
+        centroids = unpack(tensors["codebooks"], bits, math.prod(shape)).view(shape).to(dtype) - 2 ** (
+            bits - 1
+        )
         scale = tensors["codebook_scale"].to(dtype)
         vectors = -(-columns // shape[3])
         group_index = cls._plain_groups(vectors, scale)
@@ -97,7 +110,9 @@ class RowVectors:
             group_index = unpack(tensors["group_index"], cls._group_bits(shape[1]), vectors).long()
         index_bits = max(1, math.ceil(math.log2(shape[2])))
         codes = unpack(tensors["codes"], index_bits, rows * vectors).view(rows, vectors)
-        return cls(codes, CoarseCodebooks(bits, centroids, scale), group_index, layout["rows_per_block"], columns)
+        return cls(
+            codes, CoarseCodebooks(bits, centroids, scale), group_index, layout["rows_per_block"], columns
+        )
 
     @staticmethod
     def _plain_groups(vectors: int, scale: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Vector-quantized weights: codes into codebooks, `length` neighbouring rows of one input column at a time.
 
-The columns fall into parts (groups, outlier columns), each with its own vector length and codebook. Inside a part columns keep their order,
-so what tells a decoder where a column is, is the number of its part, packed; no permutation is stored. With scale s and bias b of each
-column and scale t of each block of rows a weight is  b_j + s_j * t_i * value_ij .
+The columns fall into parts (groups, outlier columns), each with its own vector length and codebook. Inside a
+part columns keep their order, so what tells a decoder where a column is, is the number of its part, packed;
+no permutation is stored. With scale s and bias b of each column and scale t of each block of rows a weight is
+b_j + s_j * t_i * value_ij .
 """
 
 from dataclasses import dataclass, replace
@@ -40,13 +41,21 @@ class VectorWeight:
         return self.decode(self.trainable())
 
     def trainable(self) -> dict[str, Tensor]:
-        """What fine-tuning may move: every centroid, and the biases if any. Scales stay: their 8 bits are too coarse for small steps."""
-        numbers = {f"codebook.{k}.{stage}": values for k, part in enumerate(self.parts) for stage, values in enumerate(part.book.stages)}
+        """What fine-tuning may move: every centroid, and the biases if any. Scales stay: their 8 bits are too
+        coarse for small steps.
+        """
+        numbers = {
+            f"codebook.{k}.{stage}": values
+            for k, part in enumerate(self.parts)
+            for stage, values in enumerate(part.book.stages)
+        }
         return numbers if self.bias is None else numbers | {"bias": self.bias}
 
     def decode(self, trained: dict[str, Tensor]) -> Tensor:
         """The weight (out, in) with these numbers in place of its own; differentiable."""
-        turned = [_book(trained, k, part).decode(part.codes, self.shape[0]) for k, part in enumerate(self.parts)]
+        turned = [
+            _book(trained, k, part).decode(part.codes, self.shape[0]) for k, part in enumerate(self.parts)
+        ]
         values = turned[0]
         if len(turned) > 1:
             values = torch.cat(turned)[torch.argsort(torch.cat([part.columns for part in self.parts]))]
@@ -85,7 +94,13 @@ class VectorWeight:
     def layout(self) -> dict:
         stages = [len(part.book.stages) for part in self.parts]
         dtype = str(self.parts[0].book.centroids.dtype).removeprefix("torch.")
-        return {"kind": "vector", "shape": list(self.shape), "stages": stages, "row_block": self.row_block, "dtype": dtype}
+        return {
+            "kind": "vector",
+            "shape": list(self.shape),
+            "stages": stages,
+            "row_block": self.row_block,
+            "dtype": dtype,
+        }
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], layout: dict) -> "VectorWeight":
@@ -99,7 +114,10 @@ class VectorWeight:
             columns = (number == k).nonzero().squeeze(1)
             books = [tensors[f"codebook.{k}.{stage}"].to(dtype) for stage in range(stages)]
             vectors = -(-out_features // books[0].shape[1])
-            codes = [_restored_codes(tensors.get(f"codes.{k}.{stage}"), book, len(columns), vectors) for stage, book in enumerate(books)]
+            codes = [
+                _restored_codes(tensors.get(f"codes.{k}.{stage}"), book, len(columns), vectors)
+                for stage, book in enumerate(books)
+            ]
             parts.append(Part(columns, tuple(codes), Book(books[0], books[1] if stages > 1 else None)))
         extras = [tensors[name].to(dtype) if name in tensors else None for name in EXTRAS]
         return cls((out_features, in_features), tuple(parts), *extras, layout["row_block"])

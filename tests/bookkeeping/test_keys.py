@@ -17,14 +17,22 @@ from harness.config.compose import method_config, method_names
 from harness.config.run_config import to_run_config
 from harness.models.tiny import tiny_model
 
-OVERRIDES = ["model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "scheme=w4g32", "eval.tasks=[analogies]"]
+OVERRIDES = [
+    "model=tiny-llama",
+    "data=synthetic",
+    "eval=smoke",
+    "method=gptq",
+    "scheme=w4g32",
+    "eval.tasks=[analogies]",
+]
 ALL_ON = [
     "scheme.scale_bits=3",
     "scheme.outlier_ratio=0.01",
     "scheme.act_bits=6",
     "scheme.kv_bits=4",
 ]  # every field of the scheme means something
-WITHOUT_EFFECT = {  # the only leaves of a configuration that move no key: names, places, devices, what is kept or watched
+# the only leaves of a configuration that move no key: names, places, devices, what is kept or watched
+WITHOUT_EFFECT = {
     *("model.name", "model.source_bits", "eval.name"),
     "model.revision",  # a hub model's bytes say it all
     "model.allow_pickle",  # likewise: it decides which files may be read, and those are hashed
@@ -65,7 +73,9 @@ def changed(value, key, hint=None):
 
 
 def neighbours(original):
-    """Every configuration that differs from `original` in one leaf of one typed group or in one scalar, by the leaf's name."""
+    """Every configuration that differs from `original` in one leaf of one typed group or in one scalar, by
+    the leaf's name.
+    """
     for field in dataclasses.fields(original):
         value = getattr(original, field.name)
         if field.name in ("method", "method_config"):
@@ -159,9 +169,16 @@ def test_the_key_is_the_one_from_before_a_field_existed(texts):
     """Records made before then still answer for the configurations in which it is switched off."""
     assert semantic(config())["scheme"].keys() == {"bits", "group_size", "symmetric", "zero_point", "range"}
     of_activations = {"act_bits", "act_symmetric", "act_range"}
-    assert semantic(config("scheme.act_bits=8"))["scheme"].keys() - semantic(config())["scheme"].keys() == of_activations
-    assert semantic(config("scheme.kv_bits=8"))["scheme"].keys() - semantic(config())["scheme"].keys() == of_activations | {"kv_bits"}
-    assert semantic(config(*ALL_ON))["scheme"].keys() == {field.name for field in dataclasses.fields(config().scheme)}
+    assert (
+        semantic(config("scheme.act_bits=8"))["scheme"].keys() - semantic(config())["scheme"].keys()
+        == of_activations
+    )
+    assert semantic(config("scheme.kv_bits=8"))["scheme"].keys() - semantic(config())[
+        "scheme"
+    ].keys() == of_activations | {"kv_bits"}
+    assert semantic(config(*ALL_ON))["scheme"].keys() == {
+        field.name for field in dataclasses.fields(config().scheme)
+    }
 
 
 def test_keys_and_values_of_as_many_bits_as_all_activations_go_without_saying(texts):
@@ -182,20 +199,36 @@ def test_what_a_yaml_says_is_already_in_the_form_that_keys_are_made_of(method):
 
 
 def test_the_order_of_overrides_and_of_yaml_keys_does_not_matter(texts):
-    overrides = [*OVERRIDES, *ALL_ON, "seed=3", "data.samples=5", "method.solver.damping=0.02", "eval.windows=2"]
+    overrides = [
+        *OVERRIDES,
+        *ALL_ON,
+        "seed=3",
+        "data.samples=5",
+        "method.solver.damping=0.02",
+        "eval.windows=2",
+    ]
     expected, rng = run_key(config(*overrides)), random.Random(0)
 
     def shuffled(node):
-        return {name: shuffled(node[name]) for name in rng.sample(list(node), len(node))} if isinstance(node, dict) else node
+        return (
+            {name: shuffled(node[name]) for name in rng.sample(list(node), len(node))}
+            if isinstance(node, dict)
+            else node
+        )
 
     with initialize_config_module("conf", version_base="1.3"):
         for _ in range(5):
             composed = compose("config", rng.sample(overrides, len(overrides)))
             for _ in range(20):
-                assert run_key(to_run_config(OmegaConf.create(shuffled(OmegaConf.to_container(composed))))) == expected
+                assert (
+                    run_key(to_run_config(OmegaConf.create(shuffled(OmegaConf.to_container(composed)))))
+                    == expected
+                )
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
+)
 def test_one_flipped_byte_of_a_model_moves_the_key(texts, tmp_path, name):
     model, tokenizer = tiny_model("llama")
     model.save_pretrained(tmp_path)
@@ -225,10 +258,15 @@ def test_a_mirrors_data_of_a_task_is_in_the_key(texts, tmp_path):
 
 
 def test_keys_of_published_records_stay(texts, monkeypatch):
-    """Changing the way a key is made would run everything again; whoever means to raises `schema.NUMBERS` instead."""
+    """Changing the way a key is made would run everything again; whoever means to raises `schema.NUMBERS`
+    instead.
+    """
     monkeypatch.setattr(keys_module, "fingerprint", lambda config: f"sha256:{config.id}")
     assert run_key(config()) == "4999e346e78a7c30"
-    assert run_key(config(*ALL_ON, "method=affinequant", "method/solver=quantease", "data.propagate=float")) == "5317424980c9ed47"
+    assert (
+        run_key(config(*ALL_ON, "method=affinequant", "method/solver=quantease", "data.propagate=float"))
+        == "5317424980c9ed47"
+    )
 
 
 def test_the_bytes_of_the_texts_are_in_the_key(texts, monkeypatch):
@@ -237,7 +275,11 @@ def test_the_bytes_of_the_texts_are_in_the_key(texts, monkeypatch):
 
     before = run_key(config())
     for split in ("train", "test"):
-        monkeypatch.setattr(corpora, "documents", lambda name, part, mirror=None, split=split: [f"{name} {part}", "!" * (part == split)])
+        monkeypatch.setattr(
+            corpora,
+            "documents",
+            lambda name, part, mirror=None, split=split: [f"{name} {part}", "!" * (part == split)],
+        )
         keys.text_sha256.cache_clear()
         assert run_key(config()) != before, split
 

@@ -48,24 +48,34 @@ def quantized(name: str, scheme: Scheme = SCHEME, dtype: torch.dtype = torch.flo
     for block in source:
         for path in (path for group in block.groups for path in group):
             linear = block.module.get_submodule(path)
-            source.replace_linear(block, path, QuantizedLinear(nearest(linear.weight, scheme), linear.bias, linear.weight.dtype))
+            source.replace_linear(
+                block, path, QuantizedLinear(nearest(linear.weight, scheme), linear.bias, linear.weight.dtype)
+            )
     return model, tokenizer
 
 
 def equipped(name: str, scheme: Scheme, dtype: torch.dtype = torch.float32):
-    """The same with activations of few bits in all blocks but the last, maps behind norms, and biases that the architecture has not."""
+    """The same with activations of few bits in all blocks but the last, maps behind norms, and biases that
+    the architecture has not.
+    """
     model, tokenizer = quantized(name, dtype=dtype)
     *blocks, _ = ModelBlocks(model, family_of(model.config))
     entries = ModelBlocks(model, family_of(model.config)).capture(TOKENS, 2)
     for index, block in enumerate(blocks):
-        install_activations_(replace(block, attention=Attention("self_attn", model.config.model_type == "opt")), scheme)
+        install_activations_(
+            replace(block, attention=Attention("self_attn", model.config.model_type == "opt")), scheme
+        )
         norm = "self_attn_layer_norm" if name == "opt" else "input_layernorm"
         wrapped = AffineNorm(block.module.get_submodule(norm))
-        wrapped.inverse = (torch.eye(64) + 0.01 * torch.randn(64, 64, generator=torch.Generator().manual_seed(index))).half()
+        wrapped.inverse = (
+            torch.eye(64) + 0.01 * torch.randn(64, 64, generator=torch.Generator().manual_seed(index))
+        ).half()
         wrapped.shift = torch.linspace(-0.1, 0.1, 64).half() if index else None
         block.module.set_submodule(norm, wrapped)
         for linear in (block.module.get_submodule(path) for path in block.linears):
-            linear.bias = nn.Parameter(torch.linspace(-0.1, 0.1, linear.out_features, dtype=dtype), requires_grad=False)
+            linear.bias = nn.Parameter(
+                torch.linspace(-0.1, 0.1, linear.out_features, dtype=dtype), requires_grad=False
+            )
         with calibrating(block):
             block.run(entries[0].hidden, entries[0].calls[index])
     return model, tokenizer
@@ -90,7 +100,8 @@ def copied(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "copy"))
 
 
-# --- the module --------------------------------------------------------------------------------------------------
+# --- the module
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_quantized_linear_is_a_linear_with_the_rounded_weight():
@@ -102,7 +113,9 @@ def test_a_quantized_linear_is_a_linear_with_the_rounded_weight():
     assert torch.equal(module(inputs), expected)
     assert torch.equal(module.quantized.dequantize(), module.weight)
     assert torch.equal(module.quantized.codes, weight.codes)
-    assert bits_per_weight(module.packed, linear.weight.numel()) == bits_per_weight(weight.tensors(), linear.weight.numel())
+    assert bits_per_weight(module.packed, linear.weight.numel()) == bits_per_weight(
+        weight.tensors(), linear.weight.numel()
+    )
     assert set(module.state_dict()) == {"bias"}
     assert not any(p.requires_grad for p in module.parameters())
     assert torch.equal(copy.deepcopy(module)(inputs), expected)
@@ -117,7 +130,8 @@ def test_the_weight_moves_and_casts_with_the_module():
     assert QuantizedLinear(nearest(linear.weight.detach()), None, torch.float16).weight.dtype == torch.float16
 
 
-# --- the round trip ----------------------------------------------------------------------------------------------
+# --- the round trip
+# ----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -127,7 +141,8 @@ def test_a_loaded_checkpoint_gives_the_same_logits_bit_for_bit(name, tmp_path):
     save(model, tokenizer, tmp_path / "saved", {})
     reloaded, retokenizer = load(tmp_path / "saved")
     assert torch.equal(reloaded(TOKENS).logits, model(TOKENS).logits)
-    assert not torch.equal(tiny.tiny_model(name)[0](TOKENS).logits, model(TOKENS).logits)  # something was quantized
+    # something was quantized
+    assert not torch.equal(tiny.tiny_model(name)[0](TOKENS).logits, model(TOKENS).logits)
     assert ties(reloaded) == ties(model)
     assert retokenizer("héllo").input_ids == tokenizer("héllo").input_ids
     assert not reloaded.training and not any(p.requires_grad for p in reloaded.parameters())
@@ -147,7 +162,9 @@ def test_bfloat16_round_trips(name, scheme, tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("pattern", ["as config", "tied", "untied", "with a norm", "partly quantized", "same values"])
+@pytest.mark.parametrize(
+    "pattern", ["as config", "tied", "untied", "with a norm", "partly quantized", "same values"]
+)
 def test_ties_survive(pattern, tmp_path):
     model, tokenizer = quantized("llama")
     layers, embedding = model.model.layers, model.model.embed_tokens.weight
@@ -205,7 +222,10 @@ def test_activations_maps_and_gained_biases_come_back_bit_for_bit(name, kind, dt
     assert torch.equal(reloaded(TOKENS).logits, model(TOKENS).logits)
     assert repr(reloaded) == repr(model)
     expected = dict(model.named_buffers())
-    assert all(torch.equal(found, expected[name]) and found.dtype == expected[name].dtype for name, found in reloaded.named_buffers())
+    assert all(
+        torch.equal(found, expected[name]) and found.dtype == expected[name].dtype
+        for name, found in reloaded.named_buffers()
+    )
     assert not any(p.requires_grad or p.is_meta for p in reloaded.parameters())
     assert not torch.equal(quantized(name, dtype=dtype)[0](TOKENS).logits, model(TOKENS).logits)
 
@@ -235,7 +255,8 @@ def test_saving_again_replaces_and_a_failed_save_leaves_the_old_one(copied, monk
     assert load(copied)[0].config.model_type == "opt"
 
 
-# --- damage ------------------------------------------------------------------------------------------------------
+# --- damage
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_every_flipped_bit_is_found_and_its_file_named(copied):
@@ -280,7 +301,10 @@ LINEAR = "model.layers.0.mlp.up_proj"
         (lambda m: m["files"].update({"/etc/hostname": "00"}), "outside the checkpoint"),
         (lambda m: m["files"].pop("quantized.safetensors"), "does not vouch for quantized.safetensors"),
         (lambda m: m.update(attention="evil/kernel"), "attention 'evil/kernel'"),
-        (lambda m: m["linears"][LINEAR]["layout"].update(kind="magic"), "unknown kind of quantized weight 'magic'"),
+        (
+            lambda m: m["linears"][LINEAR]["layout"].update(kind="magic"),
+            "unknown kind of quantized weight 'magic'",
+        ),
         (lambda m: m["linears"][LINEAR]["layout"].update(shape=[64, 128]), "do not fit"),
         (lambda m: m["linears"].pop(LINEAR), "is only on one side"),
         (lambda m: m["linears"].update({"model.nowhere": m["linears"].pop(LINEAR)}), "do not fit"),
@@ -320,8 +344,12 @@ def format_of(m: dict) -> dict:
         lambda m: m["additions"]["operands"][ATTENTION].update(query=None),
         lambda m: m["additions"]["operands"][ATTENTION].pop("key"),
         lambda m: m["additions"]["operands"][ATTENTION].update(whole_tokens="yes"),
-        lambda m: m["additions"]["operands"].update({"model.norm": m["additions"]["operands"].pop(ATTENTION)}),
-        lambda m: m["additions"]["operands"].update({"model.layers.0.nowhere": m["additions"]["operands"].pop(ATTENTION)}),
+        lambda m: m["additions"]["operands"].update(
+            {"model.norm": m["additions"]["operands"].pop(ATTENTION)}
+        ),
+        lambda m: m["additions"]["operands"].update(
+            {"model.layers.0.nowhere": m["additions"]["operands"].pop(ATTENTION)}
+        ),
         lambda m: m["additions"]["norms"].pop(NORM),
         lambda m: m["additions"]["norms"].update({NORM: ["inverse", "shift"]}),
         lambda m: m["additions"]["norms"].update({NORM: ["forward"]}),
@@ -352,9 +380,15 @@ def test_nothing_in_the_package_reads_pickles():
     for path in [*(root / "harness").rglob("*.py"), *(root / "methods").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                modules = {alias.name.split(".")[0] for alias in node.names} | {(getattr(node, "module", None) or "").split(".")[0]}
+                modules = {alias.name.split(".")[0] for alias in node.names} | {
+                    (getattr(node, "module", None) or "").split(".")[0]
+                }
                 assert not modules & forbidden, path
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+            ):
                 assert (node.func.value.id, node.func.attr) != ("torch", "load"), path
             if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, path

@@ -16,7 +16,15 @@ from harness.foundation.errors import UserError
 from harness.foundation.seals import read_record, seal
 from tests.helpers.tiny_models import tokens
 
-POINT = ["isolate=false", "model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]
+POINT = [
+    "isolate=false",
+    "model=tiny-llama",
+    "data=synthetic",
+    "eval=smoke",
+    "data.samples=4",
+    "eval.windows=2",
+    "data.window=64",
+]
 TOKENS = tokens(2)
 
 VARIANTS = {  # the kinds of weights that a solver can return, by the shortest way to them
@@ -24,7 +32,12 @@ VARIANTS = {  # the kinds of weights that a solver can return, by the shortest w
     "groups": ["method=gptq", "scheme=w4g32", "scheme.zero_point=float"],
     "coded scales": ["method=gptq", "scheme=w3g16s3"],
     "unstructured outliers": ["method=quantease", "scheme=w3", "scheme.outlier_ratio=0.02"],
-    "outlier columns": ["method=quantease", "scheme=w3", "scheme.outlier_ratio=0.05", "scheme.outlier_structure=column"],
+    "outlier columns": [
+        "method=quantease",
+        "scheme=w3",
+        "scheme.outlier_ratio=0.05",
+        "scheme.outlier_structure=column",
+    ],
     "activations": ["method=rtn", "scheme=w4a4", "scheme.kv_bits=8"],
     "static activations": ["method=gptq", "scheme=w8a8", "scheme.act_range=tensor"],
 }
@@ -72,7 +85,10 @@ def test_the_loaded_model_gives_the_logits_of_the_one_that_was_saved(variant, tm
     assert loaded.bits_per_weight() == pytest.approx(record["bits_per_weight"], rel=1e-12)
     assert all(new == old for _, new, old, _ in check(loaded))
     if "activations" in variant:
-        told = {"activations": "4 bits per token, keys and values 8 bits per token", "static activations": "8 bits per tensor"}
+        told = {
+            "activations": "4 bits per token, keys and values 8 bits per token",
+            "static activations": "8 bits per tensor",
+        }
         assert dict(describe(loaded))["activations"] == told[variant]
     if "outlier" in variant:
         assert 0 < record["outlier_share"] <= 0.06
@@ -94,10 +110,35 @@ def test_a_run_is_found_by_key_prefix_and_directory(finished, saved, tmp_path):
 
 
 def test_what_is_shown(finished, saved, capsys):
-    assert main(["load", saved, "--results", str(finished), "--device", "cpu", "--text", "Once upon a", "--tokens", "5", "--check"]) == 0
+    assert (
+        main(
+            [
+                "load",
+                saved,
+                "--results",
+                str(finished),
+                "--device",
+                "cpu",
+                "--text",
+                "Once upon a",
+                "--tokens",
+                "5",
+                "--check",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
     record = json.loads((finished / "runs" / saved / "record.json").read_text())
-    for words in ("tiny-llama (tiny:llama)", "gptq", "w3 search", f"{record['bits_per_weight']:.4f}", "stored as uniform", "MB", "finite"):
+    for words in (
+        "tiny-llama (tiny:llama)",
+        "gptq",
+        "w3 search",
+        f"{record['bits_per_weight']:.4f}",
+        "stored as uniform",
+        "MB",
+        "finite",
+    ):
         assert words in shown, words
     assert "Once upon a" in shown and "perplexity/synthetic" in shown and "the same" in shown
 

@@ -1,4 +1,6 @@
-"""A sweep on a Ray cluster of two nodes, one of whose processes or nodes is lost, ends as the same sweep on one machine."""
+"""A sweep on a Ray cluster of two nodes, one of whose processes or nodes is lost, ends as the same sweep on
+one machine.
+"""
 
 import json
 import os
@@ -69,7 +71,9 @@ def assert_all_done_once(process, expected, lost: int) -> None:
 
 def test_a_worker_process_is_killed(cluster, expected):
     with held():
-        process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
+        process = start(
+            *POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}"
+        )
         run, _ = in_their_last_block(2)
         pid = int(layers_told(run)[0][0])
         os.kill(json.loads((run / "attempts" / "0001.json").read_text())["owner"]["pid"], signal.SIGKILL)
@@ -80,7 +84,9 @@ def test_a_worker_process_is_killed(cluster, expected):
 
 def test_a_node_is_lost(cluster, expected):
     with held():
-        process = start(*POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}")
+        process = start(
+            *POINTS, "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster[0].address}"
+        )
         pids = [int(layers_told(run)[0][0]) for run in in_their_last_block(2)]
         cluster[0].remove_node(cluster[1], allow_graceful=False)
         eventually(lambda: sorted(map(lives, pids)) == [False, True], 60)

@@ -28,7 +28,10 @@ def file(tmp_path) -> Path:
     tensors = {}
     for seed, (name, rows, columns) in enumerate([("narrow", 24, 32), ("wide", 16, 64)]):
         problem = layer_problem(rows, columns, seed, torch.float32)
-        tensors |= {f"{name}.weight": problem.weight.contiguous(), f"{name}.hessian": problem.hessian.contiguous()}
+        tensors |= {
+            f"{name}.weight": problem.weight.contiguous(),
+            f"{name}.hessian": problem.hessian.contiguous(),
+        }
     save_file(tensors, tmp_path / "layers.safetensors")
     return tmp_path / "layers.safetensors"
 
@@ -57,7 +60,9 @@ def test_every_number_is_the_one_of_the_solver(run, tmp_path, capsys):
     hessian = problem.hessian.double()
     expected = torch.trace(lost @ hessian @ lost.T) / torch.trace(weight @ hessian @ weight.T)
     assert float(row["error"]) == pytest.approx(expected.item(), rel=1e-9)
-    assert float(row["true_bits"]) == 8 * sum(tensor.nbytes for tensor in rounded.tensors().values()) / (24 * 32)
+    assert float(row["true_bits"]) == 8 * sum(tensor.nbytes for tensor in rounded.tensors().values()) / (
+        24 * 32
+    )
     assert float(row["seconds"]) > 0 and row["shape"] == "24x32" and row["reason"] == ""
     assert (tmp_path / "out" / "bench_solvers.png").read_bytes().startswith(PNG)
     shown = capsys.readouterr().out
@@ -71,7 +76,9 @@ def test_a_scheme_that_a_method_refuses_is_a_dash_with_its_reason(run, capsys):
     assert all(row["error"] == row["seconds"] == "" for row in refused)
     shown = capsys.readouterr().out
     assert f"¹ {refused[0]['reason']}" in shown and "–¹" in shown
-    kept = [float(row["outliers"]) for row in rows if row["method"] == "spqr" and row["outlier_ratio"] == "0.05"]
+    kept = [
+        float(row["outliers"]) for row in rows if row["method"] == "spqr" and row["outlier_ratio"] == "0.05"
+    ]
     assert all(0.02 < share < 0.08 for share in kept)
 
 
@@ -88,7 +95,9 @@ def test_a_solver_that_fails_is_reported_and_the_others_are_measured(run, monkey
     monkeypatch.setattr(GPTQ, "solve", fail)
     code, rows = run("--methods", "rtn,gptq", "--schemes", "w3", "--outliers", "0")
     assert code == 1
-    assert {row["reason"] for row in rows if row["method"] == "gptq"} == {"failed: RuntimeError: no luck at all"}
+    assert {row["reason"] for row in rows if row["method"] == "gptq"} == {
+        "failed: RuntimeError: no luck at all"
+    }
     assert all(row["error"] for row in rows if row["method"] == "rtn")
     assert "no luck at all" in capsys.readouterr().out
 
@@ -131,7 +140,9 @@ def test_bits_choose_among_the_schemes(run):
 
 
 def test_peak_memory_is_what_was_held_at_once():
-    """Three arrays of 48 MB one after the other, never two at a time, and then two: beyond 32 MiB each is given back when it is freed."""
+    """Three arrays of 48 MB one after the other, never two at a time, and then two: beyond 32 MiB each is
+    given back when it is freed.
+    """
 
     def one_at_a_time():
         for _ in range(3):
@@ -160,7 +171,8 @@ def test_the_front_holds_what_nothing_beats():
     assert front(points) == [(2.0, 0.5), (2.5, 0.4), (3.0, 0.2)]
 
 
-# --- scaling -----------------------------------------------------------------------------------------------------
+# --- scaling
+# -----------------------------------------------------------------------------------------------------
 
 
 def made_up(width: int) -> scaling.Size:
@@ -186,11 +198,16 @@ def test_the_extrapolation_is_the_sum_over_all_linears():
     assert falcon.paper_hours == 3 and falcon.blocks == 80
 
 
-@pytest.mark.parametrize(("model", "embeddings", "billions"), [("OPT-66B", 50272 * 9216, 65.7), ("Falcon-180B", 2 * 65024 * 14848, 179.5)])
+@pytest.mark.parametrize(
+    ("model", "embeddings", "billions"),
+    [("OPT-66B", 50272 * 9216, 65.7), ("Falcon-180B", 2 * 65024 * 14848, 179.5)],
+)
 def test_the_shapes_of_large_models_add_up(model, embeddings, billions):
     """To the published number of parameters."""
     blocks, linears = scaling.MODELS[model]
-    assert (blocks * sum(rows * columns for rows, columns in linears) + embeddings) / 1e9 == pytest.approx(billions, abs=0.05)
+    assert (blocks * sum(rows * columns for rows, columns in linears) + embeddings) / 1e9 == pytest.approx(
+        billions, abs=0.05
+    )
 
 
 def test_scaling_measures_fits_and_draws(tmp_path, capsys):
@@ -235,6 +252,9 @@ def test_pictures_do_not_change_from_one_run_to_the_next():
     points = [(512, 2e-3, 1e-3), (1024, 1.4e-2, 8e-3)]
     assert scaling_figure(points, (-20.0, 2.9), "cpu") == scaling_figure(points, (-20.0, 2.9), "cpu")
     results = [solvers.Result("a", "2x2", "w3", 3, None, "search", 0.0, "rtn", 0.1, 3.03, 0.0, 1.0)]
-    results += [replace(results[0], method="gptq", error=0.05), replace(results[0], method="spqr", error=None, reason="no")]
+    results += [
+        replace(results[0], method="gptq", error=0.05),
+        replace(results[0], method="spqr", error=None, reason="no"),
+    ]
     layer = layers.Layer("a", torch.zeros(2, 2), correlated_hessian(2, 0))
     assert bench.figure_of([layer], results) == bench.figure_of([layer], results)

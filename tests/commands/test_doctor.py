@@ -54,4 +54,7 @@ def test_grids_of_an_experiment_are_expanded(monkeypatch):
 
 
 def test_what_is_not_installed_is_named():
-    assert doctor._there({"ray": "json", "slurm": "no_such_module.inside"}, own=("local",)) == "local, ray; not installed: slurm"
+    assert (
+        doctor._there({"ray": "json", "slurm": "no_such_module.inside"}, own=("local",))
+        == "local, ray; not installed: slurm"
+    )

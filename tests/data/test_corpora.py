@@ -29,7 +29,9 @@ STREAM = "\n\n".join(TEXTS)  # one token per byte below
 def tokenizer():
     """One token per byte, and a BOS before the whole, as the tokenizers of Llama do it."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={"<s>": BOS, **{c: i for i, c in enumerate(alphabet, 1)}}, merges=[]))
+    backend = Tokenizer(
+        models.BPE(vocab={"<s>": BOS, **{c: i for i, c in enumerate(alphabet, 1)}}, merges=[])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
@@ -63,7 +65,9 @@ def test_calibration_segments_are_pieces_of_the_text(tokenizer, bos):
 
 
 def test_calibration_reaches_every_place_of_the_text(tokenizer):
-    rows = {tokenizer.decode(calibration_tokens(["abcdef"], tokenizer, 1, 4, s, Bos.none)[0]) for s in range(40)}
+    rows = {
+        tokenizer.decode(calibration_tokens(["abcdef"], tokenizer, 1, 4, s, Bos.none)[0]) for s in range(40)
+    }
     assert rows == {"abcd", "bcde", "cdef"}
 
 
@@ -75,10 +79,14 @@ def test_calibration_leaves_the_global_generator_alone(tokenizer):
 
 def test_short_texts_are_refused_with_the_knobs(tokenizer):
     for samples, window in ((10, 8), (1, 80)):
-        with pytest.raises(UserError, match=rf"data.samples={samples} .*data.window={window} .*lower data.samples"):
+        with pytest.raises(
+            UserError, match=rf"data.samples={samples} .*data.window={window} .*lower data.samples"
+        ):
             calibration_tokens(TEXTS, tokenizer, samples, window, 0, Bos.none)
     for windows, window in ((8, 8), (None, 80)):
-        with pytest.raises(UserError, match=rf"eval.windows={windows or 'all'} .*eval.window={window}.*lower eval.windows"):
+        with pytest.raises(
+            UserError, match=rf"eval.windows={windows or 'all'} .*eval.window={window}.*lower eval.windows"
+        ):
             evaluation_windows(TEXTS, tokenizer, window, windows, Bos.none)
 
 
@@ -92,7 +100,9 @@ def test_long_texts_are_tokenized_without_a_warning(tokenizer, monkeypatch):
     from transformers import tokenization_utils_base
 
     told = []
-    monkeypatch.setattr(tokenization_utils_base.logger, "warning", lambda message, *_, **__: told.append(message))
+    monkeypatch.setattr(
+        tokenization_utils_base.logger, "warning", lambda message, *_, **__: told.append(message)
+    )
     evaluation_windows(TEXTS, tokenizer, 8, 1, Bos.none)
     assert told == []
     tokenizer(STREAM)
@@ -104,7 +114,8 @@ def test_long_texts_are_tokenized_without_a_warning(tokenizer, monkeypatch):
 
 def test_synthetic_text_is_the_same_everywhere_and_its_splits_differ():
     test = corpora.documents("synthetic", "test")
-    assert corpora.text_sha256(test).startswith("8978b84e9f54")  # drawn with Python 3.11; must not depend on it
+    # drawn with Python 3.11; must not depend on it
+    assert corpora.text_sha256(test).startswith("8978b84e9f54")
     train = corpora.documents("synthetic", "train")
     assert not set(test) & set(train) and len(set(train)) == len(train) == 500
     assert sum(map(len, train)) > 2 * 128 * 512  # enough for 128 windows even of a byte tokenizer
@@ -113,7 +124,10 @@ def test_synthetic_text_is_the_same_everywhere_and_its_splits_differ():
 
 
 def test_the_hash_sees_documents_and_their_borders():
-    hashes = {corpora.text_sha256(texts) for texts in (["ab", "c"], ["a", "bc"], ["abc"], ["ab", "c", ""], ["c", "ab"])}
+    hashes = {
+        corpora.text_sha256(texts)
+        for texts in (["ab", "c"], ["a", "bc"], ["abc"], ["ab", "c", ""], ["c", "ab"])
+    }
     assert len(hashes) == 5
 
 
@@ -154,7 +168,10 @@ def test_markup_becomes_running_prose():
 def test_a_dump_is_parsed_once_and_split_by_article(tmp_path, monkeypatch):
     titles = [f"Title {number}" for number in range(60)]
     pages = [_page(title, "0", f"{title}. {PROSE}") for title in titles]
-    pages += [_page("Talk:Ada", "1", PROSE), _page("AdaL", "0", "#REDIRECT [[Ada]]", '<redirect title="Ada" />')]
+    pages += [
+        _page("Talk:Ada", "1", PROSE),
+        _page("AdaL", "0", "#REDIRECT [[Ada]]", '<redirect title="Ada" />'),
+    ]
     dump = tmp_path / "dump.bz2"
     dump.write_bytes(bz2.compress(f'<mediawiki xmlns="http://a/b/">{"".join(pages)}</mediawiki>'.encode()))
     monkeypatch.setattr(assets, "fetch", lambda name: dump)
@@ -170,7 +187,10 @@ def test_news_and_analogies_are_read_line_by_line(tmp_path, monkeypatch):
     (tmp_path / "analogies").write_text(": capitals\nAthens Greece Oslo Norway\n: family\nboy girl he she\n")
     monkeypatch.setattr(assets, "fetch", lambda name: tmp_path / name)
     assert corpora.documents("news", "test") == ["one £5 story", "another"]
-    assert corpora.analogies() == [("capitals", "Athens", "Greece", "Oslo", "Norway"), ("family", "boy", "girl", "he", "she")]
+    assert corpora.analogies() == [
+        ("capitals", "Athens", "Greece", "Oslo", "Norway"),
+        ("family", "boy", "girl", "he", "she"),
+    ]
 
 
 @pytest.fixture(params=["sentence", "text"])
@@ -182,16 +202,24 @@ def hub_like(tmp_path, monkeypatch, request):
     root = tmp_path / "mirror"
     wikitext = root / "Salesforce/wikitext"
     for split in ("train", "test"):
-        _parquet(wikitext / f"wikitext-2-raw-v1/{split}-00000-of-00001.parquet", text=["", f" = {split} = \n", " text \n"])
+        _parquet(
+            wikitext / f"wikitext-2-raw-v1/{split}-00000-of-00001.parquet",
+            text=["", f" = {split} = \n", " text \n"],
+        )
     files = [{"split": split, "path": f"wikitext-2-raw-v1/{split}-*"} for split in ("train", "test")]
     configs = json.dumps({"configs": [{"config_name": "wikitext-2-raw-v1", "data_files": files}]})
     (wikitext / "README.md").write_text(f"---\n{configs}\n---\n")
     for file, count in (("c4-train.00000-of-01024", 3), ("c4-validation.00000-of-00008", 1200)):
         path = root / "allenai/c4/en" / f"{file}.json.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress("".join(json.dumps({"text": f"d{i}"}) + "\n" for i in range(count)).encode()))
+        path.write_bytes(
+            gzip.compress("".join(json.dumps({"text": f"d{i}"}) + "\n" for i in range(count)).encode())
+        )
     for split in ("train", "validation"):
-        _parquet(root / f"ptb-text-only/ptb_text_only/penn_treebank/{split}-00000-of-00001.parquet", **{request.param: [split, "b"]})
+        _parquet(
+            root / f"ptb-text-only/ptb_text_only/penn_treebank/{split}-00000-of-00001.parquet",
+            **{request.param: [split, "b"]},
+        )
     return str(root)
 
 
@@ -199,7 +227,8 @@ def test_published_corpora_follow_their_protocols(hub_like):
     assert corpora.documents("wikitext2", "test", hub_like) == ["", " = test = \n", " text \n"]
     assert corpora.documents("wikitext2", "train", hub_like)[1] == " = train = \n"
     assert corpora.documents("c4", "train", hub_like) == ["d0", "d1", "d2"]
-    assert corpora.documents("c4", "test", hub_like) == [" ".join(f"d{i}" for i in range(1100))]  # the "c4-new" stream
+    # the "c4-new" stream
+    assert corpora.documents("c4", "test", hub_like) == [" ".join(f"d{i}" for i in range(1100))]
     assert corpora.documents("ptb", "train", hub_like) == ["train", "b"]
     assert corpora.documents("ptb", "test", hub_like) == ["validation", "b"]
 
@@ -215,7 +244,9 @@ def test_a_missing_mirror_or_hub_is_told_with_the_knob(tmp_path, monkeypatch):
             raise ConnectionError("cannot\nreach it")
 
         monkeypatch.setattr(datasets, "load_dataset", unreachable)
-        with pytest.raises(UserError, match=f"from the hub .ConnectionError: cannot reach it.: go online, or set {knob}="):
+        with pytest.raises(
+            UserError, match=f"from the hub .ConnectionError: cannot reach it.: go online, or set {knob}="
+        ):
             corpora.documents("c4", split)
 
 
@@ -252,7 +283,9 @@ def test_the_real_news_and_analogies(warm_cache):
 
 def test_importing_is_light():
     script = "import sys, harness.data.corpora; print([m for m in ('datasets', 'transformers', 'mwparserfromhell') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+    )
 
 
 def _page(title, namespace, text, extra=""):

@@ -68,17 +68,26 @@ def test_a_checkpoint_keeps_the_weights_and_names_its_source(tiny, tmp_path, mon
     weights = load_file(tmp_path / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert "lm_head.weight" not in weights  # tied, stored once
-    down = torch.rand(HIDDEN, INNER, generator=torch.Generator().manual_seed(len("blk.0.ffn_down.weight"))) - 0.5
+    down = (
+        torch.rand(HIDDEN, INNER, generator=torch.Generator().manual_seed(len("blk.0.ffn_down.weight"))) - 0.5
+    )
     assert torch.equal(weights["model.layers.0.mlp.down_proj.weight"], down)
     assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["source"] == SOURCE and set(manifest["files"]) == set(os.listdir(tmp_path)) - {"manifest.json"}
+    assert manifest["source"] == SOURCE and set(manifest["files"]) == set(os.listdir(tmp_path)) - {
+        "manifest.json"
+    }
     for name, file in manifest["files"].items():
-        assert sha256_file(tmp_path / name) == file["sha256"] and (tmp_path / name).stat().st_size == file["bytes"]
+        assert (
+            sha256_file(tmp_path / name) == file["sha256"]
+            and (tmp_path / name).stat().st_size == file["bytes"]
+        )
 
 
 def test_a_model_that_cannot_read_is_refused(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"tiny\.gguf converted to a model that cannot read English.*constraints.txt"):
+    with pytest.raises(
+        UserError, match=r"tiny\.gguf converted to a model that cannot read English.*constraints.txt"
+    ):
         gguf_conversion.convert(tiny, tmp_path, SOURCE)
     assert not (tmp_path / "manifest.json").exists()
 

@@ -10,7 +10,15 @@ from harness.cli import main
 from harness.models import tiny
 from tests.helpers import bad_inputs, bad_models
 
-BASE = ["run", "model=tiny-llama", "data=synthetic", "eval=smoke", "scheme=w4g32", "method=gptq", "device=cpu"]
+BASE = [
+    "run",
+    "model=tiny-llama",
+    "data=synthetic",
+    "eval=smoke",
+    "scheme=w4g32",
+    "method=gptq",
+    "device=cpu",
+]
 QUICK, ALL = 2, 25  # cases of each class
 
 

@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("share", [0.05, pytest.param(1.0, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize(
+    "share", [0.05, pytest.param(1.0, marks=[pytest.mark.torture, pytest.mark.timeout(3600)])]
+)
 def test_killed_anywhere(share, tmp_path):
     command = [sys.executable, "-m", "tests.torture.crash_points", str(tmp_path), str(share), "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -1,6 +1,8 @@
-"""A disk that refuses any step of a sweep ends it in one line, breaks nothing, and the same command later gives the same numbers.
+"""A disk that refuses any step of a sweep ends it in one line, breaks nothing, and the same command later
+gives the same numbers.
 
-In `make test` at a sample of steps and errors, in `make torture` at all of the first 200 steps; see tests/torture/refusals.py.
+In `make test` at a sample of steps and errors, in `make torture` at all of the first 200 steps; see
+tests/torture/refusals.py.
 """
 
 import json
@@ -20,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 FULL = 28
 
 
-@pytest.mark.parametrize("share", [0.003, pytest.param(1.0, marks=[pytest.mark.torture, pytest.mark.timeout(4 * 3600)])])
+@pytest.mark.parametrize(
+    "share", [0.003, pytest.param(1.0, marks=[pytest.mark.torture, pytest.mark.timeout(4 * 3600)])]
+)
 def test_refused_anywhere(share, tmp_path):
     command = [sys.executable, "-m", "tests.torture.refusals", str(tmp_path), str(share), "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -60,7 +64,12 @@ def small_disk(tmp_path):
     """A file system of 300 kB, where mounting is permitted."""
     place = tmp_path / "disk"
     place.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", place], capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=300k", "none", place], capture_output=True
+        ).returncode
+    ):
         pytest.skip("mounting is not permitted")
     yield place
     subprocess.run(["umount", place], check=True)
@@ -70,8 +79,17 @@ def test_a_disk_that_is_really_full(small_disk, monkeypatch, capfd):
     """And that goes on where it was, once it has room."""
     from harness.cli import main
 
-    monkeypatch.setattr("harness.planning.findings.free_disk", lambda place: 2**40)  # it fills up while we run
-    command = ["run", "model=tiny-llama", "method=rtn", "data=synthetic", "eval=smoke", "eval.windows=1", "save=true"]
+    # it fills up while we run
+    monkeypatch.setattr("harness.planning.findings.free_disk", lambda place: 2**40)
+    command = [
+        "run",
+        "model=tiny-llama",
+        "method=rtn",
+        "data=synthetic",
+        "eval=smoke",
+        "eval.windows=1",
+        "save=true",
+    ]
     command += ["isolate=false", f"paths.results={small_disk}"]
     assert main(command) != 0
     told = capfd.readouterr().err

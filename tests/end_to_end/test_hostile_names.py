@@ -1,4 +1,6 @@
-"""Names become labels, never places: whatever a user calls things, nothing is written outside the results, and no two runs meet."""
+"""Names become labels, never places: whatever a user calls things, nothing is written outside the results,
+and no two runs meet.
+"""
 
 import dataclasses
 import random
@@ -107,8 +109,12 @@ def place(tmp_path, monkeypatch):
 def outside(place):
     """Everything but what runs may write."""
     allowed = (place / "elsewhere" / "runs", place / "cache")
-    found = [path for path in place.rglob("*") if not any(path == top or top in path.parents for top in allowed)]
-    return sorted((path.relative_to(place).as_posix(), path.read_bytes() if path.is_file() else None) for path in found)
+    found = [
+        path for path in place.rglob("*") if not any(path == top or top in path.parents for top in allowed)
+    ]
+    return sorted(
+        (path.relative_to(place).as_posix(), path.read_bytes() if path.is_file() else None) for path in found
+    )
 
 
 @cache
@@ -125,7 +131,8 @@ def named(name):
         model=dataclasses.replace(config.model, name=name),
         eval=dataclasses.replace(config.eval, name=name),
         tracker=dataclasses.replace(config.tracker, project=name, group=name, entity=name, tags=[name]),
-        method_config=config.method_config | {"name": name},  # of these, the only one that is part of the run key
+        # of these, the only one that is part of the run key
+        method_config=config.method_config | {"name": name},
     )
 
 
@@ -136,7 +143,8 @@ def every_name_works(place, count):
         assert record["status"] == "done", (name, record["reason"])
         keys.add(record["run_key"])
     assert outside(place) == before
-    assert len(keys) == count == len(list((place / "elsewhere" / "runs").iterdir())) - 1  # and the float baseline
+    # and the float baseline
+    assert len(keys) == count == len(list((place / "elsewhere" / "runs").iterdir())) - 1
     assert {path.name for path in (place / "elsewhere" / "runs").iterdir()} > keys
 
 
@@ -157,8 +165,15 @@ def test_no_two_names_share_a_key(place):
 def test_names_that_mean_something_are_refused_or_known(place):
     before = outside(place)
     for name in names(200):
-        for group, field, value in [("data", "name", name), ("eval", "corpora", [name]), ("eval", "tasks", [name]), ("model", "id", name)]:
-            config = dataclasses.replace(base(), **{group: dataclasses.replace(getattr(base(), group), **{field: value})})
+        for group, field, value in [
+            ("data", "name", name),
+            ("eval", "corpora", [name]),
+            ("eval", "tasks", [name]),
+            ("model", "id", name),
+        ]:
+            config = dataclasses.replace(
+                base(), **{group: dataclasses.replace(getattr(base(), group), **{field: value})}
+            )
             with pytest.raises(UserError):
                 check(config)
     assert outside(place) == before
@@ -173,7 +188,10 @@ def test_reports_stay_where_they_belong(place, capsys):
         code = main(["report", f"name={name}", "format=md,csv"])
         told = capsys.readouterr().err
         if code:
-            assert told.startswith("ptq-bench: ") and told.count("\n") == 1 and "unexpected" not in told, (name, told)
+            assert told.startswith("ptq-bench: ") and told.count("\n") == 1 and "unexpected" not in told, (
+                name,
+                told,
+            )
     made = place / "cwd" / "reports"
     assert {path.name for path in made.iterdir()} == {"CON", "nul.txt", "a__b"}
     assert {path.suffix for path in made.rglob("*") if path.is_file()} == {".md", ".csv", ".png"}

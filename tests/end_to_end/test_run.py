@@ -40,7 +40,17 @@ def run(*overrides: str) -> int:
 @pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_every_family_end_to_end(family):
     """Quantize, evaluate, save, reload: the reloaded model gives the same logits."""
-    assert run(f"model.id=tiny:{family}", f"model.name={family}", "model=tiny-llama", "method=gptq", "scheme=w4g32", "save=true") == 0
+    assert (
+        run(
+            f"model.id=tiny:{family}",
+            f"model.name={family}",
+            "model=tiny-llama",
+            "method=gptq",
+            "scheme=w4g32",
+            "save=true",
+        )
+        == 0
+    )
     (record,) = records("gptq")
     assert record["status"] == "done" and record["fallbacks"] == []
     metric = record["metrics"]["perplexity/synthetic"]
@@ -74,7 +84,11 @@ def test_same_config_same_numbers_and_finished_runs_are_skipped(capsys):
             assert record[name] == first[record["run_key"]][name], name
 
 
-@pytest.mark.parametrize("point", [["method=float"], ["method=gptq", "scheme=w4", "scheme.outlier_ratio=0.01"]], ids=["float", "skipped"])
+@pytest.mark.parametrize(
+    "point",
+    [["method=float"], ["method=gptq", "scheme=w4", "scheme.outlier_ratio=0.01"]],
+    ids=["float", "skipped"],
+)
 def test_what_has_nothing_to_keep_is_not_run_again_for_it(point, capsys):
     assert run("model=tiny-llama", *point, "save=true") == 0
     capsys.readouterr()
@@ -94,7 +108,9 @@ def test_a_failing_point_does_not_stop_the_others(monkeypatch, capsys):
     assert "Traceback" not in lines and "no luck" in lines
     assert [record["status"] for record in records("rtn") + records("quantease")] == ["done", "done"]
     (failed,) = records("gptq")
-    assert failed["status"] == "failed" and "model.layers.0" in failed["reason"] and "\n" not in failed["reason"]
+    assert (
+        failed["status"] == "failed" and "model.layers.0" in failed["reason"] and "\n" not in failed["reason"]
+    )
     assert "Traceback" in (Path("results/runs") / failed["run_key"] / "log.txt").read_text()
     monkeypatch.undo()
 
@@ -134,12 +150,25 @@ def test_shared_statistics_change_no_number():
 
 
 def test_propagation_and_order_matter_and_are_part_of_the_key():
-    assert run("model=tiny-llama", "method=rtn", "scheme=w2", "data.propagate=quantized", "data.true_sequential=true,false") == 0
+    assert (
+        run(
+            "model=tiny-llama",
+            "method=rtn",
+            "scheme=w2",
+            "data.propagate=quantized",
+            "data.true_sequential=true,false",
+        )
+        == 0
+    )
     assert run("model=tiny-llama", "method=rtn", "scheme=w2", "data.propagate=float") == 0
     found = records("rtn")
     assert len({record["run_key"] for record in found}) == 3
-    assert len({record["layer_error"]["mean"] for record in found}) == 3, "three ways to calibrate, three different Hessians"
-    assert len({record["metrics"]["perplexity/synthetic"]["value"] for record in found}) == 1, "RTN looks at none of them"
+    assert len({record["layer_error"]["mean"] for record in found}) == 3, (
+        "three ways to calibrate, three different Hessians"
+    )
+    assert len({record["metrics"]["perplexity/synthetic"]["value"] for record in found}) == 1, (
+        "RTN looks at none of them"
+    )
 
 
 def test_a_tracker_that_fails_fails_no_run(monkeypatch):
@@ -175,7 +204,10 @@ def test_outliers_reach_the_record_the_layers_and_the_terminal(capsys):
     assert record["outlier_share"] == pytest.approx((layers.outliers * sizes).sum() / sizes.sum())
     assert 0.01 < record["outlier_share"] < 0.04
     shown = capsys.readouterr().err
-    assert "w3 search, 2 % outliers" in shown and f"{100 * record['outlier_share']:.3g} % outliers stored" in shown
+    assert (
+        "w3 search, 2 % outliers" in shown
+        and f"{100 * record['outlier_share']:.3g} % outliers stored" in shown
+    )
     assert run("model=tiny-llama", "method=rtn", "scheme=w3") == 0
     assert records("rtn")[0]["outlier_share"] == 0 and records("float")[0]["outlier_share"] == 0
     assert "outliers" not in capsys.readouterr().err
@@ -201,9 +233,15 @@ def test_a_point_that_its_method_refuses_is_skipped_with_the_reason(capsys):
     ("fields", "words"),
     [
         ({}, "w3 minmax"),
-        ({"group_size": 16, "scale_bits": 3, "zero_point": ZeroPoint.float}, "w3 g16 minmax float zero, 3-bit scales"),
+        (
+            {"group_size": 16, "scale_bits": 3, "zero_point": ZeroPoint.float},
+            "w3 g16 minmax float zero, 3-bit scales",
+        ),
         ({"outlier_ratio": 0.005}, "w3 minmax, 0.5 % outliers"),
-        ({"outlier_ratio": 0.01, "outlier_structure": OutlierStructure.column}, "w3 minmax, 1 % outliers in whole columns"),
+        (
+            {"outlier_ratio": 0.01, "outlier_structure": OutlierStructure.column},
+            "w3 minmax, 1 % outliers in whole columns",
+        ),
         ({"outlier_structure": OutlierStructure.column, "scale_group_size": 4}, "w3 minmax"),
     ],
 )
@@ -213,7 +251,9 @@ def test_a_scheme_in_words(fields, words):
 
 @pytest.mark.timeout(900)  # with a cold cache it fetches and converts the model first
 def test_two_blocks_of_a_real_model(warm_cache):
-    """SmolLM2: at 3 bits GPTQ beats RTN in every linear, QuantEase from GPTQ is nowhere worse, and the text stays likely."""
+    """SmolLM2: at 3 bits GPTQ beats RTN in every linear, QuantEase from GPTQ is nowhere worse, and the text
+    stays likely.
+    """
     try:
         directory = assets.model_directory("smollm2-135m")
     except UserError as error:
@@ -227,10 +267,31 @@ def test_two_blocks_of_a_real_model(warm_cache):
     loaded.tokenizer.save_pretrained("two-blocks")
     overrides = ["model=hub", "model.id=two-blocks", "model.dtype=float32"]
     overrides += ["data=wiki", "data.samples=8", "data.window=256", "data.propagate=float"]
-    overrides += ["eval.corpora=[wiki]", "eval.window=256", "eval.windows=2", "eval.tasks=[analogies]", "eval.limit=8"]
-    assert main(["run", "isolate=false", "eval=smoke", *overrides, "method=rtn,gptq,quantease_gptq", "scheme=w3", "paths.cache_gib=0"]) == 0
+    overrides += [
+        "eval.corpora=[wiki]",
+        "eval.window=256",
+        "eval.windows=2",
+        "eval.tasks=[analogies]",
+        "eval.limit=8",
+    ]
+    assert (
+        main(
+            [
+                "run",
+                "isolate=false",
+                "eval=smoke",
+                *overrides,
+                "method=rtn,gptq,quantease_gptq",
+                "scheme=w3",
+                "paths.cache_gib=0",
+            ]
+        )
+        == 0
+    )
     error = {
-        name: pd.read_parquet(Path("results/runs") / records(name)[0]["run_key"] / "layers.parquet").set_index("layer").error
+        name: pd.read_parquet(Path("results/runs") / records(name)[0]["run_key"] / "layers.parquet")
+        .set_index("layer")
+        .error
         for name in ("rtn", "gptq", "quantease_gptq")
     }
     assert len(error["rtn"]) == 14

@@ -1,4 +1,6 @@
-"""Windowed perplexity against definitions: brute force in float64, uniform models, the delta method by resampling."""
+"""Windowed perplexity against definitions: brute force in float64, uniform models, the delta method by
+resampling.
+"""
 
 import math
 
@@ -21,10 +23,18 @@ VOCABULARY = 97
 
 def llama(seed: int = 0, **changes) -> LlamaForCausalLM:
     """A random model sharp enough that its predictions differ from token to token."""
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.5, **sizes, **changes))
+        model = LlamaForCausalLM(
+            LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.5, **sizes, **changes)
+        )
     return model.eval()
 
 
@@ -33,7 +43,9 @@ def windows(count: int, window: int) -> torch.Tensor:
 
 
 def brute_force(model, batch: torch.Tensor) -> list[float]:
-    """Mean over positions of -log(exp(z_next) / sum exp(z)), everything in float64, one window and one token at a time."""
+    """Mean over positions of -log(exp(z_next) / sum exp(z)), everything in float64, one window and one token
+    at a time.
+    """
     means = []
     for window in batch:
         with torch.no_grad():
@@ -72,7 +84,9 @@ def test_neither_batches_nor_chunks_matter(monkeypatch):
         torch.testing.assert_close(window_losses(model, batch, size), expected, rtol=1e-6, atol=0)
     monkeypatch.setattr("harness.evaluation.perplexity.LOGITS_AT_ONCE", 2 * 21 * VOCABULARY)
     sizes = []
-    model.register_forward_pre_hook(lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     torch.testing.assert_close(window_losses(model, batch, 7), expected, rtol=1e-6, atol=0)
     assert sizes == [2, 2, 2, 1]
 
@@ -80,7 +94,9 @@ def test_neither_batches_nor_chunks_matter(monkeypatch):
 def test_windows_are_scored_apart():
     model, batch = llama(), windows(6, 12)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    torch.testing.assert_close(window_losses(model, batch[order], 4), window_losses(model, batch, 4)[order], rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        window_losses(model, batch[order], 4), window_losses(model, batch, 4)[order], rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("bos", list(Bos))
@@ -144,16 +160,35 @@ def test_evaluating_leaves_model_and_generators_alone():
 
 
 def quick(**changes) -> EvalConfig:
-    values = {"name": "x", "corpora": [], "window": 32, "windows": 3, "tasks": [], "limit": 4, "seed": 0, "batch_size": 2}
+    values = {
+        "name": "x",
+        "corpora": [],
+        "window": 32,
+        "windows": 3,
+        "tasks": [],
+        "limit": 4,
+        "seed": 0,
+        "batch_size": 2,
+    }
     return EvalConfig(**values | {"mirror": None} | changes)
 
 
 def test_evaluation_carries_protocol_items_and_progress():
     model, tokenizer = tiny.tiny_model("gemma3")
     stages = []
-    found = evaluate(model, tokenizer, quick(corpora=["synthetic"]), Bos.window, "float32", 0, lambda *stage: stages.append(stage))
+    found = evaluate(
+        model,
+        tokenizer,
+        quick(corpora=["synthetic"]),
+        Bos.window,
+        "float32",
+        0,
+        lambda *stage: stages.append(stage),
+    )
     metric = found.metrics["perplexity/synthetic"]
-    losses = window_losses(model, evaluation_windows(corpora.documents("synthetic", "test"), tokenizer, 32, 3, Bos.window), 2)
+    losses = window_losses(
+        model, evaluation_windows(corpora.documents("synthetic", "test"), tokenizer, 32, 3, Bos.window), 2
+    )
     assert found.items == {"perplexity/synthetic": losses.tolist()}
     assert metric.value == pytest.approx(losses.mean().exp().item())
     digest = corpora.text_sha256(corpora.documents("synthetic", "test"))[:8]
@@ -166,9 +201,19 @@ def test_a_protocol_differs_whenever_the_number_may():
     model, tokenizer = tiny.tiny_model("llama")
 
     def protocol(bos=Bos.stream, dtype="float32", **changes):
-        return evaluate(model, tokenizer, quick(corpora=["synthetic"], **changes), bos, dtype, 0).metrics["perplexity/synthetic"].protocol
+        return (
+            evaluate(model, tokenizer, quick(corpora=["synthetic"], **changes), bos, dtype, 0)
+            .metrics["perplexity/synthetic"]
+            .protocol
+        )
 
-    variants = [protocol(), protocol(window=31), protocol(windows=2), protocol(Bos.none), protocol(dtype="bfloat16")]
+    variants = [
+        protocol(),
+        protocol(window=31),
+        protocol(windows=2),
+        protocol(Bos.none),
+        protocol(dtype="bfloat16"),
+    ]
     assert len(set(variants)) == len(variants)
     assert protocol(batch_size=1) == variants[0]
 
@@ -191,14 +236,20 @@ def test_families_agree_with_their_own_loss(family):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_smollm2_on_wikitext2(warm_cache, mirror):
-    """30.6403 was measured apart from this code, on the first 8 windows of 512 tokens; the first 64 gave 29.9345 both ways."""
+    """30.6403 was measured apart from this code, on the first 8 windows of 512 tokens; the first 64 gave
+    29.9345 both ways.
+    """
     from harness.data import assets
     from harness.models.loading import load_model
 
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not in the cache")
-    loaded = load_model(ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu")
+    loaded = load_model(
+        ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu"
+    )
     text = corpora.documents("wikitext2", "test", mirror)
-    value, _, scored = perplexity(loaded.model, evaluation_windows(text, loaded.tokenizer, 512, 8, Bos.stream), 4)
+    value, _, scored = perplexity(
+        loaded.model, evaluation_windows(text, loaded.tokenizer, 512, 8, Bos.stream), 4
+    )
     assert value == pytest.approx(30.6403, abs=1e-3)
     assert scored == 8 * 511

@@ -1,4 +1,6 @@
-"""Zero-shot tasks: scores against definitions and against lm-eval's own wrapper, sampling, and no side effects."""
+"""Zero-shot tasks: scores against definitions and against lm-eval's own wrapper, sampling, and no side
+effects.
+"""
 
 import logging
 import math
@@ -20,11 +22,23 @@ from harness.evaluation.tasks import STOCK, TASKS, overlay, run_task, sample
 from harness.foundation.errors import UserError
 from harness.models import tiny
 
-COUNTRIES = ["Athens Greece", "Baghdad Iraq", "Berlin Germany", "Cairo Egypt", "Hanoi Vietnam", "Oslo Norway", "Paris France", "Rome Italy"]
+COUNTRIES = [
+    "Athens Greece",
+    "Baghdad Iraq",
+    "Berlin Germany",
+    "Cairo Egypt",
+    "Hanoi Vietnam",
+    "Oslo Norway",
+    "Paris France",
+    "Rome Italy",
+]
 PLURALS = ["bird birds", "bottle bottles", "car cars", "cat cats", "cow cows", "dog dogs", "donkey donkeys"]
 PAIRS = {"capital": [pair.split() for pair in COUNTRIES], "plural": [pair.split() for pair in PLURALS]}
 NEWS = [
-    " ".join(f"{word}{number % 7}x the river was high and the bridge over the river stayed closed." for number in range(5))
+    " ".join(
+        f"{word}{number % 7}x the river was high and the bridge over the river stayed closed."
+        for number in range(5)
+    )
     for word in ("alpha", "beta", "gamma", "delta")
 ]
 
@@ -32,9 +46,13 @@ NEWS = [
 @pytest.fixture
 def texts(monkeypatch):
     """Small stand-ins for the embedded texts."""
-    questions = [(category, *x, *y) for category, pairs in PAIRS.items() for x in pairs for y in pairs if x != y]
+    questions = [
+        (category, *x, *y) for category, pairs in PAIRS.items() for x in pairs for y in pairs if x != y
+    ]
     monkeypatch.setattr(corpora, "analogies", lambda: questions)
-    monkeypatch.setattr(corpora, "documents", lambda name, split, mirror=None: {("news", "test"): NEWS}[name, split])
+    monkeypatch.setattr(
+        corpora, "documents", lambda name, split, mirror=None: {("news", "test"): NEWS}[name, split]
+    )
 
 
 def ask(name="analogies", model=None, limit=None, seed=0, bos=Bos.stream, mirror=None, batch_tokens=512):
@@ -43,19 +61,33 @@ def ask(name="analogies", model=None, limit=None, seed=0, bos=Bos.stream, mirror
 
 
 def requests(seed: int = 0) -> list[Instance]:
-    """Pairs with shared contexts, continuations of several lengths, contexts that begin others, and an empty context."""
-    words, generator = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"], random.Random(seed)
+    """Pairs with shared contexts, continuations of several lengths, contexts that begin others, and an empty
+    context.
+    """
+    words, generator = (
+        ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"],
+        random.Random(seed),
+    )
     contexts = [" ".join(generator.choices(words, k=generator.randint(2, 9))) for _ in range(6)]
-    pairs = [(context, " " + " ".join(generator.choices(words, k=generator.randint(1, 3)))) for context in contexts for _ in range(3)]
+    pairs = [
+        (context, " " + " ".join(generator.choices(words, k=generator.randint(1, 3))))
+        for context in contexts
+        for _ in range(3)
+    ]
     pairs += [(pairs[0][0] + pairs[0][1], " omega"), ("", "alpha beta"), (contexts[0] + "  ", "eta")]
-    return [Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=index) for index, pair in enumerate(pairs)]
+    return [
+        Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=index)
+        for index, pair in enumerate(pairs)
+    ]
 
 
 def own_wrapper(model, tokenizer, asked: list[Instance], max_length: int):
     pytest.importorskip("accelerate", reason="lm-eval's own wrapper needs accelerate")
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=max_length).loglikelihood(asked, disable_tqdm=True)
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=max_length).loglikelihood(
+        asked, disable_tqdm=True
+    )
 
 
 # --- the scorer
@@ -63,20 +95,30 @@ def own_wrapper(model, tokenizer, asked: list[Instance], max_length: int):
 
 @pytest.mark.parametrize(
     ("family", "bos"),
-    [("bloom", Bos.none), ("falcon_old", Bos.stream), ("gemma3_vision", Bos.window), ("opt", Bos.stream), *(("llama", bos) for bos in Bos)],
+    [
+        ("bloom", Bos.none),
+        ("falcon_old", Bos.stream),
+        ("gemma3_vision", Bos.window),
+        ("opt", Bos.stream),
+        *(("llama", bos) for bos in Bos),
+    ],
 )
 def test_scores_equal_their_definition(family, bos):
     """log p(continuation | context), every request in a forward pass of its own and with all logits."""
     model, tokenizer = tiny.tiny_model(family)
     asked = [request for request in requests() if request.args[0]]
-    for request, (found, greedy) in zip(asked, Scorer(model, tokenizer, bos, 128, 512).loglikelihood(asked), strict=True):
+    for request, (found, greedy) in zip(
+        asked, Scorer(model, tokenizer, bos, 128, 512).loglikelihood(asked), strict=True
+    ):
         context, continuation = request.args
         special = {Bos.none: [], Bos.stream: [1], Bos.window: [1]}[bos]
         whole = torch.tensor([special + tokenizer.encode(context + continuation, add_special_tokens=False)])
         length = len(tokenizer.encode(context.rstrip(), add_special_tokens=False)) + len(special)
         with torch.no_grad():
             logits = model(input_ids=whole).logits[0, length - 1 : -1].double()
-        assert found == pytest.approx(logits.log_softmax(-1).gather(-1, whole[0, length:, None]).sum().item(), abs=1e-4)
+        assert found == pytest.approx(
+            logits.log_softmax(-1).gather(-1, whole[0, length:, None]).sum().item(), abs=1e-4
+        )
         assert greedy == torch.equal(logits.argmax(-1), whole[0, length:])
 
 
@@ -97,13 +139,18 @@ def test_batches_do_not_matter(monkeypatch):
     expected = [score for score, _ in Scorer(model, tokenizer, Bos.stream, 1, 512).loglikelihood(requests())]
     wide = [score for score, _ in Scorer(model, tokenizer, Bos.stream, 10_000, 512).loglikelihood(requests())]
     monkeypatch.setattr(language_model, "LOGITS_AT_ONCE", 5000)
-    small = [score for score, _ in Scorer(model, tokenizer, Bos.stream, 10_000, 512).loglikelihood(requests())]
+    small = [
+        score for score, _ in Scorer(model, tokenizer, Bos.stream, 10_000, 512).loglikelihood(requests())
+    ]
     assert wide == pytest.approx(expected, abs=1e-4)
     assert small == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_beginning_shares_the_row_of_what_it_begins():
-    rows = plan([([1, 2], [3]), ([1, 2], [3, 4, 5]), ([1, 2, 3, 4], [9, 9]), ([1, 7], [3]), ([1, 2], [8])], max_length=16)
+    rows = plan(
+        [([1, 2], [3]), ([1, 2], [3, 4, 5]), ([1, 2, 3, 4], [9, 9]), ([1, 7], [3]), ([1, 2], [8])],
+        max_length=16,
+    )
     assert [row.tokens for row in rows] == [(1, 2, 3, 4, 9), (1, 7)]
     assert [sorted(read[0] for read in row.reads) for row in rows] == [[0, 1, 2, 4], [3]]
     assert [row.positions() for row in rows] == [{1, 2, 3, 4}, {1}]
@@ -143,12 +190,17 @@ class Oracle(Scorer):
     liked, answer = frozenset(), 0.0
 
     def loglikelihood(self, requests, disable_tqdm=True):
-        return [(self.answer if request.args[1] in self.liked else -1.0, request.args[1] in self.liked) for request in requests]
+        return [
+            (self.answer if request.args[1] in self.liked else -1.0, request.args[1] in self.liked)
+            for request in requests
+        ]
 
 
 @pytest.mark.parametrize(("answer", "expected"), [(0.0, 1.0), (-2.0, 0.0)])
 def test_accuracy_is_the_share_of_right_answers(texts, monkeypatch, answer, expected):
-    """One liked word per item: the items of each category are asked alone, so that no right answer is another's wrong one."""
+    """One liked word per item: the items of each category are asked alone, so that no right answer is
+    another's wrong one.
+    """
     for index, item in enumerate(embedded_tasks.analogies()):
         monkeypatch.setattr(tasks, "sample", lambda *_, index=index: [index])
         monkeypatch.setattr(Oracle, "liked", frozenset({f" {item['choices'][item['answer']]}"}))
@@ -185,7 +237,9 @@ def test_samples_are_seeded_nested_and_ascending():
 
 
 def test_samples_are_uniform():
-    """Over many seeds every item is drawn equally often: chi-square of 40 cells within five standard deviations."""
+    """Over many seeds every item is drawn equally often: chi-square of 40 cells within five standard
+    deviations.
+    """
     counts = np.zeros(40)
     for seed in range(500):
         counts[sample("piqa", range(40), 10, seed)] += 1
@@ -255,11 +309,19 @@ def test_nothing_is_printed_and_nothing_stays_silenced(texts, capfd):
     import datasets
     import lm_eval.api.task
 
-    bars, level, tqdm = datasets.are_progress_bars_disabled(), logging.getLogger("lm_eval").level, lm_eval.api.task.tqdm
+    bars, level, tqdm = (
+        datasets.are_progress_bars_disabled(),
+        logging.getLogger("lm_eval").level,
+        lm_eval.api.task.tqdm,
+    )
     capfd.readouterr()
     ask(limit=3)
     assert capfd.readouterr() == ("", "")
-    assert (datasets.are_progress_bars_disabled(), logging.getLogger("lm_eval").level, lm_eval.api.task.tqdm) == (bars, level, tqdm)
+    assert (
+        datasets.are_progress_bars_disabled(),
+        logging.getLogger("lm_eval").level,
+        lm_eval.api.task.tqdm,
+    ) == (bars, level, tqdm)
 
 
 # --- stock tasks
@@ -279,7 +341,9 @@ def test_our_table_names_the_data_sets_that_lm_eval_names(name, tmp_path):
     assert {metric["metric"] for metric in plain["metric_list"]} <= set(tasks.METRICS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "hellaswag" else ()) for name in STOCK])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "hellaswag" else ()) for name in STOCK]
+)
 def test_stock_tasks_from_the_mirror(name, mirror, tmp_path, monkeypatch):
     import datasets
 
@@ -320,7 +384,16 @@ def test_an_unreachable_hub_names_the_mirror_knob(monkeypatch):
 
 
 def quick(**changes) -> EvalConfig:
-    values = {"name": "x", "corpora": [], "window": 64, "windows": 1, "tasks": ["news_cloze"], "limit": 7, "seed": 0, "batch_size": 4}
+    values = {
+        "name": "x",
+        "corpora": [],
+        "window": 64,
+        "windows": 1,
+        "tasks": ["news_cloze"],
+        "limit": 7,
+        "seed": 0,
+        "batch_size": 4,
+    }
     return EvalConfig(**values | {"mirror": None} | changes)
 
 
@@ -340,7 +413,10 @@ def test_evaluation_carries_protocol_items_and_progress(texts):
 
 def test_all_items_are_the_same_protocol_under_every_seed(texts):
     model, tokenizer = tiny.tiny_model("llama")
-    protocols = {evaluate(model, tokenizer, quick(limit=None), Bos.none, "f", seed).metrics["acc/news_cloze"].protocol for seed in (0, 1)}
+    protocols = {
+        evaluate(model, tokenizer, quick(limit=None), Bos.none, "f", seed).metrics["acc/news_cloze"].protocol
+        for seed in (0, 1)
+    }
     assert len(protocols) == 1
 
 
@@ -352,12 +428,16 @@ def test_names_are_checked_before_anything_is_computed():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_smollm2_is_far_above_chance(warm_cache):
-    """Measured with all items: analogies 0.78 (chance 0.25), news_cloze 0.32 (chance: one word of the language)."""
+    """Measured with all items: analogies 0.78 (chance 0.25), news_cloze 0.32 (chance: one word of the
+    language).
+    """
     from harness.models.loading import load_model
 
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not in the cache")
-    loaded = load_model(ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu")
+    loaded = load_model(
+        ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu"
+    )
     config = quick(tasks=["analogies", "news_cloze"], limit=60, batch_size=8, window=512)
     found = evaluate(loaded.model, loaded.tokenizer, config, Bos.stream, "float32", 0)
     assert found.metrics["acc/analogies"].value > 0.55

@@ -14,7 +14,13 @@ from safetensors import SafetensorError
 from harness.foundation import files, hashes
 from harness.foundation.errors import UserError
 
-REFUSALS = {"ENOSPC": "disk full", "EDQUOT": "disk full", "EACCES": "cannot use", "EROFS": "cannot use", "ENOTDIR": "cannot use"}
+REFUSALS = {
+    "ENOSPC": "disk full",
+    "EDQUOT": "disk full",
+    "EACCES": "cannot use",
+    "EROFS": "cannot use",
+    "ENOTDIR": "cannot use",
+}
 
 
 @pytest.mark.parametrize("content", ["grüße\n", b"\0\1"])
@@ -33,7 +39,11 @@ def test_a_refusing_disk_leaves_the_old_file_and_one_line(tmp_path, monkeypatch,
     monkeypatch.setattr(os, call, _raises(OSError(getattr(errno, name), "refused")))
     with pytest.raises(UserError, match=REFUSALS[name]) as caught:
         files.write_atomic(path, "new")
-    assert "PTQ_BENCH_CACHE" in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        "PTQ_BENCH_CACHE" in str(caught.value)
+        and str(path) in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
@@ -101,7 +111,10 @@ def test_without_overwrite_the_first_process_wins(tmp_path):
 def test_many_processes_at_once_leave_one_whole_directory(tmp_path, overwrite):
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(4)
-    processes = [context.Process(target=_publish, args=(tmp_path / "target", name, barrier, overwrite)) for name in "abcd"]
+    processes = [
+        context.Process(target=_publish, args=(tmp_path / "target", name, barrier, overwrite))
+        for name in "abcd"
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -18,7 +18,16 @@ CANARIES = {
 }
 PROXY = "proxy-pass-canary"
 EVERY = [*CANARIES.values(), PROXY]
-BASE = ["run", "model=tiny-llama", "data=synthetic", "data.samples=2", "eval=smoke", "eval.windows=1", "scheme=w4g32", "device=cpu"]
+BASE = [
+    "run",
+    "model=tiny-llama",
+    "data=synthetic",
+    "data.samples=2",
+    "eval=smoke",
+    "eval.windows=1",
+    "scheme=w4g32",
+    "device=cpu",
+]
 
 
 @pytest.fixture
@@ -37,7 +46,12 @@ def leaks(place, told):
     """Where a canary is found: every byte of every file, and what was printed."""
     files = {path.as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
     everything = files | {"terminal": (told.out + told.err).encode()}
-    return [(where, value) for where, content in everything.items() for value in EVERY if value.encode() in content], len(files)
+    return [
+        (where, value)
+        for where, content in everything.items()
+        for value in EVERY
+        if value.encode() in content
+    ], len(files)
 
 
 def ours(*more):
@@ -54,7 +68,18 @@ def test_from_the_environment_nothing_leaks(place, capfd):
 
 
 @pytest.mark.parametrize("value", EVERY)
-@pytest.mark.parametrize("key", ["tracker.project", "tracker.tags", "model.name", "eval.mirror", "+x", "hydra.sweep.dir", "paths.results"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tracker.project",
+        "tracker.tags",
+        "model.name",
+        "eval.mirror",
+        "+x",
+        "hydra.sweep.dir",
+        "paths.results",
+    ],
+)
 def test_in_an_override_it_is_refused(place, capfd, key, value):
     assert main(ours("tracker=wandb", f"{key}={f'[{value}]' if 'tags' in key else value}")) == 2
     told = capfd.readouterr()
@@ -90,7 +115,9 @@ def test_in_an_exception_it_is_blotted_out(place, capfd, monkeypatch):
     assert found == [] and files > 5
     records = [json.loads(path.read_text()) for path in place.rglob("record.json")]
     assert records and all(record["status"] == "failed" and MARK in record["reason"] for record in records)
-    assert any("Traceback" in path.read_text() and MARK in path.read_text() for path in place.rglob("log.txt"))
+    assert any(
+        "Traceback" in path.read_text() and MARK in path.read_text() for path in place.rglob("log.txt")
+    )
 
 
 def test_what_counts_as_a_credential(place, monkeypatch):
@@ -100,10 +127,20 @@ def test_what_counts_as_a_credential(place, monkeypatch):
         redact("abc in eu-central-1, git@github.com:x/y, a@b, sha256:" + "0a" * 32)
         == "abc in eu-central-1, git@github.com:x/y, a@b, sha256:" + "0a" * 32
     )
-    for value in ("hf_" + "x" * 34, "local-" + "0" * 40, "wandb_v1_" + "x" * 40, "AKIA" + "A" * 16, "ghp_" + "x" * 36, "sk-" + "x" * 40):
+    for value in (
+        "hf_" + "x" * 34,
+        "local-" + "0" * 40,
+        "wandb_v1_" + "x" * 40,
+        "AKIA" + "A" * 16,
+        "ghp_" + "x" * 36,
+        "sk-" + "x" * 40,
+    ):
         assert redact(f"a {value}, b") == f"a {MARK}, b"
     assert redact("https://u:p@host/x") == f"https://{MARK}@host/x"
-    assert redact(f"key={CANARIES['AWS_SECRET_ACCESS_KEY'].replace('/', '%2F').replace('+', '%2B')}&") == f"key={MARK}&"
+    assert (
+        redact(f"key={CANARIES['AWS_SECRET_ACCESS_KEY'].replace('/', '%2F').replace('+', '%2B')}&")
+        == f"key={MARK}&"
+    )
 
 
 def test_refusals_name_the_key_at_any_depth(place):

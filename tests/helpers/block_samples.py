@@ -1,4 +1,6 @@
-"""Calibration samples of the blocks in `tests.helpers.seam_settings`, and blocks whose channels differ in size as real ones do."""
+"""Calibration samples of the blocks in `tests.helpers.seam_settings`, and blocks whose channels differ in
+size as real ones do.
+"""
 
 from dataclasses import replace
 
@@ -12,7 +14,9 @@ from tests.helpers.seam_settings import setting
 
 
 def uneven_block(variant: str, spread: float = 1.0) -> tuple[Block, list[Sample]]:
-    """The first block of a tiny model with norms whose channels are exp(spread * normal) apart, and two batches of what it makes."""
+    """The first block of a tiny model with norms whose channels are exp(spread * normal) apart, and two
+    batches of what it makes.
+    """
     block, generator = setting(variant).copy(), torch.Generator().manual_seed(3)
     for seam in block.seams:
         if isinstance(seam, NormSeam):
@@ -36,7 +40,9 @@ def samples_of(block: Block, variant: str) -> list[Sample]:
 @torch.no_grad()
 def change(block: Block, samples: list[Sample]) -> float:
     """By how much the block's outputs differ from the samples' targets, relative to the largest entry."""
-    return max(((block.run(s.hidden, s.call) - s.target).abs().max() / s.target.abs().max()).item() for s in samples)
+    return max(
+        ((block.run(s.hidden, s.call) - s.target).abs().max() / s.target.abs().max()).item() for s in samples
+    )
 
 
 @torch.no_grad()
@@ -44,7 +50,9 @@ def inputs_of(block: Block, samples: list[Sample], path: str) -> Tensor:
     """Everything that flows into a linear, (tokens, in) float64."""
     seen: list[Tensor] = []
     linear = block.module.get_submodule(path)
-    handle = linear.register_forward_hook(lambda module, given, output: seen.append(given[0].double().flatten(0, -2)))
+    handle = linear.register_forward_hook(
+        lambda module, given, output: seen.append(given[0].double().flatten(0, -2))
+    )
     for sample in samples:
         block.run(sample.hidden, sample.call)
     handle.remove()

@@ -1,4 +1,6 @@
-"""A solver that ends its process in the middle of a run, in every way a process can end, or waits there; otherwise it rounds to nearest."""
+"""A solver that ends its process in the middle of a run, in every way a process can end, or waits there;
+otherwise it rounds to nearest.
+"""
 
 import ctypes
 import os
@@ -41,7 +43,8 @@ WAYS = {
 class Death(RTN):
     """
     Args:
-        way: how the process ends, a key of `WAYS`; `hold`: it waits as long as there is a file of that name where the sweep was started.
+        way: how the process ends, a key of `WAYS`; `hold`: it waits as long as there is a file of that name
+            where the sweep was started.
         after: layers that are still solved.
     """
 

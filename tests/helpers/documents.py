@@ -62,7 +62,9 @@ def hostile(count: int, seed: int) -> list[str]:
 
 
 def document(texts: Sequence[str]) -> Document:
-    """One of everything with a text from `texts` in every place that can hold one; `PLACES` texts fill it once."""
+    """One of everything with a text from `texts` in every place that can hold one; `PLACES` texts fill it
+    once.
+    """
     take = itertools.cycle(texts).__next__
 
     def cell(number: int) -> Cell:
@@ -76,8 +78,15 @@ def document(texts: Sequence[str]) -> Document:
     numbers = Table("perplexity", take(), take(), take(), (take(), take(), take()), (Row(take(), "", ()), *lines), (take(), take()),
                     ((take(), 1), (take(), 1)))  # fmt: skip
     claims = [Row(take(), "", (words(), words())) for _ in range(2)]
-    textual = Table("claims", take(), "", take(), (take(), take(), take()), (*claims, Row(take(), "", ())), textual=True)
-    texts_of_run = [RunEntry(take(), take(), take(), ((take(), take()),), "../results/runs/a/record.json") for _ in range(2)]
-    chapter = Section(take(), (Paragraph(take()), Bullets((take(), take())), Facts(((take(), (take(), take())),))))
+    textual = Table(
+        "claims", take(), "", take(), (take(), take(), take()), (*claims, Row(take(), "", ())), textual=True
+    )
+    texts_of_run = [
+        RunEntry(take(), take(), take(), ((take(), take()),), "../results/runs/a/record.json")
+        for _ in range(2)
+    ]
+    chapter = Section(
+        take(), (Paragraph(take()), Bullets((take(), take())), Facts(((take(), (take(), take())),)))
+    )
     shown = (numbers, Picture(take(), take(), take(), take(), PNG, SVG), textual)
     return Document("name", take(), (chapter, Section(take(), shown, 2)), tuple(texts_of_run))

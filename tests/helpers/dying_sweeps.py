@@ -1,4 +1,6 @@
-"""Sweeps of small runs in a process of their own, some points of which die (tests/helpers/death.py), and what they leave."""
+"""Sweeps of small runs in a process of their own, some points of which die (tests/helpers/death.py), and what
+they leave.
+"""
 
 import json
 import os
@@ -14,7 +16,15 @@ from pathlib import Path
 from harness.planning.plan import kept_blocks
 
 PROGRAM = str(Path(sys.executable).with_name("ptq-bench"))
-SMALL = ["model=tiny-llama", "scheme=w3", "data=synthetic", "data.samples=4", "data.window=32", "eval=smoke", "eval.windows=2"]
+SMALL = [
+    "model=tiny-llama",
+    "scheme=w3",
+    "data=synthetic",
+    "data.samples=4",
+    "data.window=32",
+    "eval=smoke",
+    "eval.windows=2",
+]
 STARTUP = Path(__file__).parent / "startup"
 LAST_BLOCK = "15,16,17,18"  # of the tiny model's 21 layers, seven to a block
 REASONS = {  # what is said of each way to die
@@ -32,14 +42,21 @@ REASONS = {  # what is said of each way to die
 def points(*ways: str, after: int | str = 8) -> list[str]:
     """Overrides: a point for each way to die, after so many of the model's layers."""
     given = {"way": ",".join(ways), "after": after}
-    return ["method=rtn", "method.solver._target_=methods.death.Death", *(f"+method.solver.{key}={value}" for key, value in given.items())]
+    return [
+        "method=rtn",
+        "method.solver._target_=methods.death.Death",
+        *(f"+method.solver.{key}={value}" for key, value in given.items()),
+    ]
 
 
 def start(*overrides: str, **variables: str) -> subprocess.Popen:
     """`ptq-bench run` in this directory; its stderr is piped."""
     environment = os.environ | {"PYTHONPATH": with_startup(), "OMP_NUM_THREADS": "1"} | variables
-    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # ^C, though the tests may run in the background
-    return subprocess.Popen([PROGRAM, "run", *SMALL, *overrides], env=environment, stderr=subprocess.PIPE, text=True, **hears)
+    # ^C, though the tests may run in the background
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(
+        [PROGRAM, "run", *SMALL, *overrides], env=environment, stderr=subprocess.PIPE, text=True, **hears
+    )
 
 
 def with_startup() -> str:
@@ -60,13 +77,23 @@ def records(results: str | Path = "results") -> dict[str, dict]:
     for path in sorted(Path(results, "runs").glob("*/record.json")):
         record = json.loads(path.read_text())
         solver = record["method"]["solver"]
-        found["float" if solver is None else solver["way"] if solver["after"] == 8 else f"{solver['way']} {solver['after']}"] = record
+        found[
+            "float"
+            if solver is None
+            else solver["way"]
+            if solver["after"] == 8
+            else f"{solver['way']} {solver['after']}"
+        ] = record
     return found
 
 
 def runs(method: str, results: str | Path = "results") -> list[Path]:
     """Directories of the runs of a method, in whatever state."""
-    return [path.parent for path in sorted(Path(results, "runs").glob("*/log.txt")) if f" {method} " in path.read_text()]
+    return [
+        path.parent
+        for path in sorted(Path(results, "runs").glob("*/log.txt"))
+        if f" {method} " in path.read_text()
+    ]
 
 
 def layers_told(run: Path) -> list[tuple[str, str, str]]:
@@ -88,7 +115,9 @@ def in_their_last_block(count: int) -> list[Path]:
     """Wait until so many runs are held at `LAST_BLOCK`, and both blocks before it are kept."""
 
     def found():
-        at_work = [run for run in runs("death") if not (run / "record.json").exists() and len(layers_told(run)) > 14]
+        at_work = [
+            run for run in runs("death") if not (run / "record.json").exists() and len(layers_told(run)) > 14
+        ]
         return at_work if [len(kept_blocks(run)) for run in at_work] == [2] * count else None
 
     return eventually(found, 200)
@@ -104,13 +133,22 @@ def assert_all_died_but_one(code: int, told: str) -> None:
         record = found[way]
         assert record["status"] == ("oom" if way == "memory" else "failed") and record["attempt"] == 1, record
         assert re.fullmatch(reason, record["reason"]), record["reason"]
-        assert len([line for line in lines if line.startswith("ptq-bench: ") and line.endswith(record["reason"])]) == 1, told
+        assert (
+            len(
+                [line for line in lines if line.startswith("ptq-bench: ") and line.endswith(record["reason"])]
+            )
+            == 1
+        ), told
     assert lines[-1] == f"ptq-bench: {len(REASONS)} of {len(REASONS) + 1} points did not finish"
 
 
 def same_but_for_time(record: dict) -> dict:
     """What two runs of a point must agree on, though somebody works in the checkout meanwhile."""
-    same = {key: value for key, value in record.items() if key not in ("seconds", "peak_memory_bytes", "attempt", "reused", "digest")}
+    same = {
+        key: value
+        for key, value in record.items()
+        if key not in ("seconds", "peak_memory_bytes", "attempt", "reused", "digest")
+    }
     return same | {"versions": record["versions"] | {"git": None}}
 
 

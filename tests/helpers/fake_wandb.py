@@ -1,4 +1,6 @@
-"""A stand-in for the wandb module that writes down what it is told, and can raise or hang at any of its calls."""
+"""A stand-in for the wandb module that writes down what it is told, and can raise or hang at any of its
+calls.
+"""
 
 import sys
 import threading
@@ -10,7 +12,9 @@ from typing import Any
 
 
 class FakeWandb(ModuleType):
-    """`heard` is all that a server would have received. `trouble` is called at `where` (init, log, finish) in place of the call."""
+    """`heard` is all that a server would have received. `trouble` is called at `where` (init, log, finish) in
+    place of the call.
+    """
 
     def __init__(self, where: str = "", trouble: Callable[[], Any] = lambda: None):
         super().__init__("wandb")
@@ -31,7 +35,10 @@ class FakeWandb(ModuleType):
 
     def Artifact(self, name: str, type: str) -> SimpleNamespace:
         files: list[tuple[str, bytes]] = []
-        return SimpleNamespace(add_file=lambda path: files.append((Path(path).name, Path(path).read_bytes())), told=(name, type, files))
+        return SimpleNamespace(
+            add_file=lambda path: files.append((Path(path).name, Path(path).read_bytes())),
+            told=(name, type, files),
+        )
 
     def install(self, monkeypatch) -> "FakeWandb":
         monkeypatch.setitem(sys.modules, "wandb", self)

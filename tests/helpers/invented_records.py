@@ -42,7 +42,9 @@ def record(key: str, method: str = "rtn", bits: int | None = 3, perplexity=None,
         "fallbacks": [],
     }  # fmt: skip
     if method == "float":
-        found |= dict.fromkeys(QUANTIZED_ONLY) | {"method": {"name": "float", "transform": None, "solver": None}}
+        found |= dict.fromkeys(QUANTIZED_ONLY) | {
+            "method": {"name": "float", "transform": None, "solver": None}
+        }
     for path, value in changes.items():
         *groups, last = path.split("__")
         place = found
@@ -55,7 +57,16 @@ def record(key: str, method: str = "rtn", bits: int | None = 3, perplexity=None,
 def ended(key: str, status: str, reason: str | None, method: str = "rtn", bits: int = 3, **changes) -> dict:
     """A record of a run that gave no numbers: it has no key for any result."""
     found = record(key, method, bits, **changes) | {"status": status, "reason": reason}
-    for name in ("metrics", "baseline", "bits_per_weight", "layer_error", "seconds", "peak_memory_bytes", "fallbacks", "outlier_share"):
+    for name in (
+        "metrics",
+        "baseline",
+        "bits_per_weight",
+        "layer_error",
+        "seconds",
+        "peak_memory_bytes",
+        "fallbacks",
+        "outlier_share",
+    ):
         del found[name]
     return found
 
@@ -74,7 +85,9 @@ def keep_items(results: Path, place: str, items: Mapping[str, Iterable[float]]) 
     """What a run measured item by item, beside its record."""
     directory = results / "runs" / place
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "items.json").write_text(json.dumps({name: list(map(float, values)) for name, values in items.items()}))
+    (directory / "items.json").write_text(
+        json.dumps({name: list(map(float, values)) for name, values in items.items()})
+    )
 
 
 @dataclass
@@ -102,23 +115,34 @@ def parse(markdown: str, chapter: str = "All numbers") -> list[Parsed]:
     tables, tokens, headings = [], markdown_tokens(markdown), {}
     for place, token in enumerate(tokens):
         if token.type == "heading_open":
-            headings = {tag: said for tag, said in headings.items() if tag < token.tag} | {token.tag: text(tokens[place + 1])}
+            headings = {tag: said for tag, said in headings.items() if tag < token.tag} | {
+                token.tag: text(tokens[place + 1])
+            }
             last = place
         elif headings.get("h2") != chapter:
             continue
-        elif token.type == "table_open":  # its title is the heading above it, its model the heading above that
+        elif token.type == "table_open":
+            # its title is the heading above it, its model the heading above that
             above = list(headings.values())
             caption = text(tokens[last + 4]) if tokens[last + 3].type == "paragraph_open" else ""
             tables.append(Parsed(above[-2], above[-1], caption, [], {}, set(), []))
         elif token.type == "th_open":
             tables[-1].head.append(text(tokens[place + 1]))
         elif token.type == "tr_open" and tokens[place + 1].type == "td_open":
-            inline = [entry for entry in tokens[place : place + 3 * len(tables[-1].head) + 1] if entry.type == "inline"]
+            inline = [
+                entry
+                for entry in tokens[place : place + 3 * len(tables[-1].head) + 1]
+                if entry.type == "inline"
+            ]
             label, *cells = map(text, inline)
-            assert label not in tables[-1].rows or tables[-1].title.startswith("Size"), f"two rows are called {label}"
+            assert label not in tables[-1].rows or tables[-1].title.startswith("Size"), (
+                f"two rows are called {label}"
+            )
             tables[-1].rows[label if label not in tables[-1].rows else f"{label} {cells[0]}"] = cells
             strong = [any(child.type == "strong_open" for child in entry.children) for entry in inline]
-            tables[-1].bold |= {(label, head) for head, is_strong in zip(tables[-1].head, strong, strict=True) if is_strong}
+            tables[-1].bold |= {
+                (label, head) for head, is_strong in zip(tables[-1].head, strong, strict=True) if is_strong
+            }
         elif token.type == "list_item_open" and tables:
             tables[-1].notes.append(text(tokens[place + 2]))
     return tables
@@ -127,7 +151,11 @@ def parse(markdown: str, chapter: str = "All numbers") -> list[Parsed]:
 def headings_of(markdown: str, level: int) -> list[str]:
     """The headings of this level, as they read."""
     tokens = markdown_tokens(markdown)
-    return [text(tokens[place + 1]) for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag == f"h{level}"]
+    return [
+        text(tokens[place + 1])
+        for place, token in enumerate(tokens)
+        if token.type == "heading_open" and token.tag == f"h{level}"
+    ]
 
 
 def text(inline) -> str:

@@ -9,7 +9,9 @@ from methods.weights.grid import Grid
 
 
 def textbook_gptq(weight: Tensor, hessian: Tensor, grid: Grid, damping: float) -> Tensor:
-    """Optimal brain quantization in fixed order: after each column, its compensation and an explicit inverse of what remains."""
+    """Optimal brain quantization in fixed order: after each column, its compensation and an explicit inverse
+    of what remains.
+    """
     hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
     running, rounded = weight.clone(), torch.empty_like(weight)
     for j in range(weight.shape[1]):
@@ -20,34 +22,46 @@ def textbook_gptq(weight: Tensor, hessian: Tensor, grid: Grid, damping: float) -
     return rounded
 
 
-def textbook_quantease(weight: Tensor, hessian: Tensor, grid: Grid, start: Tensor, relaxed: list[bool]) -> Tensor:
-    """Coordinate descent straight from its definition: each column goes to the minimiser of the error, all others fixed."""
+def textbook_quantease(
+    weight: Tensor, hessian: Tensor, grid: Grid, start: Tensor, relaxed: list[bool]
+) -> Tensor:
+    """Coordinate descent straight from its definition: each column goes to the minimiser of the error, all
+    others fixed.
+    """
     values = start.clone()
     for relax in relaxed:
         for j in range(weight.shape[1]):
             gradient = (weight - values) @ hessian[:, j]
             target = values[:, j] + gradient / hessian[j, j] if hessian[j, j] > 0 else weight[:, j]
-            values[:, j] = target if relax else grid.columns(slice(j, j + 1)).round(target[:, None]).squeeze(1)
+            values[:, j] = (
+                target if relax else grid.columns(slice(j, j + 1)).round(target[:, None]).squeeze(1)
+            )
     return values
 
 
 def textbook_quantease_outliers(weight, hessian, values, correction, grids, relaxed, step, keep):
-    """Descent on the rounded part and one gradient step with hard thresholding on the sparse part, in turns, straight from the definitions.
+    """Descent on the rounded part and one gradient step with hard thresholding on the sparse part, in turns,
+    straight from the definitions.
 
-    `grids(correction)` is the grid that the next sweep rounds to; `keep` the thresholding. Returns the two parts.
+    `grids(correction)` is the grid that the next sweep rounds to; `keep` the thresholding. Returns the two
+    parts.
     """
     values, grid = values.clone(), grids(correction)
     for relax in relaxed:
         for j in range(weight.shape[1]):
             target = values[:, j] + (weight - values - correction) @ hessian[:, j] / hessian[j, j]
-            values[:, j] = target if relax else grid.columns(slice(j, j + 1)).round(target[:, None]).squeeze(1)
+            values[:, j] = (
+                target if relax else grid.columns(slice(j, j + 1)).round(target[:, None]).squeeze(1)
+            )
         correction = keep(correction - step * ((values + correction - weight) @ hessian))
         grid = grids(correction)
     return values, correction
 
 
 def textbook_spqr(weight, hessian, scheme, damping, threshold, fit):
-    """SpQR without act-order, one column at a time with an explicit inverse; `fit(group, prices)` gives the grid of a group of columns."""
+    """SpQR without act-order, one column at a time with an explicit inverse; `fit(group, prices)` gives the
+    grid of a group of columns.
+    """
     hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
     running, answer, size = weight.clone(), torch.empty_like(weight), scheme.group_size
     kept = torch.zeros_like(weight, dtype=torch.bool)
@@ -71,11 +85,18 @@ def least_error_codes(row: Tensor, hessian: Tensor, grid: Grid) -> float:
 
 
 def textbook_vptq(
-    weight: Tensor, hessian: Tensor, centroids: Tensor, residual: Tensor | None, damping: float, block_size: int
+    weight: Tensor,
+    hessian: Tensor,
+    centroids: Tensor,
+    residual: Tensor | None,
+    damping: float,
+    block_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """VPTQ's algorithm 1 as printed: the factor of the inverse, one column at a time, later blocks updated lazily; greedy second stage.
+    """VPTQ's algorithm 1 as printed: the factor of the inverse, one column at a time, later blocks updated
+    lazily; greedy second stage.
 
-    Rows must be a multiple of the vector length. Returns the rounded weight and by how much the first stage missed each target.
+    Rows must be a multiple of the vector length. Returns the rounded weight and by how much the first stage
+    missed each target.
     """
     hessian = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
     upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)

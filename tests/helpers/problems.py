@@ -12,11 +12,15 @@ PLAIN = Scheme(*WEIGHTS, act_bits=None, act_symmetric=False, act_range=ActRange.
 
 
 def scheme(**fields) -> Scheme:
-    """3 bits, one min-max grid per output channel, an integer zero point, no outliers, float activations: but for what is given."""
+    """3 bits, one min-max grid per output channel, an integer zero point, no outliers, float activations: but
+    for what is given.
+    """
     return replace(PLAIN, **fields)
 
 
-def correlated_hessian(columns: int, seed: int, dtype=torch.float64, tokens: int | None = None) -> torch.Tensor:
+def correlated_hessian(
+    columns: int, seed: int, dtype=torch.float64, tokens: int | None = None
+) -> torch.Tensor:
     """E[x x^T] of inputs with a few strong shared directions and uneven column sizes."""
     generator = torch.Generator().manual_seed(seed)
     tokens = tokens or 4 * columns

@@ -27,11 +27,17 @@ def allowed(seam: Seam) -> list[tuple[bool, bool]]:
     """Every (full, shift) of `random_factor` that makes a difference at a seam."""
     if isinstance(seam, NormSeam | ValueSeam):
         return [(False, False), (False, True), (True, False), (True, True)]
-    return [(False, False), (True, False)] if isinstance(seam, QueryKeySeam) and seam.norms is None else [(False, False)]
+    return (
+        [(False, False), (True, False)]
+        if isinstance(seam, QueryKeySeam) and seam.norms is None
+        else [(False, False)]
+    )
 
 
 def _between_queries_and_keys(seam: QueryKeySeam, generator: torch.Generator, full: bool) -> Tensor:
-    """Commutes with the rotation of every pair (i, i + rotary / 2): a rotation and scaling of each pair, anything on the rest."""
+    """Commutes with the rotation of every pair (i, i + rotary / 2): a rotation and scaling of each pair,
+    anything on the rest.
+    """
     heads, size, half = seam.key.count, seam.key.size, seam.rotary // 2
     diagonal = _positive(generator, heads, size)
     diagonal[:, half : 2 * half] = diagonal[:, :half]
@@ -52,7 +58,9 @@ def _between_queries_and_keys(seam: QueryKeySeam, generator: torch.Generator, fu
 def _matrix(generator: torch.Generator, *shape: int) -> Tensor:
     """A diagonal plus noise in every entry, (..., size, size)."""
     noise = _normal(generator, *shape, shape[-1]) * (0.25 / max(shape[-1], 1) ** 0.5)
-    return torch.diag_embed(_positive(generator, *shape)) @ (torch.eye(shape[-1], dtype=torch.float64) + noise)
+    return torch.diag_embed(_positive(generator, *shape)) @ (
+        torch.eye(shape[-1], dtype=torch.float64) + noise
+    )
 
 
 def _positive(generator: torch.Generator, *shape: int) -> Tensor:

@@ -1,4 +1,6 @@
-"""Blocks of every family and of every setting that changes their seams, with what goes into them and what comes out."""
+"""Blocks of every family and of every setting that changes their seams, with what goes into them and what
+comes out.
+"""
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -7,7 +9,15 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BloomConfig, FalconConfig, GPTNeoXConfig, LlamaConfig, MistralConfig, OPTConfig, Qwen3Config
+from transformers import (
+    BloomConfig,
+    FalconConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen3Config,
+)
 
 from harness.models import tiny
 from harness.models.families import family_of
@@ -26,8 +36,12 @@ FURTHER = {  # what a config can say beyond the variants of `tiny`
     "opt_no_bias": lambda: OPTConfig(**OPT, enable_bias=False),
     "bloom_residual": lambda: BloomConfig(**tiny.COMMON, apply_residual_connection_post_layernorm=True),
     "falcon_per_head": lambda: FalconConfig(**tiny.FALCON, multi_query=False, parallel_attn=True, bias=True),
-    "falcon_alibi": lambda: FalconConfig(**tiny.FALCON, multi_query=True, parallel_attn=False, alibi=True, activation="relu"),
-    "gpt_neox_whole": lambda: GPTNeoXConfig(**tiny.NEOX, rotary_pct=1.0, attention_bias=False, hidden_act="relu"),
+    "falcon_alibi": lambda: FalconConfig(
+        **tiny.FALCON, multi_query=True, parallel_attn=False, alibi=True, activation="relu"
+    ),
+    "gpt_neox_whole": lambda: GPTNeoXConfig(
+        **tiny.NEOX, rotary_pct=1.0, attention_bias=False, hidden_act="relu"
+    ),
     "gpt_neox_half": lambda: GPTNeoXConfig(**tiny.NEOX, rotary_pct=0.5),
 }
 VARIANTS = [*tiny.CONFIGS, *FURTHER]
@@ -48,7 +62,9 @@ class Setting:
     @torch.no_grad()
     def distance(self, block: Block) -> float:
         """By how much a block's output differs from the original's, relative to the latter's largest entry."""
-        return ((block.run(self.hidden, self.call) - self.output).abs().max() / self.output.abs().max()).item()
+        return (
+            (block.run(self.hidden, self.call) - self.output).abs().max() / self.output.abs().max()
+        ).item()
 
 
 @cache

@@ -8,8 +8,12 @@ from harness.models import tiny
 VARIANTS = sorted(tiny.CONFIGS)
 
 
-def config(identifier, dtype: Dtype = Dtype.float32, revision: str | None = None, allow_pickle: bool = False) -> ModelConfig:
-    return ModelConfig("m", str(identifier), revision, dtype, Bos.stream, source_bits=None, allow_pickle=allow_pickle)
+def config(
+    identifier, dtype: Dtype = Dtype.float32, revision: str | None = None, allow_pickle: bool = False
+) -> ModelConfig:
+    return ModelConfig(
+        "m", str(identifier), revision, dtype, Bos.stream, source_bits=None, allow_pickle=allow_pickle
+    )
 
 
 def tokens(samples: int, window: int = 96) -> torch.Tensor:

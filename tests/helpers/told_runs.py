@@ -22,9 +22,22 @@ def reports(blocks: int = 3) -> list[LayerReport | BlockReport]:
         for place, linear in enumerate(LINEARS):
             damping, fallback = (0.01, "damping raised") if place and block else (None, None)
             sizes = {"out_features": 64, "in_features": 32 + 32 * place}
-            numbers = {"error": 0.1 / (block + 1), "bits": 3.03125, "outliers": 0.01 * place, "seconds": 0.125 * place}
+            numbers = {
+                "error": 0.1 / (block + 1),
+                "bits": 3.03125,
+                "outliers": 0.01 * place,
+                "seconds": 0.125 * place,
+            }
             told.append(
-                LayerReport(f"model.layers.{block}.{linear}", block, linear, **sizes, **numbers, damping=damping, fallback=fallback)
+                LayerReport(
+                    f"model.layers.{block}.{linear}",
+                    block,
+                    linear,
+                    **sizes,
+                    **numbers,
+                    damping=damping,
+                    fallback=fallback,
+                )
             )
         stats = {"loss_before": 2.0, "loss_after": 1.0 / 3} | ({"condition": 7.5} if block == 1 else {})
         told.append(BlockReport(f"model.layers.{block}", block, 0.2, 1.5, 128, 4096, stats, None))
@@ -56,7 +69,9 @@ def leave(results: Path, record: dict, told: list[LayerReport | BlockReport]) ->
     return directory
 
 
-def go_by(tracker, results: Path, record: dict, told: list[LayerReport | BlockReport], config: TrackerConfig = WANDB) -> Path:
+def go_by(
+    tracker, results: Path, record: dict, told: list[LayerReport | BlockReport], config: TrackerConfig = WANDB
+) -> Path:
     """A run with a tracker, in no time."""
     directory = results / "runs" / record["run_key"]
     directory.mkdir(parents=True, exist_ok=True)

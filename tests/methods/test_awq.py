@@ -1,4 +1,6 @@
-"""AWQ: the search against trying every ratio by hand, clipping against sums over tokens, and the ways to switch it off."""
+"""AWQ: the search against trying every ratio by hand, clipping against sums over tokens, and the ways to
+switch it off.
+"""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -32,7 +34,8 @@ def nothing(done: int, total: int, note: str) -> None:
 
 
 def nearest(weight: Tensor, bits: int, cut: float = 1.0) -> Tensor:
-    """Asymmetric min-max rounding of whole rows with a float16 scale and an integer zero point, float64, row by row.
+    """Asymmetric min-max rounding of whole rows with a float16 scale and an integer zero point, float64, row
+    by row.
 
     Args:
         cut: the share of the largest |w| beyond which there is no grid.
@@ -52,9 +55,13 @@ def columns_scaled_alike(seam: Seam, sizes: Tensor, ratio: float) -> Tensor:
     if isinstance(seam, ValueSeam):
         heads, shared = seam.value.count, seam.query_heads // seam.value.count
         table = sizes.view(heads, shared, seam.value.size)
-        sizes = torch.stack([sum(table[head, query] for query in range(shared)) / shared for head in range(heads)])
+        sizes = torch.stack(
+            [sum(table[head, query] for query in range(shared)) / shared for head in range(heads)]
+        )
     powers = [size**ratio for size in sizes.flatten().tolist()]
-    scales = torch.tensor([power / (max(powers) * min(powers)) ** 0.5 for power in powers], dtype=torch.float64)
+    scales = torch.tensor(
+        [power / (max(powers) * min(powers)) ** 0.5 for power in powers], dtype=torch.float64
+    )
     if isinstance(seam, ValueSeam):
         scales = scales.view(heads, 1, -1).expand(heads, shared, -1).flatten()
     return scales
@@ -62,11 +69,16 @@ def columns_scaled_alike(seam: Seam, sizes: Tensor, ratio: float) -> Tensor:
 
 @torch.no_grad()
 def by_hand(block: Block, seam: Seam, samples: list[Sample], bits: int) -> list[float]:
-    """The relative error of the block's output for every ratio: weights scaled, rounded and scaled back, nothing else touched."""
+    """The relative error of the block's output for every ratio: weights scaled, rounded and scaled back,
+    nothing else touched.
+    """
     sizes = inputs_of(block, samples, readers(seam)[0]).abs().mean(0)
     losses = []
     for point in range(20):
-        scales, trial = columns_scaled_alike(seam, sizes, point / 20), replace(block, module=deepcopy(block.module))
+        scales, trial = (
+            columns_scaled_alike(seam, sizes, point / 20),
+            replace(block, module=deepcopy(block.module)),
+        )
         for path in readers(seam):
             weight = trial.module.get_submodule(path).weight
             weight.copy_(nearest((weight.double() * scales).float(), bits) / scales)
@@ -79,11 +91,16 @@ def by_hand(block: Block, seam: Seam, samples: list[Sample], bits: int) -> list[
 def test_the_best_of_all_ratios_is_found(variant, bits):
     block, samples = uneven_block(variant)
     searched = [seam for seam in block.seams if readers(seam)]
-    assert {type(seam) for seam in searched} >= {NormSeam, ValueSeam} | ({MiddleSeam} if variant in ("llama", "opt") else set())
+    assert {type(seam) for seam in searched} >= {NormSeam, ValueSeam} | (
+        {MiddleSeam} if variant in ("llama", "opt") else set()
+    )
     ratios = []
     for seam in searched:
         sizes = inputs_of(block, samples, readers(seam)[0]).abs().mean(0).float()
-        found, losses = SCALES.search(block, seam, sizes, samples, scheme(bits=bits)), by_hand(block, seam, samples, bits)
+        found, losses = (
+            SCALES.search(block, seam, sizes, samples, scheme(bits=bits)),
+            by_hand(block, seam, samples, bits),
+        )
         assert found.loss_before == pytest.approx(losses[0], rel=1e-3)
         assert found.loss_after == pytest.approx(min(losses), rel=1e-3)
         assert losses[round(20 * found.ratio)] == pytest.approx(min(losses), rel=1e-3)
@@ -96,7 +113,8 @@ def test_what_is_found_stays_in_the_block_and_changes_nothing(variant):
     block, samples = uneven_block(variant)
     expected, watched = [], []
     twin = replace(block, module=deepcopy(block.module))
-    for seam in (seam for seam in twin.seams if readers(seam)):  # one after another, each with the earlier ones in place
+    # one after another, each with the earlier ones in place
+    for seam in (seam for seam in twin.seams if readers(seam)):
         sizes = inputs_of(twin, samples, readers(seam)[0]).abs().mean(0).float()
         expected.append(replace(SCALES, points=4).search(twin, seam, sizes, samples, scheme(bits=2)))
         scale_by_hand(twin, seam, columns_scaled_alike(seam, sizes, expected[-1].ratio))
@@ -105,7 +123,10 @@ def test_what_is_found_stays_in_the_block_and_changes_nothing(variant):
     for name, value in values_of(block).items():
         torch.testing.assert_close(value, values_of(twin)[name], rtol=1e-4, atol=1e-6)
     assert change(block, samples) < 1e-5
-    assert transformed.stats["ratio"] == pytest.approx(sum(found.ratio for found in expected) / len(expected)) and not transformed.ranges
+    assert (
+        transformed.stats["ratio"] == pytest.approx(sum(found.ratio for found in expected) / len(expected))
+        and not transformed.ranges
+    )
     assert transformed.stats["loss_after"] < transformed.stats["loss_before"]
     assert watched == [(4 * done, 4 * len(expected)) for done in range(1, len(expected) + 1)]
 
@@ -134,10 +155,19 @@ def test_ratio_0_alone_is_rounding_to_nearest_bit_for_bit():
     block, samples = uneven_block("qwen2")
     before = {name: value.clone() for name, value in values_of(block).items()}
     transformed = replace(SCALES, points=1).apply_(block, samples, scheme(bits=2), nothing)
-    assert all(torch.equal(value, before[name]) for name, value in values_of(block).items()) and not transformed.ranges
+    assert (
+        all(torch.equal(value, before[name]) for name, value in values_of(block).items())
+        and not transformed.ranges
+    )
     for path in block.linears:
-        problem = LayerProblem(before[f"{path}.weight"], torch.eye(block.module.get_submodule(path).in_features), scheme(bits=2))
-        after = replace(problem, weight=block.module.get_submodule(path).weight.detach(), ranges=transformed.ranges.get(path))
+        problem = LayerProblem(
+            before[f"{path}.weight"], torch.eye(block.module.get_submodule(path).in_features), scheme(bits=2)
+        )
+        after = replace(
+            problem,
+            weight=block.module.get_submodule(path).weight.detach(),
+            ranges=transformed.ranges.get(path),
+        )
         assert torch.equal(RTN().solve(after).weight.dequantize(), RTN().solve(problem).weight.dequantize())
 
 
@@ -151,28 +181,41 @@ def test_activations_are_rounded_during_the_search():
         for path in seam.consumers:
             trial.module.get_submodule(path).weight.copy_(nearest(trial.module.get_submodule(path).weight, 4))
         errors = [(trial.run(s.hidden, s.call).double() - s.target.double()).square().sum() for s in samples]
-    assert found.loss_before == pytest.approx((sum(errors) / sum(s.target.double().square().sum() for s in samples)).item(), rel=1e-3)
+    assert found.loss_before == pytest.approx(
+        (sum(errors) / sum(s.target.double().square().sum() for s in samples)).item(), rel=1e-3
+    )
     assert found.loss_before > 1.5 * SCALES.search(block, seam, sizes, samples, scheme(bits=4)).loss_before
 
 
 def test_dead_and_equal_channels():
     sizes = torch.tensor([4.0, 0.0, 1.0, 0.25])
     assert scales_of(sizes, 0.5).tolist() == pytest.approx([2.0, 1.0, 1.0, 0.5])
-    assert torch.equal(scales_of(torch.full((3,), 7.0), 0.3), torch.ones(3)) and torch.equal(scales_of(torch.zeros(3), 0.3), torch.ones(3))
+    assert torch.equal(scales_of(torch.full((3,), 7.0), 0.3), torch.ones(3)) and torch.equal(
+        scales_of(torch.zeros(3), 0.3), torch.ones(3)
+    )
     assert torch.equal(scales_of(sizes, 0.0), torch.ones(4))
     block, _ = uneven_block("llama")
     block.module.input_layernorm.weight.data[5] = 0
     samples = samples_of(block, "llama")
     replace(CLIPS, points=4).apply_(block, samples, scheme(bits=3), nothing)
-    assert all(value.isfinite().all() for value in values_of(block).values()) and change(block, samples) < 1e-5
+    assert (
+        all(value.isfinite().all() for value in values_of(block).values()) and change(block, samples) < 1e-5
+    )
 
 
 def test_only_the_first_samples_are_searched():
     """And channel sizes are of all of them."""
     for tokens, expected in ((112, 1), (113, 2)):  # batches of 2 x 56 tokens
         block, samples = uneven_block("llama")
-        spoilt = [*samples[:expected], *(replace(sample, target=sample.target * torch.nan) for sample in samples[expected:])]
-        stats = replace(SCALES, points=4, search_tokens=tokens).apply_(block, spoilt, scheme(bits=2), nothing).stats
+        spoilt = [
+            *samples[:expected],
+            *(replace(sample, target=sample.target * torch.nan) for sample in samples[expected:]),
+        ]
+        stats = (
+            replace(SCALES, points=4, search_tokens=tokens)
+            .apply_(block, spoilt, scheme(bits=2), nothing)
+            .stats
+        )
         fresh, _ = uneven_block("llama")
         losses = losses_seam_by_seam(fresh, first(fresh, samples, tokens), samples)
         assert stats["loss_after"] == pytest.approx(sum(losses) / 4, rel=1e-3)
@@ -189,7 +232,8 @@ def losses_seam_by_seam(block: Block, few: list[Sample], samples: list[Sample]) 
     return losses
 
 
-# --- clipping ----------------------------------------------------------------------------------------------------
+# --- clipping
+# ----------------------------------------------------------------------------------------------------
 
 
 def problem(rows: int = 5, columns: int = 16, groups: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,11 +252,18 @@ def test_each_row_and_group_is_cut_where_its_output_errs_least():
     for row in range(5):
         for group in range(2):
             part, seen = weight[row, 8 * group :][:8].double(), inputs[:, 8 * group :][:, :8].double()
-            costs = {share: (seen @ (nearest(part[None], 2, share)[0] - part)).square().sum().item() for share in SHARES}
+            costs = {
+                share: (seen @ (nearest(part[None], 2, share)[0] - part)).square().sum().item()
+                for share in SHARES
+            }
             best = min(costs, key=costs.get)
             cut = best * part.abs().max().item()
-            assert found.low[row, group].item() == pytest.approx(max(min([*part.tolist(), 0.0]), -cut), rel=1e-6)
-            assert found.high[row, group].item() == pytest.approx(min(max([*part.tolist(), 0.0]), cut), rel=1e-6)
+            assert found.low[row, group].item() == pytest.approx(
+                max(min([*part.tolist(), 0.0]), -cut), rel=1e-6
+            )
+            assert found.high[row, group].item() == pytest.approx(
+                min(max([*part.tolist(), 0.0]), cut), rel=1e-6
+            )
             chosen.add(best)
     assert len(chosen) > 3
 
@@ -237,13 +288,18 @@ def test_no_layer_ends_worse_than_min_max(fields):
 
 
 def test_the_schemes_rule_competes_with_the_shares():
-    """At 2 bits per channel a search over all ranges goes below AWQ's least share of 0.55; no group may lose by clipping."""
+    """At 2 bits per channel a search over all ranges goes below AWQ's least share of 0.55; no group may lose
+    by clipping.
+    """
     weight, _, moments = problem(rows=24, columns=64, groups=1)
     for rule in (RangeRule.search, RangeRule.search_hessian):
         of = scheme(bits=2, range=rule)
         diagonal = torch.diagonal(moments[0]) if rule is RangeRule.search_hessian else None
         own, found = fit_ranges(weight, of, diagonal), clipped(weight, moments, of, SHARES)
-        costs = [group_costs(weight, ends, moments, of) for ends in (own, clipped(weight, moments, scheme(bits=2), SHARES), found)]
+        costs = [
+            group_costs(weight, ends, moments, of)
+            for ends in (own, clipped(weight, moments, scheme(bits=2), SHARES), found)
+        ]
         torch.testing.assert_close(costs[2], torch.minimum(costs[0], costs[1]))
         assert (costs[2] < costs[0]).any() and (costs[2] < costs[1]).any()
 
@@ -256,9 +312,14 @@ def test_queries_and_keys_keep_the_schemes_rule():
         block, samples = uneven_block(variant)
         of = scheme(bits=2, range=rule)
         path = "self_attention.query_key_value"
-        found, rows = CLIPS.apply_(block, samples, of, nothing).ranges[path], rows_of_queries_and_keys(block)[path]
+        found, rows = (
+            CLIPS.apply_(block, samples, of, nothing).ranges[path],
+            rows_of_queries_and_keys(block)[path],
+        )
         weight, inputs = block.module.get_submodule(path).weight.detach(), inputs_of(block, samples, path)
-        own = fit_ranges(weight, of, inputs.square().mean(0).float() if rule is RangeRule.search_hessian else None)
+        own = fit_ranges(
+            weight, of, inputs.square().mean(0).float() if rule is RangeRule.search_hessian else None
+        )
         torch.testing.assert_close(found.low[rows], own.low[rows])
         torch.testing.assert_close(found.high[rows], own.high[rows])
         values = next(seam.value.rows.flatten() for seam in block.seams if isinstance(seam, ValueSeam))
@@ -285,12 +346,16 @@ def test_rounding_with_the_ranges_errs_less():
     hessian = (inputs.T @ inputs / len(inputs)).float()
     ranges = CLIPS.apply_(block, samples, scheme(bits=2), nothing).ranges["mlp.down_proj"]
     plain = LayerProblem(block.module.mlp.down_proj.weight.detach(), hessian, scheme(bits=2))
-    errors = [(RTN().solve(p).weight.dequantize() - p.weight).double() for p in (plain, replace(plain, ranges=ranges))]
+    errors = [
+        (RTN().solve(p).weight.dequantize() - p.weight).double()
+        for p in (plain, replace(plain, ranges=ranges))
+    ]
     before, after = (((error @ hessian.double()) * error).sum() for error in errors)
     assert after < 0.95 * before
 
 
-# --- what it refuses ---------------------------------------------------------------------------------------------
+# --- what it refuses
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_block_without_seams_is_refused():
@@ -301,7 +366,8 @@ def test_a_block_without_seams_is_refused():
 
 
 @pytest.mark.parametrize(
-    "field, value", [("points", 0), ("search_tokens", 0), ("clip_steps", 0), ("clip_floor", 1.0), ("clip_floor", -0.1)]
+    "field, value",
+    [("points", 0), ("search_tokens", 0), ("clip_steps", 0), ("clip_floor", 1.0), ("clip_floor", -0.1)],
 )
 def test_values_out_of_range_are_named(field, value):
     with pytest.raises(ValueError, match=f"^{field}={value}"):

@@ -37,17 +37,23 @@ SOLVER = GPTVQ(
 TUNING = CentroidTuning(steps=20, learning_rate=0.005, norm_learning_rate=0.001, batches_per_step=2, seed=0)
 
 
-def rounded_block(name="llama", dtype=torch.float32, solver=SOLVER) -> tuple[Block, list[Sample], dict[str, QuantizedWeight]]:
+def rounded_block(
+    name="llama", dtype=torch.float32, solver=SOLVER
+) -> tuple[Block, list[Sample], dict[str, QuantizedWeight]]:
     """The first block of a tiny model, still in float, its samples, and its linears rounded to 2 bits."""
     model, _ = tiny.tiny_model(name, dtype=dtype)
     source = ModelBlocks(model, family_of(model.config))
     block = next(iter(source))
     batches = [Batch(entry.hidden, entry.calls) for entry in source.capture(tokens(16, 64), 2)]
     statistics, outputs = gather(block, 0, batches, block.groups)
-    samples = [Sample(batch.hidden, batch.calls[0], output) for batch, output in zip(batches, outputs, strict=True)]
+    samples = [
+        Sample(batch.hidden, batch.calls[0], output) for batch, output in zip(batches, outputs, strict=True)
+    ]
     weights = {}
     for path, entry in statistics.items():
-        problem = LayerProblem(block.module.get_submodule(path).weight.detach().float(), entry.hessian, scheme(bits=2))
+        problem = LayerProblem(
+            block.module.get_submodule(path).weight.detach().float(), entry.hessian, scheme(bits=2)
+        )
         weights[path] = solver.solve(problem).weight
     return block, samples, weights
 
@@ -105,12 +111,18 @@ def test_the_same_seed_gives_the_same_answer():
     block, samples, weights = rounded_block()
     first, second, other = (replace(TUNING, seed=seed).tune(block, samples, weights) for seed in (0, 0, 1))
     assert first.error_after == second.error_after != other.error_after
-    assert all(torch.equal(first.weights[path].dequantize(), second.weights[path].dequantize()) for path in weights)
+    assert all(
+        torch.equal(first.weights[path].dequantize(), second.weights[path].dequantize()) for path in weights
+    )
 
 
 def test_norm_layers_are_trained_only_if_asked_and_nothing_else_ever():
     block, samples, weights = rounded_block("opt")  # its linears have biases, which are vectors too
-    norms = {f"{norm}.{kind}" for norm in ("self_attn_layer_norm", "final_layer_norm") for kind in ("weight", "bias")}
+    norms = {
+        f"{norm}.{kind}"
+        for norm in ("self_attn_layer_norm", "final_layer_norm")
+        for kind in ("weight", "bias")
+    }
     assert set(TUNING.tune(block, samples, weights).parameters) == norms
     assert not replace(TUNING, norm_learning_rate=None).tune(block, samples, weights).parameters
 
@@ -125,7 +137,10 @@ def test_an_answer_that_is_no_better_is_undone():
 def test_weights_without_centroids_stay_and_norms_still_learn():
     block, samples, weights = rounded_block(solver=RTN())
     tuned = TUNING.tune(block, samples, weights)
-    assert not tuned.weights and set(tuned.parameters) == {"input_layernorm.weight", "post_attention_layernorm.weight"}
+    assert not tuned.weights and set(tuned.parameters) == {
+        "input_layernorm.weight",
+        "post_attention_layernorm.weight",
+    }
     assert tuned.error_after < tuned.error_before
     nothing = replace(TUNING, norm_learning_rate=None).tune(block, samples, weights)
     assert nothing.fallbacks == ("tuning found nothing to train",)
@@ -140,7 +155,11 @@ def test_a_block_in_bfloat16_is_trained_in_float32_and_judged_with_norms_as_stor
 
 def test_gradients_are_those_of_finite_differences():
     weight = SOLVER.solve(
-        LayerProblem(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).double(), torch.eye(8).double(), scheme(bits=2))
+        LayerProblem(
+            torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).double(),
+            torch.eye(8).double(),
+            scheme(bits=2),
+        )
     ).weight
     assert isinstance(weight, TunableWeight)
     names, values = zip(*weight.trainable().items(), strict=True)

@@ -1,4 +1,6 @@
-"""What every solver and every transform inherits: one suite over whatever files conf/method/ holds. A new method adds nothing here."""
+"""What every solver and every transform inherits: one suite over whatever files conf/method/ holds. A new
+method adds nothing here.
+"""
 
 import dataclasses
 import itertools
@@ -25,13 +27,18 @@ from tests.helpers.block_samples import change, uneven_block, untouched
 from tests.helpers.problems import correlated_hessian, layer_problem, scheme
 
 ROOT = Path(__file__).resolve().parents[2]
-SLACK = 1.02  # a solver may lose to rounding to nearest by this factor, on problems where there is little to win
+# a solver may lose to rounding to nearest by this factor, on problems where there is little to win
+SLACK = 1.02
 METHODS = {name: build_method(method_config(name)) for name in method_names()}
 
 
 def solvers():
     """Of every method that is a solver alone, and every other one that conf/method/solver/ offers."""
-    alone = {name: method.solver for name, method in METHODS.items() if method.solver is not None and method.transform is None}
+    alone = {
+        name: method.solver
+        for name, method in METHODS.items()
+        if method.solver is not None and method.transform is None
+    }
     for path in sorted((FOLDER / "solver").glob("*.yaml")):
         if path.stem not in alone:
             alone[path.stem] = build_method(method_config("rtn", f"method/solver={path.stem}")).solver
@@ -44,7 +51,11 @@ def transforms():
     for path in sorted((FOLDER / "transform").glob("*.yaml")):
         if path.stem not in found:
             found[path.stem] = build_method(method_config("rtn", f"method/transform={path.stem}")).transform
-    return [pytest.param(in_short(transform), id=name) for name, transform in found.items() if transform is not None]
+    return [
+        pytest.param(in_short(transform), id=name)
+        for name, transform in found.items()
+        if transform is not None
+    ]
 
 
 def in_short(transform):
@@ -93,7 +104,9 @@ def test_name_is_the_file_name():
 def is_a_frozen_dataclass_without_defaults(part):
     assert dataclasses.is_dataclass(part) and part.__dataclass_params__.frozen
     for field in dataclasses.fields(part):
-        assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, field.name
+        assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, (
+            field.name
+        )
 
 
 def test_solver_is_a_frozen_dataclass_without_defaults(solver):
@@ -118,7 +131,8 @@ def test_weights_on_the_grid_come_back_unchanged(solver, problem):
     size = problem.scheme.group_size or problem.weight.shape[1]
     codes[:, 0::size], codes[:, 1::size] = 0, problem.scheme.max_code  # both ends of every grid are used
     weight = fit_grid(problem.weight, problem.scheme).decode(codes)
-    if problem.scheme.symmetric:  # the extreme that fixes a symmetric range is never itself on the grid: use a given range
+    # the extreme that fixes a symmetric range is never itself on the grid: use a given range
+    if problem.scheme.symmetric:
         pytest.skip("a symmetric min-max grid does not hold its own extreme")
     on_grid = dataclasses.replace(problem, weight=weight)
     torch.testing.assert_close(dense(solver, on_grid), weight, rtol=1e-6, atol=1e-9)
@@ -132,7 +146,9 @@ def test_scaling_the_hessian_changes_nothing(solver, problem):
 def test_the_same_problem_gives_the_same_answer(solver, problem):
     before = problem.weight.clone(), problem.hessian.clone()
     assert torch.equal(dense(solver, problem), dense(solver, problem))
-    assert torch.equal(problem.weight, before[0]) and torch.equal(problem.hessian, before[1]), "the problem was modified"
+    assert torch.equal(problem.weight, before[0]) and torch.equal(problem.hessian, before[1]), (
+        "the problem was modified"
+    )
 
 
 def test_rows_are_independent(solver, problem):
@@ -162,7 +178,8 @@ def test_close_to_the_best_of_all_roundings(solver):
             pytest.skip("not a uniform grid")
         best = best_rounding(problem, weight.grid)
         ratios.append(
-            layer_error(problem.weight, weight.dequantize(), problem.hessian) / layer_error(problem.weight, best, problem.hessian)
+            layer_error(problem.weight, weight.dequantize(), problem.hessian)
+            / layer_error(problem.weight, best, problem.hessian)
         )
     assert min(ratios) >= 1 - 1e-9, "better than the optimum: one of the two is wrong"
     if type(solver).__name__ != "RTN":
@@ -171,8 +188,10 @@ def test_close_to_the_best_of_all_roundings(solver):
 
 def best_rounding(problem: LayerProblem, grid: Grid) -> torch.Tensor:
     columns = problem.weight.shape[1]
-    codes = torch.tensor(list(itertools.product(range(problem.scheme.max_code + 1), repeat=columns)))  # (4^5, 5)
-    candidates = (codes[None] - grid.zero[:, :, None].squeeze(1)[:, None]) * grid.scale[:, :1][:, None]  # (rows, 4^5, 5)
+    # (4^5, 5)
+    codes = torch.tensor(list(itertools.product(range(problem.scheme.max_code + 1), repeat=columns)))
+    # (rows, 4^5, 5)
+    candidates = (codes[None] - grid.zero[:, :, None].squeeze(1)[:, None]) * grid.scale[:, :1][:, None]
     errors = problem.weight[:, None] - candidates
     losses = torch.einsum("rcj,jk,rck->rc", errors, problem.hessian, errors)
     return candidates[torch.arange(len(problem.weight)), losses.argmin(dim=1)]
@@ -187,7 +206,10 @@ def test_what_is_stored_decodes_to_what_was_solved(solver, problem):
 
 def test_every_group_size_and_a_float_zero_point(solver):
     for of_scheme in (dict(group_size=8), dict(group_size=32), dict(zero_point="float")):
-        of_scheme = {key: type(scheme().zero_point)[value] if key == "zero_point" else value for key, value in of_scheme.items()}
+        of_scheme = {
+            key: type(scheme().zero_point)[value] if key == "zero_point" else value
+            for key, value in of_scheme.items()
+        }
         problem = layer_problem(bits=3, **of_scheme)
         if solver.skip_reason(problem.scheme):
             continue
@@ -205,7 +227,8 @@ def test_dead_columns_are_rounded_not_zeroed(solver):
     assert (rounded[:, 7] - problem.weight[:, 7]).abs().max() < problem.weight.abs().max() / 8
 
 
-# --- transforms --------------------------------------------------------------------------------------------------
+# --- transforms
+# --------------------------------------------------------------------------------------------------
 
 BLOCKS = [("llama", dict(bits=2, group_size=16)), ("opt", dict(bits=4, act_bits=4))]
 
@@ -222,18 +245,33 @@ def test_a_transform_keeps_the_function_and_is_deterministic(transform, variant,
         if reason := transform.skip_reason(of, block.seams):
             pytest.skip(reason)
         before, told = untouched(samples), []
-        transformed = transform.apply_(block, samples, of, lambda done, total, note, told=told: told.append(done / total))
-        assert all(torch.equal(s.hidden, b.hidden) and torch.equal(s.target, b.target) for s, b in zip(samples, before, strict=True))
+        transformed = transform.apply_(
+            block, samples, of, lambda done, total, note, told=told: told.append(done / total)
+        )
+        assert all(
+            torch.equal(s.hidden, b.hidden) and torch.equal(s.target, b.target)
+            for s, b in zip(samples, before, strict=True)
+        )
         assert change(block, samples) < 1e-5, "the block computes something else"
         assert told and told == sorted(told) and told[-1] == 1
         answers.append((values_of(block), transformed))
     (values, first), (again, second) = answers
-    assert all(torch.equal(value, again[name]) for name, value in values.items()) and first.fallbacks == second.fallbacks
+    assert (
+        all(torch.equal(value, again[name]) for name, value in values.items())
+        and first.fallbacks == second.fallbacks
+    )
     for path, found in first.ranges.items():
         weight = block.module.get_submodule(path).weight
-        assert found.low.shape == (len(weight), weight.shape[1] // (of.group_size or weight.shape[1])) and found.low.dtype is torch.float32
-        assert torch.equal(found.low, second.ranges[path].low) and torch.equal(found.high, second.ranges[path].high)
-        assert torch.isfinite(find_grid(LayerProblem(weight.detach(), torch.eye(weight.shape[1]), of, found)).round(weight)).all()
+        assert (
+            found.low.shape == (len(weight), weight.shape[1] // (of.group_size or weight.shape[1]))
+            and found.low.dtype is torch.float32
+        )
+        assert torch.equal(found.low, second.ranges[path].low) and torch.equal(
+            found.high, second.ranges[path].high
+        )
+        assert torch.isfinite(
+            find_grid(LayerProblem(weight.detach(), torch.eye(weight.shape[1]), of, found)).round(weight)
+        ).all()
     assert all(isinstance(value, float) for value in first.stats.values())
 
 
@@ -270,13 +308,28 @@ class Toy:
 
 
 def test_a_new_method_is_one_file_and_one_yaml(tmp_path):
-    """Drop a method and its yaml into a copy of the project: this suite picks it up, and nothing else is touched."""
+    """Drop a method and its yaml into a copy of the project: this suite picks it up, and nothing else is
+    touched.
+    """
     for folder in ("conf", "harness", "methods", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder)  # with the compiled kernels
     (tmp_path / "methods" / "toy.py").write_text(TOY_METHOD)
-    (tmp_path / "conf" / "method" / "toy.yaml").write_text("name: toy\nsolver:\n  _target_: methods.toy.Toy\n  sweeps: 10\n")
-    arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/methods/test_conformance.py", "-k", "toy and not one_file"]
-    ran = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    (tmp_path / "conf" / "method" / "toy.yaml").write_text(
+        "name: toy\nsolver:\n  _target_: methods.toy.Toy\n  sweeps: 10\n"
+    )
+    arguments = [
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "tests/methods/test_conformance.py",
+        "-k",
+        "toy and not one_file",
+    ]
+    ran = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     passed = int(ran.stdout.rsplit(" passed", 1)[0].split()[-1])
     assert passed >= 25, ran.stdout

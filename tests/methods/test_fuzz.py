@@ -1,6 +1,8 @@
-"""Generated layer problems of every unpleasant kind through every solver: finite answers, no surprises, every fallback said.
+"""Generated layer problems of every unpleasant kind through every solver: finite answers, no surprises, every
+fallback said.
 
-`ten_thousand` is the long form; a slice of it always runs. A failure says `generated(seed, name)`, which builds the problem again.
+`ten_thousand` is the long form; a slice of it always runs. A failure says `generated(seed, name)`, which
+builds the problem again.
 """
 
 import math
@@ -25,8 +27,13 @@ from tests.helpers.problems import scheme
 
 CHUNKS, CHUNK, ALWAYS = 20, 500, 240
 METHODS = {name: build_method(method_config(name)) for name in method_names()}
-SOLVERS = {name: method.solver for name, method in METHODS.items() if method.solver is not None and method.transform is None}
-for name in [name for name in SOLVERS if name.startswith("quantease_further")]:  # the same code in a fifth of the time
+SOLVERS = {
+    name: method.solver
+    for name, method in METHODS.items()
+    if method.solver is not None and method.transform is None
+}
+# the same code in a fifth of the time
+for name in [name for name in SOLVERS if name.startswith("quantease_further")]:
     SOLVERS[name] = replace(SOLVERS[name], sweeps=8)
 
 
@@ -34,7 +41,8 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-# --- weights: (rows, columns) float64, of size about 1 ---------------------------------------------------------------
+# --- weights: (rows, columns) float64, of size about 1
+# ---------------------------------------------------------------
 
 
 def constant_rows(generator, rows, columns):
@@ -66,7 +74,9 @@ def one_huge_entry(generator, rows, columns):
 
 def uneven_rows(generator, rows, columns):
     """Rows of one matrix, six orders of magnitude apart."""
-    return normal(generator, rows, columns) * 10 ** (6 * torch.rand(rows, 1, generator=generator, dtype=torch.float64) - 3)
+    return normal(generator, rows, columns) * 10 ** (
+        6 * torch.rand(rows, 1, generator=generator, dtype=torch.float64) - 3
+    )
 
 
 def one_sign(generator, rows, columns):
@@ -81,13 +91,27 @@ def equal_rows(generator, rows, columns):
     return normal(generator, 1, columns).expand(rows, columns).clone()
 
 
-WEIGHTS = (normal, constant_rows, zero_rows, zero_columns, few_values, one_huge_entry, uneven_rows, one_sign, all_zero, equal_rows)
+WEIGHTS = (
+    normal,
+    constant_rows,
+    zero_rows,
+    zero_columns,
+    few_values,
+    one_huge_entry,
+    uneven_rows,
+    one_sign,
+    all_zero,
+    equal_rows,
+)
 
-# --- calibration inputs: (tokens, columns) float64; the Hessian is their second moment -------------------------------
+# --- calibration inputs: (tokens, columns) float64; the Hessian is their second moment
+# -------------------------------
 
 
 def plenty(generator, columns):
-    return normal(generator, 4 * columns, 3) @ normal(generator, 3, columns) + normal(generator, 4 * columns, columns)
+    return normal(generator, 4 * columns, 3) @ normal(generator, 3, columns) + normal(
+        generator, 4 * columns, columns
+    )
 
 
 def few_tokens(generator, columns):
@@ -116,20 +140,35 @@ def no_input(generator, columns):
 
 def uneven_columns(generator, columns):
     """Columns eight orders of magnitude apart in size, sixteen in the Hessian."""
-    return plenty(generator, columns) * 10 ** (8 * torch.rand(columns, generator=generator, dtype=torch.float64) - 4)
+    return plenty(generator, columns) * 10 ** (
+        8 * torch.rand(columns, generator=generator, dtype=torch.float64) - 4
+    )
 
 
 def nearly_one_direction(generator, columns):
-    return normal(generator, 2 * columns, 1) @ normal(generator, 1, columns) + 1e-6 * normal(generator, 2 * columns, columns)
+    return normal(generator, 2 * columns, 1) @ normal(generator, 1, columns) + 1e-6 * normal(
+        generator, 2 * columns, columns
+    )
 
 
 def uncorrelated(generator, columns):
     return torch.eye(columns, dtype=torch.float64)
 
 
-INPUTS = (plenty, few_tokens, one_token, equal_columns, dead_columns, no_input, uneven_columns, nearly_one_direction, uncorrelated)
+INPUTS = (
+    plenty,
+    few_tokens,
+    one_token,
+    equal_columns,
+    dead_columns,
+    no_input,
+    uneven_columns,
+    nearly_one_direction,
+    uncorrelated,
+)
 
-# --- what rounding does to a Hessian on its way to a solver -----------------------------------------------------------
+# --- what rounding does to a Hessian on its way to a solver
+# -----------------------------------------------------------
 
 
 def untouched(generator, hessian):
@@ -142,12 +181,28 @@ def through_bfloat16(generator, hessian):
 
 
 def a_little_noise(generator, hessian):
-    noise = normal(generator, *hessian.shape) * torch.outer(torch.diagonal(hessian), torch.diagonal(hessian)).sqrt()
+    noise = (
+        normal(generator, *hessian.shape)
+        * torch.outer(torch.diagonal(hessian), torch.diagonal(hessian)).sqrt()
+    )
     return hessian + 1e-7 * (noise + noise.T)
 
 
 DAMAGE = (untouched, untouched, through_bfloat16, a_little_noise)
-SHAPES = ((1, 1), (1, 32), (32, 1), (2, 2), (3, 5), (8, 16), (16, 16), (7, 48), (24, 32), (17, 31), (40, 64), (5, 96))
+SHAPES = (
+    (1, 1),
+    (1, 32),
+    (32, 1),
+    (2, 2),
+    (3, 5),
+    (8, 16),
+    (16, 16),
+    (7, 48),
+    (24, 32),
+    (17, 31),
+    (40, 64),
+    (5, 96),
+)
 TRIES = 200
 SIZES = (1.0, 1.0, 0.03, 1e-4, 1e-20, 1e-10, 1e10, 1e20)
 
@@ -187,7 +242,8 @@ def generated_scheme(choose: random.Random, columns: int) -> Scheme:
     )
 
 
-# --- what must hold ---------------------------------------------------------------------------------------------------
+# --- what must hold
+# ---------------------------------------------------------------------------------------------------
 
 
 def complaints(solver, problem: LayerProblem) -> list[str]:
@@ -204,7 +260,9 @@ def complaints(solver, problem: LayerProblem) -> list[str]:
         return [*found, f"returned {tuple(rounded.shape)} {rounded.dtype}"]
     if not torch.isfinite(rounded).all():
         found.append("returned weights that are not finite")
-    return found + stored_wrong(solution, problem) + unsaid(solver, solution) + astray(solver, rounded, problem)
+    return (
+        found + stored_wrong(solution, problem) + unsaid(solver, solution) + astray(solver, rounded, problem)
+    )
 
 
 def stored_wrong(solution: Solution, problem: LayerProblem) -> list[str]:
@@ -213,7 +271,9 @@ def stored_wrong(solution: Solution, problem: LayerProblem) -> list[str]:
         again = restore(tensors, solution.weight.layout()).dequantize()
     except Exception as error:
         return [f"cannot be restored: {type(error).__name__}: {error}"]
-    found = [] if torch.equal(again, solution.weight.dequantize()) else ["what is stored is not what was solved"]
+    found = (
+        [] if torch.equal(again, solution.weight.dequantize()) else ["what is stored is not what was solved"]
+    )
     if not 0 < bits_per_weight(tensors, problem.weight.numel()) < math.inf:
         found.append("stored nothing")
     outliers = solution.stats.get("outliers", 0.0)
@@ -223,18 +283,25 @@ def stored_wrong(solution: Solution, problem: LayerProblem) -> list[str]:
 
 
 def unsaid(solver, solution: Solution) -> list[str]:
-    """Facts for the record are words and finite numbers; a damping other than the one asked for stands among the fallbacks."""
+    """Facts for the record are words and finite numbers; a damping other than the one asked for stands among
+    the fallbacks.
+    """
     if not all(isinstance(text, str) and text for text in solution.fallbacks):
         return [f"fallbacks without words: {solution.fallbacks}"]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in solution.stats.values()):
         return [f"stats that are no finite numbers: {dict(solution.stats)}"]
     asked = getattr(solver, "damping", None) or getattr(getattr(solver, "start", None), "damping", None)
     used = solution.stats.get("damping", asked)
-    return [] if asked is None or used == asked or solution.fallbacks else [f"damping {used:g} instead of {asked:g}, and no word of it"]
+    return (
+        []
+        if asked is None or used == asked or solution.fallbacks
+        else [f"damping {used:g} instead of {asked:g}, and no word of it"]
+    )
 
 
 def astray(solver, rounded: Tensor, problem: LayerProblem) -> list[str]:
-    """An error far above that of forgetting the weights altogether, and above rounding to nearest where the format allows no better.
+    """An error far above that of forgetting the weights altogether, and above rounding to nearest where the
+    format allows no better.
 
     QuantEase from the float weights promises nothing of the kind: it starts without error and off the grid.
     """
@@ -248,8 +315,12 @@ def astray(solver, rounded: Tensor, problem: LayerProblem) -> list[str]:
     plain = replace(problem, scheme=replace(problem.scheme, outlier_ratio=0.0))
     plainly = RTN().solve(plain).weight.dequantize()
     nearest = relative_error(plainly, problem)
-    as_given = [energy(problem.weight.double() - found.double(), problem.hessian).sum() for found in (rounded, plainly)]
-    if error <= 2 * nearest or as_given[0] <= 2 * as_given[1]:  # what a Hessian of mere noise says in a direction is no one's fault
+    as_given = [
+        energy(problem.weight.double() - found.double(), problem.hessian).sum()
+        for found in (rounded, plainly)
+    ]
+    # what a Hessian of mere noise says in a direction is no one's fault
+    if error <= 2 * nearest or as_given[0] <= 2 * as_given[1]:
         return []
     return [f"relative error {error:.3g}, of rounding to nearest {nearest:.3g}"]
 
@@ -258,7 +329,9 @@ FAR = 4.0
 
 
 def relative_error(rounded: Tensor, problem: LayerProblem) -> float:
-    """By the Hessian with dead columns made live, and no eigenvalue below the noise that its own rounding left."""
+    """By the Hessian with dead columns made live, and no eigenvalue below the noise that its own rounding
+    left.
+    """
     values, vectors = torch.linalg.eigh(live_hessian(problem.hessian.double())[0])
     root = vectors * values.clamp(min=values[-1] * 1e-7).sqrt()
     weight = problem.weight.double()
@@ -272,7 +345,8 @@ def run(seeds, solvers=SOLVERS) -> list[str]:
         name = turn(seed)
         solver, problem = solvers[name], generated(seed, name)
         lines += [
-            f"generated({seed}, {name!r}) {tuple(problem.weight.shape)} {problem.scheme}: {text}" for text in complaints(solver, problem)
+            f"generated({seed}, {name!r}) {tuple(problem.weight.shape)} {problem.scheme}: {text}"
+            for text in complaints(solver, problem)
         ]
     return lines
 
@@ -294,7 +368,9 @@ def test_ten_thousand_generated_problems(chunk):
 
 
 def test_the_problems_cover_what_they_claim():
-    """Every solver meets every kind of scheme, and enough problems are singular, indefinite, dead or of one column."""
+    """Every solver meets every kind of scheme, and enough problems are singular, indefinite, dead or of one
+    column.
+    """
     assert {turn(seed) for seed in range(ALWAYS)} == set(SOLVERS)
     problems = [generated(seed, turn(seed)) for seed in range(ALWAYS)]
     schemes = [problem.scheme for problem in problems]
@@ -308,7 +384,9 @@ def test_the_problems_cover_what_they_claim():
     assert sum((torch.diagonal(hessian) == 0).any() for hessian in hessians) > ALWAYS / 20, "dead columns"
     assert sum(problem.weight.shape[1] == 1 for problem in problems) > ALWAYS / 20
     assert sum(problem.weight.abs().max() > 1e19 for problem in problems) > ALWAYS / 20
-    assert all(torch.isfinite(problem.weight).all() and torch.isfinite(problem.hessian).all() for problem in problems)
+    assert all(
+        torch.isfinite(problem.weight).all() and torch.isfinite(problem.hessian).all() for problem in problems
+    )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ def codes(solver, problem):
 
 
 @pytest.mark.parametrize(
-    "form", [dict(), dict(group_size=16), dict(bits=2, range=RangeRule.search), dict(zero_point=ZeroPoint.float)], ids=str
+    "form",
+    [dict(), dict(group_size=16), dict(bits=2, range=RangeRule.search), dict(zero_point=ZeroPoint.float)],
+    ids=str,
 )
 def test_equals_the_textbook(form):
     problem = layer_problem(**form)
@@ -38,7 +40,9 @@ def test_act_order_is_the_textbook_on_sorted_columns(group_size):
     problem = layer_problem(group_size=group_size)
     order = torch.argsort(problem.hessian.diagonal(), descending=True, stable=True)
     grid = find_grid(problem)
-    expected = textbook_gptq(problem.weight[:, order], problem.hessian[order][:, order], grid.columns(order), 0.01)
+    expected = textbook_gptq(
+        problem.weight[:, order], problem.hessian[order][:, order], grid.columns(order), 0.01
+    )
     assert torch.equal(codes(ORDERED, problem)[:, order], grid.columns(order).encode(expected))
 
 
@@ -53,7 +57,9 @@ def test_dynamic_groups_fit_what_is_left_to_round(block_size):
         for j in range(first, first + 16):
             inverse = torch.linalg.inv(hessian[j:, j:])
             rounded = grid.columns(slice(0, 1)).round(running[:, j : j + 1]).squeeze(1)
-            assert torch.equal(found.codes[:, j], grid.columns(slice(0, 1)).encode(running[:, j : j + 1]).squeeze(1))
+            assert torch.equal(
+                found.codes[:, j], grid.columns(slice(0, 1)).encode(running[:, j : j + 1]).squeeze(1)
+            )
             running[:, j:] += torch.outer(rounded - running[:, j], inverse[0] / inverse[0, 0])
 
 
@@ -78,13 +84,19 @@ def test_scale_of_the_hessian_cancels(dtype):
 
 def test_block_size_changes_nothing():
     problem = layer_problem()
-    assert all(torch.equal(codes(PLAIN, problem), codes(replace(PLAIN, block_size=size), problem)) for size in (1, 7, 64, 100))
+    assert all(
+        torch.equal(codes(PLAIN, problem), codes(replace(PLAIN, block_size=size), problem))
+        for size in (1, 7, 64, 100)
+    )
 
 
 def test_close_to_the_best_codes_there_are():
     problem = layer_problem(rows=8, columns=5, bits=2)
     grid = find_grid(problem)
-    best = sum(least_error_codes(problem.weight[k : k + 1], problem.hessian, grid.rows(slice(k, k + 1))) for k in range(8))
+    best = sum(
+        least_error_codes(problem.weight[k : k + 1], problem.hessian, grid.rows(slice(k, k + 1)))
+        for k in range(8)
+    )
     total = ((problem.weight @ problem.hessian) * problem.weight).sum().item()
     found = layer_error(problem.weight, ORDERED.solve(problem).weight.dequantize(), problem.hessian)
     assert best / total <= found * (1 + 1e-9) and found <= 1.5 * best / total

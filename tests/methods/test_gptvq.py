@@ -1,4 +1,6 @@
-"""GPTVQ against its definition: every step by itself in float64, then what is stored, then problems nobody wants."""
+"""GPTVQ against its definition: every step by itself in float64, then what is stored, then problems nobody
+wants.
+"""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -30,7 +32,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def textbook(weight: Tensor, hessian: Tensor, damping: float, books: Tensor, rows_per_block: int, group_of: Tensor) -> Tensor:
+def textbook(
+    weight: Tensor, hessian: Tensor, damping: float, books: Tensor, rows_per_block: int, group_of: Tensor
+) -> Tensor:
     """Optimal brain quantization of a few columns at a time: explicit inverses of what remains.
 
     books: (row_blocks, groups, count, length).
@@ -83,11 +87,16 @@ def test_codebooks_are_fitted_on_what_is_left_to_round():
 def test_vectors_of_one_and_a_uniform_codebook_are_gptq():
     problem = layer_problem(rows=12, columns=16)
     codes = torch.arange(8, dtype=torch.float64)
-    scale, zero = torch.full((12, 1), 0.03, dtype=torch.float64), torch.full((12, 1), 4.0, dtype=torch.float64)
+    scale, zero = (
+        torch.full((12, 1), 0.03, dtype=torch.float64),
+        torch.full((12, 1), 4.0, dtype=torch.float64),
+    )
     grid = Grid(3, scale, zero, torch.zeros(16, dtype=torch.int64))
     tiling = Tiling(12, 12, 1, torch.arange(16), (slice(0, 16),), torch.arange(16))
     propagation = Propagation.of(upper_factor(problem.hessian, 0.01), 0, 1, torch.float64)
-    found, _ = round_vectors(problem.weight, propagation, tiling, lambda left, metrics: ((codes - 4) * 0.03).view(1, 8, 1))
+    found, _ = round_vectors(
+        problem.weight, propagation, tiling, lambda left, metrics: ((codes - 4) * 0.03).view(1, 8, 1)
+    )
     assert torch.equal(grid.decode(found), textbook_gptq(problem.weight, problem.hessian, grid, 0.01))
 
 
@@ -131,7 +140,9 @@ def test_k_means_ends_where_every_centroid_is_its_vectors_weighted_centre():
             rows, places = torch.nonzero((codes[book] == c) & used[book, :, None], as_tuple=True)
             matrix = metrics[places].sum(0)
             pulled = torch.einsum("nde,ne->d", metrics[places], vectors[book, rows, places])
-            torch.testing.assert_close(centroids[book, c], torch.linalg.solve(matrix, pulled), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                centroids[book, c], torch.linalg.solve(matrix, pulled), rtol=1e-4, atol=1e-4
+            )
 
 
 def test_more_steps_of_k_means_never_cost_more():
@@ -139,8 +150,12 @@ def test_more_steps_of_k_means_never_cost_more():
     metrics, used = roots @ roots.mT, torch.ones(1, 40, dtype=torch.bool)
     costs = []
     for steps in range(1, 9):
-        difference = vectors[:, :, :, None] - fit_centroids(vectors, metrics, used, 6, steps, 0.0)[:, None, None]
-        costs.append(torch.einsum("brpcd,pde,brpce->brpc", difference, metrics, difference).amin(3).sum().item())
+        difference = (
+            vectors[:, :, :, None] - fit_centroids(vectors, metrics, used, 6, steps, 0.0)[:, None, None]
+        )
+        costs.append(
+            torch.einsum("brpcd,pde,brpce->brpc", difference, metrics, difference).amin(3).sum().item()
+        )
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(costs))
     assert costs[-1] < 0.95 * costs[0]
 
@@ -163,8 +178,13 @@ def test_refit_is_least_squares_by_brute_force():
     entries = Entries.of(codes, torch.arange(6) // 3, 3, start)
     found = refit(problem.weight, problem.hessian, entries, start, 60)
     root = torch.linalg.cholesky(problem.hessian)
-    basis = [(entries.spread(one.view_as(start)) @ root).flatten() for one in torch.eye(start.numel(), dtype=torch.float64)]
-    best = torch.linalg.lstsq(torch.stack(basis, 1), (problem.weight @ root).flatten(), driver="gelsd").solution.view_as(start)
+    basis = [
+        (entries.spread(one.view_as(start)) @ root).flatten()
+        for one in torch.eye(start.numel(), dtype=torch.float64)
+    ]
+    best = torch.linalg.lstsq(
+        torch.stack(basis, 1), (problem.weight @ root).flatten(), driver="gelsd"
+    ).solution.view_as(start)
     used = entries.gather(torch.ones_like(problem.weight)) > 0
     torch.testing.assert_close(found[used], best[used], rtol=1e-6, atol=1e-8)
     assert torch.equal(found[~used], start[~used]) and not used[:, :, 3].any()
@@ -172,21 +192,34 @@ def test_refit_is_least_squares_by_brute_force():
 
 def test_refit_lowers_the_error_of_the_answer():
     problem = layer_problem(rows=64, columns=64, bits=2)
-    errors = [layer_error(problem.weight, gptvq(codebook_steps=s).solve(problem).weight.dequantize(), problem.hessian) for s in (0, 25)]
+    errors = [
+        layer_error(
+            problem.weight, gptvq(codebook_steps=s).solve(problem).weight.dequantize(), problem.hessian
+        )
+        for s in (0, 25)
+    ]
     assert errors[1] < errors[0]
 
 
 def test_true_bits_are_the_papers():
-    """2048 weights share 16 centroids of 2 entries of 8 bits and a float16 scale; with act-order, a group bit per vector."""
+    """2048 weights share 16 centroids of 2 entries of 8 bits and a float16 scale; with act-order, a group bit
+    per vector.
+    """
     problem = layer_problem(rows=32, columns=512, bits=2, dtype=torch.float32)
     for act_order, extra in ((False, 0), (True, 256)):
         weight = gptvq(act_order=act_order, kmeans_iterations=2).solve(problem).weight
         assert weight.rows_per_block == 8
-        assert bits_per_weight(weight.tensors(), 32 * 512) * 32 * 512 == 32 * 256 * 4 + 8 * (16 * 2 * 8 + 16) + extra
+        assert (
+            bits_per_weight(weight.tensors(), 32 * 512) * 32 * 512
+            == 32 * 256 * 4 + 8 * (16 * 2 * 8 + 16) + extra
+        )
 
 
 def test_the_overhead_sets_how_many_rows_share_a_codebook():
-    rows = [gptvq(codebook_overhead=overhead).tile(torch.eye(256), 512, 16).rows_per_block for overhead in (0.25, 0.125, 0.0625)]
+    rows = [
+        gptvq(codebook_overhead=overhead).tile(torch.eye(256), 512, 16).rows_per_block
+        for overhead in (0.25, 0.125, 0.0625)
+    ]
     assert rows == [4, 8, 16]
 
 
@@ -227,12 +260,17 @@ def test_odd_shapes(shape, bits):
     problem = layer_problem(*shape, bits=bits, dtype=torch.float32)
     weight = gptvq().solve(problem).weight
     assert weight.dequantize().shape == shape and torch.isfinite(weight.dequantize()).all()
-    assert torch.equal(RowVectors.restore(weight.tensors(), weight.layout()).dequantize(), weight.dequantize())
+    assert torch.equal(
+        RowVectors.restore(weight.tensors(), weight.layout()).dequantize(), weight.dequantize()
+    )
     assert layer_error(problem.weight, weight.dequantize(), problem.hessian) < 0.3
 
 
 def spoiled(name: str) -> tuple[Tensor, Tensor]:
-    weight, hessian = layer_problem(rows=20, columns=48, dtype=torch.float32).weight, correlated_hessian(48, 0, torch.float32)
+    weight, hessian = (
+        layer_problem(rows=20, columns=48, dtype=torch.float32).weight,
+        correlated_hessian(48, 0, torch.float32),
+    )
     if name == "dead columns":
         hessian[5:9], hessian[:, 5:9] = 0, 0
     elif name == "all dead":
@@ -246,7 +284,12 @@ def spoiled(name: str) -> tuple[Tensor, Tensor]:
     elif name == "equal rows":
         weight = weight[:1].expand(20, -1).clone()
     else:
-        sizes = {"huge": (1e20, 1e18), "tiny": (1e-20, 1e-18), "huge weight": (1e25, 1.0), "uneven columns": (1.0, 1.0)}[name]
+        sizes = {
+            "huge": (1e20, 1e18),
+            "tiny": (1e-20, 1e-18),
+            "huge weight": (1e25, 1.0),
+            "uneven columns": (1.0, 1.0),
+        }[name]
         weight, hessian = weight * sizes[0], hessian * sizes[1]
         if name == "uneven columns":
             scale = torch.logspace(-8, 8, 48)
@@ -275,7 +318,10 @@ def test_finite_in_finite_out(name):
     rounded = gptvq().solve(replace(problem, weight=weight, hessian=hessian)).weight
     values = rounded.dequantize()
     assert torch.isfinite(values).all()
-    assert (values - weight).double().norm() <= 1.01 * weight.double().norm() or name in ("rank one", "uneven columns")
+    assert (values - weight).double().norm() <= 1.01 * weight.double().norm() or name in (
+        "rank one",
+        "uneven columns",
+    )
     assert torch.equal(RowVectors.restore(rounded.tensors(), rounded.layout()).dequantize(), values)
 
 
@@ -287,7 +333,15 @@ def test_what_makes_no_sense_is_skipped_with_a_reason():
 
 
 @pytest.mark.parametrize(
-    "field", ["vector_length", "columns_per_group", "codebook_overhead", "codebook_bits", "kmeans_iterations", "damping"]
+    "field",
+    [
+        "vector_length",
+        "columns_per_group",
+        "codebook_overhead",
+        "codebook_bits",
+        "kmeans_iterations",
+        "damping",
+    ],
 )
 def test_values_out_of_range_are_named(field):
     with pytest.raises(ValueError, match=f"^{field}=-1"):

@@ -25,13 +25,21 @@ from tests.helpers.tiny_models import tokens
 
 COURSE = dict(alpha=0.5, epochs=3, matrix_rate=0.01, clip_rate=0.02, final_rate=0.5, auxiliary_loss=False)
 OMNI = OmniQuant(equivalent=True, shift=Shift.foldable, **COURSE)
-AFFINE = AffineQuant(stability=0.2, merge_only=False, rotated_matrices=RotatedMatrices.commuting, shift=Shift.everywhere, **COURSE)
+AFFINE = AffineQuant(
+    stability=0.2,
+    merge_only=False,
+    rotated_matrices=RotatedMatrices.commuting,
+    shift=Shift.everywhere,
+    **COURSE,
+)
 MERGED = replace(AFFINE, merge_only=True, shift=Shift.foldable)
 W3, W4A4 = scheme(bits=3), scheme(bits=4, act_bits=4)
 
 
 def lesson(family: str):
-    """The second block of a tiny model, with three channels that stand out behind its norms, and three samples of two windows."""
+    """The second block of a tiny model, with three channels that stand out behind its norms, and three
+    samples of two windows.
+    """
     model, _ = tiny.tiny_model(family)
     source = ModelBlocks(model, family_of(model.config))
     samples, (first, block, *_) = [], list(source)
@@ -47,7 +55,9 @@ def lesson(family: str):
 
 @torch.no_grad()
 def output_error(block, samples) -> float:
-    wrong = sum((block.run(sample.hidden, sample.call) - sample.target).double().square().sum() for sample in samples)
+    wrong = sum(
+        (block.run(sample.hidden, sample.call) - sample.target).double().square().sum() for sample in samples
+    )
     return (wrong / sum((sample.target - sample.hidden).double().square().sum() for sample in samples)).item()
 
 
@@ -71,7 +81,9 @@ def rounded_error(block, samples, ranges, of_scheme) -> float:
 
 
 @pytest.mark.parametrize("transform", [OMNI, AFFINE, MERGED], ids=["omniquant", "affinequant", "merge_only"])
-@pytest.mark.parametrize("family, of_scheme", [("llama", W3), ("llama", W4A4), ("qwen3", W4A4), ("opt", W3), ("falcon_old", W3)])
+@pytest.mark.parametrize(
+    "family, of_scheme", [("llama", W3), ("llama", W4A4), ("qwen3", W4A4), ("opt", W3), ("falcon_old", W3)]
+)
 def test_the_function_stays_and_the_rounded_block_comes_closer(transform, family, of_scheme):
     block, samples = lesson(family)
     plain = rounded_error(replace(block, module=deepcopy(block.module)), samples, {}, of_scheme)
@@ -106,7 +118,9 @@ def test_zero_epochs_leave_the_start():
 
 
 def test_what_runs_beside_the_weights():
-    """Full matrices stay behind norms with float activations; with 4-bit ones, and with merge_only, nothing is left to run."""
+    """Full matrices stay behind norms with float activations; with 4-bit ones, and with merge_only, nothing
+    is left to run.
+    """
     block, _, found = learned(AFFINE, "llama", W3)
     maps = [module for module in block.module.modules() if isinstance(module, AffineNorm)]
     assert [module.multiply_adds() for module in maps] == [64 * 64] * 2
@@ -121,7 +135,9 @@ def test_what_runs_beside_the_weights():
 def test_the_same_block_gives_the_same_answer():
     (one, _, first), (two, _, second) = (learned(AFFINE, "llama", W4A4) for _ in range(2))
     assert first.stats["loss_after"] == second.stats["loss_after"]
-    assert all(torch.equal(a, b) for a, b in zip(one.module.parameters(), two.module.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.module.parameters(), two.module.parameters(), strict=True)
+    )
 
 
 def test_a_loss_that_is_not_finite_goes_back_with_half_the_rates(monkeypatch):
@@ -130,11 +146,14 @@ def test_a_loss_that_is_not_finite_goes_back_with_half_the_rates(monkeypatch):
     def failing(self, *arguments):
         calls.append(len(calls))
         loss = original(self, *arguments)
-        return loss * float("nan") if len(calls) == 10 else loss  # 2 plain ones, 3 of the start, then the fifth step: epoch 2
+        # 2 plain ones, 3 of the start, then the fifth step: epoch 2
+        return loss * float("nan") if len(calls) == 10 else loss
 
     monkeypatch.setattr(block_training.Lesson, "loss", failing)
     _, _, found = learned(AFFINE, "llama", W3)
-    assert [fallback for fallback in found.fallbacks if "epoch 2" in fallback and "0.5 of the rates" in fallback] == list(found.fallbacks)
+    assert [
+        fallback for fallback in found.fallbacks if "epoch 2" in fallback and "0.5 of the rates" in fallback
+    ] == list(found.fallbacks)
     assert found.stats["loss_after"] < found.stats["loss_before"]
 
 
@@ -157,7 +176,9 @@ def test_the_auxiliary_loss_pulls_towards_the_blocks_own_output():
     block, samples = lesson("llama")
     odd = [replace(sample, own_target=sample.target + 0.1) for sample in samples]
     with_it, without = (
-        replace(AFFINE, auxiliary_loss=auxiliary).apply_(replace(block, module=deepcopy(block.module)), odd, W3, silent)
+        replace(AFFINE, auxiliary_loss=auxiliary).apply_(
+            replace(block, module=deepcopy(block.module)), odd, W3, silent
+        )
         for auxiliary in (True, False)
     )
     assert with_it.stats["loss_after"] > without.stats["loss_after"]
@@ -171,7 +192,9 @@ def test_full_matrices_before_rotations_are_refused():
     assert general.skip_reason(W4A4, lesson("opt")[0].seams) is None
 
 
-@pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"epochs": -1}, {"clip_rate": 0.0}, {"final_rate": 0.0}, {"stability": 2.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": 1.5}, {"epochs": -1}, {"clip_rate": 0.0}, {"final_rate": 0.0}, {"stability": 2.0}]
+)
 def test_fields_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(AFFINE, **wrong)

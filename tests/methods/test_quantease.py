@@ -1,4 +1,6 @@
-"""QuantEase against coordinate descent written out, its descent, its start; and odd problems for every solver."""
+"""QuantEase against coordinate descent written out, its descent, its start; and odd problems for every
+solver.
+"""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +19,16 @@ from methods.solving.ranges import find_grid
 from tests.helpers.oracles import textbook_quantease
 from tests.helpers.problems import correlated_hessian, layer_problem, scheme
 
-PAPER = QuantEase(sweeps=12, relax_every=3, settle=4, start=None, act_order=False, step_scale=1.0, block_size=16, matmul=Matmul.float32)
+PAPER = QuantEase(
+    sweeps=12,
+    relax_every=3,
+    settle=4,
+    start=None,
+    act_order=False,
+    step_scale=1.0,
+    block_size=16,
+    matmul=Matmul.float32,
+)
 DESCENT = replace(PAPER, relax_every=None)
 START = GPTQ(damping=0.01, block_size=16, act_order=True, static_groups=True)
 
@@ -26,7 +37,9 @@ def codes(solver, problem):
     return solver.solve(problem).weight.codes
 
 
-@pytest.mark.parametrize("solver", [PAPER, DESCENT, replace(PAPER, block_size=7)], ids=["paper", "descent", "odd blocks"])
+@pytest.mark.parametrize(
+    "solver", [PAPER, DESCENT, replace(PAPER, block_size=7)], ids=["paper", "descent", "odd blocks"]
+)
 @pytest.mark.parametrize("form", [dict(), dict(group_size=16), dict(bits=2, range=RangeRule.search)], ids=str)
 def test_equals_the_textbook(solver, form):
     problem = layer_problem(rows=40, **form)
@@ -42,7 +55,11 @@ def test_act_order_and_start_are_the_textbook_too():
     begin = START.solve(problem).weight
     grid = begin.grid.columns(order)
     expected = textbook_quantease(
-        problem.weight[:, order], problem.hessian[order][:, order], grid, begin.dequantize()[:, order], [False] * 12
+        problem.weight[:, order],
+        problem.hessian[order][:, order],
+        grid,
+        begin.dequantize()[:, order],
+        [False] * 12,
     )
     found = codes(replace(DESCENT, start=START, act_order=True), problem)[:, order]
     assert torch.equal(found, grid.encode(expected))
@@ -81,9 +98,12 @@ def test_no_row_ends_worse_than_it_started(dtype, relax_every):
     for seed in range(4):
         problem = layer_problem(seed=seed, bits=2 + seed % 2, dtype=dtype)
         begin, found = (
-            solver.solve(problem).weight.dequantize() for solver in (START, replace(PAPER, start=START, relax_every=relax_every))
+            solver.solve(problem).weight.dequantize()
+            for solver in (START, replace(PAPER, start=START, relax_every=relax_every))
         )
-        before, after = (energy(problem.weight.double() - values.double(), problem.hessian) for values in (begin, found))
+        before, after = (
+            energy(problem.weight.double() - values.double(), problem.hessian) for values in (begin, found)
+        )
         assert (after <= before * (1 + 1e-12)).all()
         assert after.sum() < before.sum()
 
@@ -98,7 +118,8 @@ def test_stops_when_nothing_moves_any_more():
     problem = layer_problem()
     settled = replace(DESCENT, sweeps=200).solve(problem)
     assert settled.stats["sweeps"] < 200 and settled.stats["changed"] == 0
-    grid = settled.weight.grid  # offered as learned ranges: refitted on the rounded weights it might come out smaller
+    # offered as learned ranges: refitted on the rounded weights it might come out smaller
+    grid = settled.weight.grid
     ends = Ranges((0 - grid.zero) * grid.scale, (grid.max_code - grid.zero) * grid.scale)
     on_grid = replace(problem, weight=settled.weight.dequantize(), ranges=ends)
     again = replace(DESCENT, start=RTN()).solve(on_grid)
@@ -122,7 +143,11 @@ def odd_problems():
     yield "dead columns", ordinary.weight, dead
     yield "all dead", ordinary.weight, torch.zeros(32, 32)
     yield "zero weight", torch.zeros(6, 32), ordinary.hessian
-    yield "constant rows", torch.ones(6, 32) * torch.tensor([-2.0, 0, 1e-6, 1, 5, 100])[:, None], ordinary.hessian
+    yield (
+        "constant rows",
+        torch.ones(6, 32) * torch.tensor([-2.0, 0, 1e-6, 1, 5, 100])[:, None],
+        ordinary.hessian,
+    )
     yield "huge and tiny", ordinary.weight * torch.logspace(-12, 12, 6)[:, None], ordinary.hessian * 1e-8
     yield "huge inputs", ordinary.weight, ordinary.hessian * 1e12
     yield "one column", ordinary.weight[:, :1].contiguous(), torch.ones(1, 1)
@@ -130,8 +155,14 @@ def odd_problems():
     yield "indefinite", ordinary.weight, ordinary.hessian - 0.3 * torch.eye(32)
 
 
-@pytest.mark.parametrize("solver", [RTN(), START, PAPER, replace(PAPER, start=START)], ids=["rtn", "gptq", "quantease", "quantease_gptq"])
-@pytest.mark.parametrize("name, weight, hessian", odd_problems(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    "solver",
+    [RTN(), START, PAPER, replace(PAPER, start=START)],
+    ids=["rtn", "gptq", "quantease", "quantease_gptq"],
+)
+@pytest.mark.parametrize(
+    "name, weight, hessian", odd_problems(), ids=lambda value: value if isinstance(value, str) else ""
+)
 @pytest.mark.parametrize("rule", [RangeRule.minmax, RangeRule.search])
 def test_odd_problems_have_finite_answers(solver, name, weight, hessian, rule):
     solution = solver.solve(LayerProblem(weight, hessian, scheme(bits=3, range=rule)))

@@ -25,7 +25,9 @@ SPQR = SpQR(damping=0.01, act_order=True, passes=8, tolerance=0.05, block_size=1
 def refitted(problem, grid=None):
     grid = find_grid(problem) if grid is None else grid
     codes = grid.encode(problem.weight)
-    found, pulled = Refit(problem.hessian, grid, slice(None)).grid_for(codes, grid, problem.weight @ problem.hessian)
+    found, pulled = Refit(problem.hessian, grid, slice(None)).grid_for(
+        codes, grid, problem.weight @ problem.hessian
+    )
     return grid, codes, found, pulled
 
 
@@ -51,7 +53,9 @@ def test_scale_alone_beside_an_integer_zero():
     assert torch.equal(found.zero, grid.zero)
     for row in range(5):
         features = (codes[row].double() - grid.zero[row])[:, None]
-        assert found.scale[row, 0].item() == pytest.approx(least_squares(problem.weight[row], problem.hessian, features).item(), rel=1e-3)
+        assert found.scale[row, 0].item() == pytest.approx(
+            least_squares(problem.weight[row], problem.hessian, features).item(), rel=1e-3
+        )
 
 
 FORMS = [
@@ -69,7 +73,9 @@ def test_a_refit_never_raises_the_error_and_keeps_what_is_stored(form):
     grid, codes, found, pulled = refitted(problem)
     before, after = (energy(g.decode(codes) - problem.weight, problem.hessian) for g in (grid, found))
     assert (after <= before * (1 + 1e-3)).all() and after.sum() < before.sum()  # float16 scales cost a little
-    torch.testing.assert_close(pulled, (found.decode(codes) - problem.weight) @ problem.hessian, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        pulled, (found.decode(codes) - problem.weight) @ problem.hessian, rtol=1e-6, atol=1e-9
+    )
     if problem.scheme.scale_bits:
         assert (grid.scale_levels.choices() == found.scale[..., None]).any(-1).all()
 
@@ -91,7 +97,9 @@ def test_outliers_are_the_least_squares_solution_of_their_row():
     correction[3] = 0  # a row without any
     found = correction
     for _ in range(10):  # damped steps
-        found = refit_outliers(found, (rounded + found - problem.weight) @ problem.hessian, problem.hessian, 10.0)
+        found = refit_outliers(
+            found, (rounded + found - problem.weight) @ problem.hessian, problem.hessian, 10.0
+        )
     assert torch.equal(found != 0, correction != 0)
     for row in range(12):
         positions = correction[row].nonzero().squeeze(1)
@@ -105,14 +113,20 @@ def test_outliers_are_the_least_squares_solution_of_their_row():
 def test_no_row_ends_worse_than_it_started(form):
     problem = layer_problem(rows=40, **form)
     begin, found = (solver.solve(problem).weight for solver in (START, FURTHER))
-    before, after = (energy(problem.weight - weight.dequantize(), problem.hessian) for weight in (begin, found))
+    before, after = (
+        energy(problem.weight - weight.dequantize(), problem.hessian) for weight in (begin, found)
+    )
     assert (after <= before * (1 + 1e-12)).all() and after.sum() < 0.98 * before.sum()
     assert torch.equal(restore(found.tensors(), found.layout()).dequantize(), found.dequantize())
-    assert {n: t.nbytes for n, t in found.tensors().items()} == {n: t.nbytes for n, t in begin.tensors().items()}
+    assert {n: t.nbytes for n, t in found.tensors().items()} == {
+        n: t.nbytes for n, t in begin.tensors().items()
+    }
 
 
 def test_outliers_of_the_start_stay_in_place_and_the_error_falls():
-    problem = layer_problem(rows=40, group_size=16, scale_bits=3, zero_point=ZeroPoint.float, outlier_ratio=0.03)
+    problem = layer_problem(
+        rows=40, group_size=16, scale_bits=3, zero_point=ZeroPoint.float, outlier_ratio=0.03
+    )
     solver = replace(FURTHER, start=SPQR)
     begin, found = (s.solve(problem).weight for s in (SPQR, solver))
     assert torch.equal(begin.positions, found.positions)
@@ -123,16 +137,25 @@ def test_outliers_of_the_start_stay_in_place_and_the_error_falls():
 def test_a_start_without_outliers_gets_the_largest_entries():
     problem = layer_problem(rows=40, outlier_ratio=0.03)
     weight = FURTHER.solve(problem).weight
-    assert torch.equal(weight.correction() != 0, keep_largest(problem.weight, round(0.03 * 40 * 64), OutlierStructure.unstructured) != 0)
+    assert torch.equal(
+        weight.correction() != 0,
+        keep_largest(problem.weight, round(0.03 * 40 * 64), OutlierStructure.unstructured) != 0,
+    )
 
 
 def test_annealing_beats_plain_descent_from_the_same_start():
     plain, cold, warm = [], [], []
     for seed in range(4):
         problem = layer_problem(rows=40, columns=96, seed=seed, bits=2, zero_point=ZeroPoint.float)
-        solvers = (replace(PAPER, start=START, relax_every=None), replace(FURTHER, sweeps=0, settle=40), replace(FURTHER, sweeps=40))
+        solvers = (
+            replace(PAPER, start=START, relax_every=None),
+            replace(FURTHER, sweeps=0, settle=40),
+            replace(FURTHER, sweeps=40),
+        )
         for solver, errors in zip(solvers, (plain, cold, warm), strict=True):
-            errors.append(layer_error(problem.weight, solver.solve(problem).weight.dequantize(), problem.hessian))
+            errors.append(
+                layer_error(problem.weight, solver.solve(problem).weight.dequantize(), problem.hessian)
+            )
     assert sum(warm) < sum(cold) < sum(plain)
 
 
@@ -150,7 +173,9 @@ def test_rows_are_independent_answers_repeat_and_the_seed_counts():
     assert not torch.equal(codes, replace(FURTHER, seed=1).solve(problem).weight.codes)
 
 
-@pytest.mark.parametrize("field", [dict(sweeps=-1), dict(heat=-1.0), dict(settle=-1), dict(seed=-1), dict(block_size=0)])
+@pytest.mark.parametrize(
+    "field", [dict(sweeps=-1), dict(heat=-1.0), dict(settle=-1), dict(seed=-1), dict(block_size=0)]
+)
 def test_bad_fields_are_refused_by_name(field):
     with pytest.raises(ValueError, match=next(iter(field))):
         replace(FURTHER, **field)

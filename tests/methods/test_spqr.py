@@ -19,13 +19,17 @@ SPQR = SpQR(damping=0.01, act_order=True, passes=12, tolerance=0.02, block_size=
 PLAIN_ORDER = replace(SPQR, act_order=False)
 
 
-@pytest.mark.parametrize("form", [dict(), dict(scale_bits=3, zero_point=ZeroPoint.float), dict(range=RangeRule.search)], ids=str)
+@pytest.mark.parametrize(
+    "form", [dict(), dict(scale_bits=3, zero_point=ZeroPoint.float), dict(range=RangeRule.search)], ids=str
+)
 @pytest.mark.parametrize("threshold", [4e-5, 1e-4])
 def test_a_pass_equals_the_textbook(form, threshold):
     problem = layer_problem(rows=40, group_size=16, **form)
 
     def fit(group, prices):
-        return fit_grid(without(group, leave_one_out(group, problem.scheme, prices) > threshold), problem.scheme)
+        return fit_grid(
+            without(group, leave_one_out(group, problem.scheme, prices) > threshold), problem.scheme
+        )
 
     expected, kept = textbook_spqr(problem.weight, problem.hessian, problem.scheme, 0.01, threshold, fit)
     found = Pass(problem, slice(None), upper_factor(problem.hessian, 0.01).upper, 16).run(threshold)
@@ -45,7 +49,9 @@ def test_leave_one_out_is_what_refitting_without_each_weight_gains():
             return ((grid.round(group[:, of]) - group[:, of]) ** 2 * prices[of]).sum(1)
 
         everything = list(range(8))
-        expected = torch.stack([lost(8, everything) - lost(7, [k for k in everything if k != j]) for j in everything], 1)
+        expected = torch.stack(
+            [lost(8, everything) - lost(7, [k for k in everything if k != j]) for j in everything], 1
+        )
         torch.testing.assert_close(leave_one_out(group, form, prices), expected)
 
 
@@ -108,7 +114,9 @@ def test_learned_ranges_are_kept():
 
 
 def test_columns_are_refused_and_bad_fields_named():
-    assert "outlier_structure" in SPQR.skip_reason(scheme(outlier_ratio=0.01, outlier_structure=OutlierStructure.column))
+    assert "outlier_structure" in SPQR.skip_reason(
+        scheme(outlier_ratio=0.01, outlier_structure=OutlierStructure.column)
+    )
     for field in (dict(damping=-1), dict(passes=1), dict(tolerance=0), dict(block_size=0)):
         with pytest.raises(ValueError, match=next(iter(field))):
             replace(SPQR, **field)
@@ -116,4 +124,6 @@ def test_columns_are_refused_and_bad_fields_named():
 
 def test_infinite_threshold_keeps_nothing():
     problem = layer_problem(group_size=16)
-    assert not Pass(problem, slice(None), upper_factor(problem.hessian, 0.01).upper, 16).run(math.inf)[2].any()
+    assert (
+        not Pass(problem, slice(None), upper_factor(problem.hessian, 0.01).upper, 16).run(math.inf)[2].any()
+    )

@@ -28,7 +28,16 @@ PAPER = VPTQ(
 )  # fmt: skip
 OURS = replace(PAPER, permute=True, row_scale=True, conditional=True, beam=4)
 FURTHER = VPTQFurther(
-    start=OURS, rounds=8, sweeps=3, refit_steps=10, tolerance=1e-4, shakes=5, shake_size=0.1, final_sweeps=5, beam=4, block_size=16
+    start=OURS,
+    rounds=8,
+    sweeps=3,
+    refit_steps=10,
+    tolerance=1e-4,
+    shakes=5,
+    shake_size=0.1,
+    final_sweeps=5,
+    beam=4,
+    block_size=16,
 )
 OUTLIERS = dict(outlier_ratio=0.1, outlier_structure=OutlierStructure.column)
 
@@ -47,13 +56,20 @@ def test_equals_the_textbook(bits, permute):
     problem = layer_problem(bits=2)
     index_bits = 8 if bits == 1 else 5  # one codebook of 256, or 32 and a residual one of 8
     solver = replace(PAPER, permute=permute, index_bits=index_bits)
-    order = torch.argsort(problem.hessian.diagonal(), descending=True, stable=True) if permute else torch.arange(64)
+    order = (
+        torch.argsort(problem.hessian.diagonal(), descending=True, stable=True)
+        if permute
+        else torch.arange(64)
+    )
     weight, hessian = problem.weight[:, order], problem.hessian[order][:, order]
     found = solver.solve(problem).weight
     book, ones = found.parts[0].book, torch.ones(24, dtype=torch.float64)
     kmeans, importance = KMeans(20, 1e-4, 0), damped(hessian).diagonal()
     torch.testing.assert_close(
-        book.centroids, kmeans.fit(weight.T.contiguous(), importance, ones, 4, 2**index_bits), rtol=0, atol=1e-3 * weight.abs().max()
+        book.centroids,
+        kmeans.fit(weight.T.contiguous(), importance, ones, 4, 2**index_bits),
+        rtol=0,
+        atol=1e-3 * weight.abs().max(),
     )
     if bits == 2:
         _, missed = textbook_vptq(weight, hessian, book.centroids, None, 0.01, 16)
@@ -65,14 +81,19 @@ def test_equals_the_textbook(bits, permute):
 
 def first_sweep(problem: LayerProblem, book: Book, hessian: torch.Tensor, block_size: int = 16) -> tuple:
     feedback = triangular_feedback(upper_factor(hessian, 0.01).upper)
-    offset, codes = Sweeper(feedback, True, [Span(0, 64, book)], block_size, 1).first_sweep(problem.weight.T.contiguous())
+    offset, codes = Sweeper(feedback, True, [Span(0, 64, book)], block_size, 1).first_sweep(
+        problem.weight.T.contiguous()
+    )
     return problem.weight + offset.T, codes[0][0]
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 64])
 def test_vectors_of_one_on_a_uniform_codebook_are_gptq(block_size):
     problem = layer_problem()
-    scale, zero = torch.full((24, 1), 0.03, dtype=torch.float64), torch.full((24, 1), 4.0, dtype=torch.float64)
+    scale, zero = (
+        torch.full((24, 1), 0.03, dtype=torch.float64),
+        torch.full((24, 1), 4.0, dtype=torch.float64),
+    )
     grid = Grid(3, scale, zero, torch.zeros(64, dtype=torch.int64))
     levels = ((torch.arange(8) - 4.0) * 0.03).double()[:, None]
     found, codes = first_sweep(problem, Book(levels, None), problem.hessian, block_size)
@@ -82,12 +103,19 @@ def test_vectors_of_one_on_a_uniform_codebook_are_gptq(block_size):
 
 
 def test_without_correlations_the_pass_is_plain_assignment():
-    problem, book = layer_problem(), Book(0.05 * torch.randn(20, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64), None)
+    problem, book = (
+        layer_problem(),
+        Book(
+            0.05 * torch.randn(20, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64), None
+        ),
+    )
     _, codes = first_sweep(problem, book, torch.eye(64, dtype=torch.float64))
     assert torch.equal(codes.reshape(-1), nearest(problem.weight.T.reshape(-1, 6), book.centroids))
 
 
-@pytest.mark.parametrize("solver", [replace(PAPER, index_bits=7), replace(FURTHER, start=replace(PAPER, index_bits=7))])
+@pytest.mark.parametrize(
+    "solver", [replace(PAPER, index_bits=7), replace(FURTHER, start=replace(PAPER, index_bits=7))]
+)
 @pytest.mark.parametrize("rows", [24, 27])
 def test_weights_on_a_codebook_come_back_unchanged(solver, rows):
     problem = layer_problem(rows=rows)
@@ -100,7 +128,9 @@ def test_weights_on_a_codebook_come_back_unchanged(solver, rows):
     assert torch.equal(solver.solve(problem).weight.dequantize(), weight)
 
 
-@pytest.mark.parametrize("solver", [PAPER, replace(OURS, normalize=Normalize.affine, column_groups=3), FURTHER])
+@pytest.mark.parametrize(
+    "solver", [PAPER, replace(OURS, normalize=Normalize.affine, column_groups=3), FURTHER]
+)
 @pytest.mark.parametrize("rows", [24, 25, 3])
 @pytest.mark.parametrize("form", [dict(bits=2), dict(bits=3), dict(bits=2, **OUTLIERS)], ids=str)
 def test_what_is_stored_decodes_to_what_was_solved(solver, rows, form):
@@ -114,8 +144,10 @@ def test_bits_by_hand():
     problem = layer_problem(rows=30, bits=3, **OUTLIERS)  # of 64 columns 6 are outliers
     solver = replace(OURS, column_groups=2, normalize=Normalize.affine)
     weight = solver.solve(problem).weight
-    codes = 96 * 4 + 2 * (29 * 8 * (5 + 7))  # 15 vectors of 2 rows in 6 columns, filled up to 96; 8 of 4 rows in two groups of 29
-    columns = 64 * 2 + 64 * (8 + 16) + 8 * 8  # the number of its part, scale and bias of each; scales of rows of vectors
+    # 15 vectors of 2 rows in 6 columns, filled up to 96; 8 of 4 rows in two groups of 29
+    codes = 96 * 4 + 2 * (29 * 8 * (5 + 7))
+    # the number of its part, scale and bias of each; scales of rows of vectors
+    columns = 64 * 2 + 64 * (8 + 16) + 8 * 8
     books = 16 * (16 * 2 + 2 * (32 * 4 + 128 * 4))
     stored = bits_per_weight(weight.tensors(), 30 * 64) * 30 * 64
     assert codes + columns + books == stored
@@ -135,7 +167,9 @@ def test_normalisation_is_the_scaled_problem():
     problem = layer_problem()
     sized = replace(problem, weight=problem.weight * (1 + torch.arange(64) / 8.0))
     found = replace(PAPER, normalize=Normalize.scale).solve(sized).weight
-    scaled = LayerProblem(sized.weight / found.scale, sized.hessian * found.scale[:, None] * found.scale, sized.scheme)
+    scaled = LayerProblem(
+        sized.weight / found.scale, sized.hessian * found.scale[:, None] * found.scale, sized.scheme
+    )
     torch.testing.assert_close(found.dequantize(), PAPER.solve(scaled).weight.dequantize() * found.scale)
 
 
@@ -162,9 +196,13 @@ def odd_problems():
     yield "zero rows", weight * (torch.arange(24) >= 8)[:, None], hessian
 
 
-@pytest.mark.parametrize("of_scheme", [dict(bits=2), dict(bits=3), dict(bits=2, **OUTLIERS)], ids=["one", "two", "outliers"])
 @pytest.mark.parametrize(
-    "solver", [PAPER, replace(OURS, normalize=Normalize.affine, column_groups=5), FURTHER], ids=["paper", "ours", "further"]
+    "of_scheme", [dict(bits=2), dict(bits=3), dict(bits=2, **OUTLIERS)], ids=["one", "two", "outliers"]
+)
+@pytest.mark.parametrize(
+    "solver",
+    [PAPER, replace(OURS, normalize=Normalize.affine, column_groups=5), FURTHER],
+    ids=["paper", "ours", "further"],
 )
 def test_odd_problems_have_finite_answers(solver, of_scheme):
     for name, weight, hessian in odd_problems():
@@ -180,14 +218,17 @@ def test_float32_is_close_to_float64():
     errors = []
     for dtype in (torch.float32, torch.float64):
         problem = layer_problem(dtype=dtype)
-        errors.append(layer_error(problem.weight, FURTHER.solve(problem).weight.dequantize(), problem.hessian))
+        errors.append(
+            layer_error(problem.weight, FURTHER.solve(problem).weight.dequantize(), problem.hessian)
+        )
     assert errors[0] == pytest.approx(errors[1], rel=0.1)
 
 
 def test_global_randomness_is_left_alone():
     before = torch.random.get_rng_state()
     first, again, other = (
-        solver.solve(layer_problem()).weight.dequantize() for solver in (FURTHER, FURTHER, replace(FURTHER, start=replace(OURS, seed=1)))
+        solver.solve(layer_problem()).weight.dequantize()
+        for solver in (FURTHER, FURTHER, replace(FURTHER, start=replace(OURS, seed=1)))
     )
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(first, again) and not torch.equal(first, other)

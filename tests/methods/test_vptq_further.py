@@ -20,7 +20,9 @@ def test_choices_of_ours_pay():
     errors = {}
     for name, solver in dict(paper=replace(PAPER, permute=True), ours=OURS, further=FURTHER).items():
         problems = [layer_problem(rows=64, seed=seed, bits=3) for seed in range(4)]
-        errors[name] = sum(layer_error(p.weight, solver.solve(p).weight.dequantize(), p.hessian) for p in problems)
+        errors[name] = sum(
+            layer_error(p.weight, solver.solve(p).weight.dequantize(), p.hessian) for p in problems
+        )
     assert errors["further"] < 0.95 * errors["ours"] < 0.95 * errors["paper"]
 
 
@@ -38,7 +40,9 @@ def test_every_sweep_and_every_refit_lowers_the_error():
     frame, spans, offset, codes = begin.frame, begin.spans, begin.offset, begin.codes
     errors = [weighted_error(frame, offset)]
     for _ in range(6):
-        offset, codes, _ = Sweeper(coupling(frame.hessian), False, spans, 16, 3).over_rows(frame.weight, offset, codes, 1)
+        offset, codes, _ = Sweeper(coupling(frame.hessian), False, spans, 16, 3).over_rows(
+            frame.weight, offset, codes, 1
+        )
         errors.append(weighted_error(frame, offset))
         spans = refit(frame.hessian, frame.row_importance, offset, spans, codes, 6)
         values = spread([span.book.stages for span in spans], spans, codes, 26)
@@ -51,16 +55,24 @@ def test_every_sweep_and_every_refit_lowers_the_error():
 def test_frame_weighs_errors_as_the_layer_does():
     begin, problem = rounding(normalize=Normalize.affine)
     total = layer_error(problem.weight, begin.weight().dequantize(), problem.hessian)
-    other = replace(begin, codes=[tuple(torch.zeros_like(code) for code in of_span) for of_span in begin.codes])
-    zeros = spread([span.book.stages for span in other.spans], other.spans, other.codes, 26) - begin.frame.weight
+    other = replace(
+        begin, codes=[tuple(torch.zeros_like(code) for code in of_span) for of_span in begin.codes]
+    )
+    zeros = (
+        spread([span.book.stages for span in other.spans], other.spans, other.codes, 26) - begin.frame.weight
+    )
     ratio = weighted_error(begin.frame, begin.offset) / weighted_error(begin.frame, zeros)
-    assert ratio == pytest.approx(total / layer_error(problem.weight, other.weight().dequantize(), problem.hessian))
+    assert ratio == pytest.approx(
+        total / layer_error(problem.weight, other.weight().dequantize(), problem.hessian)
+    )
 
 
 def test_when_nothing_moves_no_single_vector_can_be_improved():
     begin, _ = rounding(rows=10, bits=2, index_bits=8)
     frame = begin.frame
-    offset, _, sweeps = Sweeper(coupling(frame.hessian), False, begin.spans, 16, 1).over_rows(frame.weight, begin.offset, begin.codes, 99)
+    offset, _, sweeps = Sweeper(coupling(frame.hessian), False, begin.spans, 16, 1).over_rows(
+        frame.weight, begin.offset, begin.codes, 99
+    )
     assert sweeps < 99
     settled = weighted_error(frame, offset)
     for span in begin.spans:
@@ -76,7 +88,10 @@ def test_when_nothing_moves_no_single_vector_can_be_improved():
 def test_shakes_never_raise_the_error_of_any_block():
     begin, _ = rounding(bits=2)
     frame, offset, codes = begin.frame, begin.offset, begin.codes
-    sweeper, generator = Sweeper(coupling(frame.hessian), False, begin.spans, 16, 2), torch.Generator().manual_seed(0)
+    sweeper, generator = (
+        Sweeper(coupling(frame.hessian), False, begin.spans, 16, 2),
+        torch.Generator().manual_seed(0),
+    )
     assert sweeper.unit == 4
     offset, codes, _ = sweeper.over_rows(frame.weight, offset, codes, 50)
     settled = errors = ((frame.hessian @ offset) * offset).sum(0)
@@ -109,7 +124,9 @@ def test_refit_is_least_squares():
     expected = (weighted @ best - target).square().sum().item()
     found = refit(frame.hessian, frame.row_importance, begin.offset, spans, begin.codes, 4000)
     values = spread([span.book.stages for span in found], found, begin.codes, 10)
-    assert weighted_error(frame, values - frame.weight) == pytest.approx(expected, rel=1e-6, abs=1e-9 * target.square().sum().item())
+    assert weighted_error(frame, values - frame.weight) == pytest.approx(
+        expected, rel=1e-6, abs=1e-9 * target.square().sum().item()
+    )
 
 
 def test_refit_leaves_unused_centroids_alone():
@@ -124,7 +141,9 @@ def test_refit_leaves_unused_centroids_alone():
     assert spared > 0
 
 
-@pytest.mark.parametrize("field", ["rounds", "sweeps", "refit_steps", "tolerance", "shakes", "shake_size", "final_sweeps"])
+@pytest.mark.parametrize(
+    "field", ["rounds", "sweeps", "refit_steps", "tolerance", "shakes", "shake_size", "final_sweeps"]
+)
 def test_bad_fields_of_further_are_named(field):
     with pytest.raises(ValueError, match=f"^{field}=-1"):
         replace(FURTHER, **{field: -1})

@@ -44,7 +44,8 @@ def loaded(request):
     return load_model(config(f"tiny:{request.param}"), "cpu")
 
 
-# --- the table ---------------------------------------------------------------------------------------------------
+# --- the table
+# ---------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -65,8 +66,11 @@ def test_groups_are_exactly_the_linears_that_share_an_input(loaded):
         for group in block.groups:
             assert all(seen[path] is seen[group[0]] for path in group), group
         heads = [seen[group[0]] for group in block.groups]
-        assert not any(a.shape == b.shape and torch.equal(a, b) for i, a in enumerate(heads) for b in heads[:i])
-        order = [list(seen).index(group[0]) for group in block.groups]  # first calls follow the order of the groups
+        assert not any(
+            a.shape == b.shape and torch.equal(a, b) for i, a in enumerate(heads) for b in heads[:i]
+        )
+        # first calls follow the order of the groups
+        order = [list(seen).index(group[0]) for group in block.groups]
         assert order == sorted(order)
 
 
@@ -83,7 +87,9 @@ def test_unnamed_matrices_and_missing_linears_are_refused():
     model, _ = tiny.tiny_model("llama")
     block = model.model.layers[1]
     block.mlp.adapter = torch.nn.Linear(64, 64)
-    with pytest.raises(UserError, match=r"model\.layers\.1\.mlp\.adapter\.weight is not in the table.*% of the block"):
+    with pytest.raises(
+        UserError, match=r"model\.layers\.1\.mlp\.adapter\.weight is not in the table.*% of the block"
+    ):
         check_coverage(model, FAMILIES["llama"], model.config)
     del block.mlp.adapter, block.mlp.up_proj
     with pytest.raises(UserError, match=r"model\.layers\.1 has no linear 'mlp\.up_proj'"):
@@ -99,7 +105,8 @@ def test_unknown_families_are_refused_with_what_would_stay_float():
         family_of(BloomConfig(pretraining_tp=4, slow_but_exact=True))
 
 
-# --- capture and replay ------------------------------------------------------------------------------------------
+# --- capture and replay
+# ------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -127,7 +134,11 @@ def test_capture_runs_no_block_but_the_first_on_one_sample(loaded):
         handle.remove()
     assert runs == [(source.names()[0], 1)]
     for first, second in zip(entries[0].calls, entries[1].calls, strict=True):
-        assert not first.kwargs.get("use_cache") and first.kwargs.get("past_key_values") is None and first.kwargs.get("layer_past") is None
+        assert (
+            not first.kwargs.get("use_cache")
+            and first.kwargs.get("past_key_values") is None
+            and first.kwargs.get("layer_past") is None
+        )
         assert first is second  # equal masks and positions are kept once
 
 
@@ -167,7 +178,8 @@ def test_statistics_bytes():
     assert ModelBlocks(loaded.model, loaded.family).statistics_bytes() == 3 * 4 * (3 * 64**2 + 128**2)
 
 
-# --- the real thing ----------------------------------------------------------------------------------------------
+# --- the real thing
+# ----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()

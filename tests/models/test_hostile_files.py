@@ -36,7 +36,8 @@ def pickles(identifier):
     return config(identifier, allow_pickle=True)
 
 
-# --- pickles that are what they should be -------------------------------------------------------------------------
+# --- pickles that are what they should be
+# -------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -46,9 +47,13 @@ def test_pickled_weights_load_where_they_are_allowed_and_only_there(checkpoint, 
         shards = {name: f"pytorch_model-0000{1 + i % 2}-of-00002.bin" for i, name in enumerate(TENSORS)}
         for file in set(shards.values()):
             torch.save({name: TENSORS[name] for name in TENSORS if shards[name] == file}, checkpoint / file)
-        (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+        (checkpoint / "pytorch_model.bin.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": shards})
+        )
     else:
-        torch.save(TENSORS, checkpoint / "pytorch_model.bin", _use_new_zipfile_serialization=layout != "legacy")
+        torch.save(
+            TENSORS, checkpoint / "pytorch_model.bin", _use_new_zipfile_serialization=layout != "legacy"
+        )
     loaded = load_model(pickles(checkpoint), "cpu")
     assert torch.equal(loaded.model(tokens(1)).logits, tiny.tiny_model("llama")[0](tokens(1)).logits)
     assert loaded.fingerprint == model_fingerprint(pickles(checkpoint))
@@ -76,7 +81,8 @@ def test_safetensors_are_preferred_and_the_switch_is_then_idle(checkpoint):
     load_model(pickles(checkpoint), "cpu")
 
 
-# --- and pickles that are not -------------------------------------------------------------------------------------
+# --- and pickles that are not
+# -------------------------------------------------------------------------------------
 
 
 class Call:
@@ -133,7 +139,13 @@ def as_torch_zip(path, payload):
 
 
 def as_legacy(path, payload):
-    path.write_bytes(LEGACY_PICKLE + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2) + payload + pickle.dumps([], 2))
+    path.write_bytes(
+        LEGACY_PICKLE
+        + pickle.dumps(1001, 2)
+        + pickle.dumps({"little_endian": True}, 2)
+        + payload
+        + pickle.dumps([], 2)
+    )
 
 
 @pytest.mark.parametrize("wrap", [as_torch_zip, as_legacy, lambda path, payload: path.write_bytes(payload)])
@@ -169,7 +181,8 @@ def test_a_compressed_pickle_may_be_a_bomb(tmp_path):
         check_pickle(tmp_path / "pytorch_model.bin")
 
 
-# --- safetensors headers ------------------------------------------------------------------------------------------
+# --- safetensors headers
+# ------------------------------------------------------------------------------------------
 
 
 def tensor(shape=(2,), begin=0, end=8, dtype="F32"):
@@ -201,7 +214,9 @@ def test_header_bombs_are_refused(tmp_path, name):
     length, header = HEADERS[name]
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", length or len(raw)) + raw + b"\0" * 8)
-    with pytest.raises(UserError, match=r"damaged|truncated|not a safetensors|too long|already quantized") as caught:
+    with pytest.raises(
+        UserError, match=r"damaged|truncated|not a safetensors|too long|already quantized"
+    ) as caught:
         check_shard(tmp_path / "model.safetensors")
     assert "\n" not in str(caught.value)
 
@@ -224,7 +239,9 @@ def test_files_beside_the_checked_ones_are_never_read_instead(checkpoint):
 
 
 def test_a_deep_config_is_refused(checkpoint):
-    (checkpoint / "config.json").write_bytes(b'{"model_type": "llama", "a": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001)
+    (checkpoint / "config.json").write_bytes(
+        b'{"model_type": "llama", "a": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001
+    )
     with pytest.raises(UserError, match="not readable as JSON"):
         inspect(config(checkpoint))
     with pytest.raises(UserError, match=r"no model\.safetensors"):

@@ -32,7 +32,8 @@ def checkpoint(tmp_path):
     return tmp_path / "model"
 
 
-# --- shapes without weights --------------------------------------------------------------------------------------
+# --- shapes without weights
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -54,7 +55,11 @@ def test_inspect_agrees_with_the_loaded_model(name):
 
 def test_inspect_reads_nothing_but_the_config_however_large_the_model(tmp_path):
     falcon_180b = FalconConfig(
-        hidden_size=14848, num_hidden_layers=80, num_attention_heads=232, num_kv_heads=8, new_decoder_architecture=True
+        hidden_size=14848,
+        num_hidden_layers=80,
+        num_attention_heads=232,
+        num_kv_heads=8,
+        new_decoder_architecture=True,
     )
     falcon_180b.save_pretrained(tmp_path)
     shape = inspect(config(tmp_path))
@@ -62,7 +67,8 @@ def test_inspect_reads_nothing_but_the_config_however_large_the_model(tmp_path):
     assert shape.linears["transformer.h.79.mlp.dense_h_to_4h"] == (4 * 14848, 14848)
 
 
-# --- loading -----------------------------------------------------------------------------------------------------
+# --- loading
+# -----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -116,14 +122,18 @@ def index(change=lambda names: None, keep_single=False, extra=None):
 
     def damage(directory):
         tensors = load_file(directory / "model.safetensors")
-        names = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(sorted(tensors))}
+        names = {
+            name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(sorted(tensors))
+        }
         for file in set(names.values()):
             part = {name: tensors[name] for name in names if names[name] == file}
             save_file(part | (extra or {}), directory / file, metadata={"format": "pt"})
         if not keep_single:
             (directory / "model.safetensors").unlink()
         change(names)
-        (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+        (directory / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {}, "weight_map": names})
+        )
 
     return damage
 
@@ -139,7 +149,9 @@ def remove_shard(directory):
 
 def surplus_shard(directory):
     index()(directory)
-    shutil.copy(directory / "model-00002-of-00002.safetensors", directory / "model-00003-of-00003.safetensors")
+    shutil.copy(
+        directory / "model-00002-of-00002.safetensors", directory / "model-00003-of-00003.safetensors"
+    )
 
 
 NORM = "model.norm.weight"
@@ -148,11 +160,20 @@ REFUSED_UNREAD = {
     "config is a web page": (overwrite(b"<!DOCTYPE html><html>", "config.json"), "config.json: a web page"),
     "config is no object": (overwrite(b"[]", "config.json"), "no JSON object"),
     "config without type": (overwrite(b"{}", "config.json"), "no model_type"),
-    "auto_map": (damage_config(auto_map={"AutoModelForCausalLM": "modeling_evil.LlamaForCausalLM"}), "auto_map"),
+    "auto_map": (
+        damage_config(auto_map={"AutoModelForCausalLM": "modeling_evil.LlamaForCausalLM"}),
+        "auto_map",
+    ),
     "nested auto_map": (damage_config(text_config={"auto_map": "evil"}), "auto_map"),
-    "auto_map in tokenizer": (overwrite(b'{"auto_map": {"AutoTokenizer": ["evil.T", null]}}', "tokenizer_config.json"), "tokenizer_config"),
+    "auto_map in tokenizer": (
+        overwrite(b'{"auto_map": {"AutoTokenizer": ["evil.T", null]}}', "tokenizer_config.json"),
+        "tokenizer_config",
+    ),
     "kernel": (damage_config(_attn_implementation_internal="evil/kernel"), "downloaded kernel"),
-    "already quantized": (damage_config(quantization_config={"quant_method": "gptq"}), "already quantized \\(gptq\\)"),
+    "already quantized": (
+        damage_config(quantization_config={"quant_method": "gptq"}),
+        "already quantized \\(gptq\\)",
+    ),
     "unknown type": (damage_config(model_type="no_such_model"), "no_such_model"),
     "unsupported type": (damage_config(model_type="gpt2"), "gpt2.*not supported"),
     "ill-typed value": (damage_config(num_hidden_layers="three"), "num_hidden_layers|as an integer"),
@@ -160,21 +181,36 @@ REFUSED_UNREAD = {
     "pickle only": (only_pickle, "only pytorch_model.bin"),
     "no weights": (remove("model.safetensors"), "no model.safetensors"),
     "empty": (overwrite(b""), "empty file"),
-    "pointer": (overwrite(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"), "git-lfs pointer"),
+    "pointer": (
+        overwrite(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
+        "git-lfs pointer",
+    ),
     "web page": (overwrite(b"\n<html><body>503</body></html>"), "web page"),
     "garbage": (overwrite(b"\xff" * 4096), "not a safetensors file"),
-    "bad header": (overwrite((16).to_bytes(8, "little") + b'{"a": {"b": "c"}' + b"\0" * 64), "header is damaged"),
+    "bad header": (
+        overwrite((16).to_bytes(8, "little") + b'{"a": {"b": "c"}' + b"\0" * 64),
+        "header is damaged",
+    ),
     "short": (overwrite(b"\0\1"), "truncated: 2 bytes"),
     "truncated": (truncate, "truncated: has \\d+ of \\d+ bytes"),
     "missing shard": (remove_shard, "model-00002-of-00002.safetensors: missing"),
     "surplus shard": (surplus_shard, "model-00003-of-00003.safetensors: not in"),
     "tensor twice": (index(extra={"copy": torch.zeros(1)}), "copy is also in"),
-    "promised tensor": (index(lambda names: names.update(ghost="model-00001-of-00002.safetensors")), "lacks ghost"),
-    "quantized checkpoint": (lambda d: (d / "model.safetensors").rename(d / "quantized.safetensors"), "needs the float model"),
+    "promised tensor": (
+        index(lambda names: names.update(ghost="model-00001-of-00002.safetensors")),
+        "lacks ghost",
+    ),
+    "quantized checkpoint": (
+        lambda d: (d / "model.safetensors").rename(d / "quantized.safetensors"),
+        "needs the float model",
+    ),
     "empty index": (index(lambda names: names.clear()), "no weight_map"),
 }
 REFUSED_READ = {
-    "wrong shape": (edit_weights(lambda t: t.update({NORM: torch.ones(32)})), r"model.norm.weight has shape \(32,\).*\(64,\)"),
+    "wrong shape": (
+        edit_weights(lambda t: t.update({NORM: torch.ones(32)})),
+        r"model.norm.weight has shape \(32,\).*\(64,\)",
+    ),
     "missing tensor": (edit_weights(lambda t: t.pop(NORM)), "lack model.norm.weight"),
     "impossible value": (damage_config(num_attention_heads=5, head_dim=None), "config.json"),
     "broken tokenizer": (overwrite(b'{"model": 3}', "tokenizer.json"), "no usable tokenizer"),
@@ -191,7 +227,16 @@ def test_bad_directories_are_refused_before_weights_are_read(checkpoint, monkeyp
     assert "\n" not in str(caught.value)
 
 
-HOSTILE = ["../x.safetensors", "/etc/x.safetensors", "a/x.safetensors", "\\\\host\\x.safetensors", "C:x.safetensors", "x.bin", "..", 7]
+HOSTILE = [
+    "../x.safetensors",
+    "/etc/x.safetensors",
+    "a/x.safetensors",
+    "\\\\host\\x.safetensors",
+    "C:x.safetensors",
+    "x.bin",
+    "..",
+    7,
+]
 
 
 @pytest.mark.parametrize("shard", HOSTILE)
@@ -232,7 +277,9 @@ def test_official_falcon_checkpoints_still_name_code_that_transformers_now_holds
     model.save_pretrained(tmp_path)
     damage_config(auto_map={"AutoModelForCausalLM": "modeling_falcon.FalconForCausalLM"})(tmp_path)
     assert inspect(config(tmp_path)).family == "falcon"
-    damage_config(auto_map={"AutoModelForCausalLM": "someone/else--modeling_falcon.FalconForCausalLM"})(tmp_path)
+    damage_config(auto_map={"AutoModelForCausalLM": "someone/else--modeling_falcon.FalconForCausalLM"})(
+        tmp_path
+    )
     with pytest.raises(UserError, match="auto_map"):
         inspect(config(tmp_path))
 
@@ -265,7 +312,9 @@ def test_only_weights_configs_and_tokenizers_are_downloaded(checkpoint, tmp_path
 
     def download(repository, revision, allow_patterns, ignore_patterns):
         names = [path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file()]
-        for name in filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+        for name in filter_repo_objects(
+            names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        ):
             (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(checkpoint / name, tmp_path / "local" / name)
         return str(tmp_path / "local")
@@ -273,10 +322,16 @@ def test_only_weights_configs_and_tokenizers_are_downloaded(checkpoint, tmp_path
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     load_model(config("someone/online"), "cpu")
     shards = {f"model-0000{i}-of-00002.safetensors" for i in (1, 2)} | {"model.safetensors.index.json"}
-    assert {path.name for path in (tmp_path / "local").rglob("*")} == shards | {"config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in (tmp_path / "local").rglob("*")} == shards | {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
 
 
-@pytest.mark.parametrize(("kind", "message"), [("GatedRepoError", "hf auth login"), ("LocalEntryNotFoundError", "go online once")])
+@pytest.mark.parametrize(
+    ("kind", "message"), [("GatedRepoError", "hf auth login"), ("LocalEntryNotFoundError", "go online once")]
+)
 def test_hub_refusals_say_what_to_do(monkeypatch, kind, message):
     def refuse(*_, **__):
         raise type(kind, (Exception,), {})("several\nlines")
@@ -286,7 +341,8 @@ def test_hub_refusals_say_what_to_do(monkeypatch, kind, message):
         inspect(config(f"someone/{kind}"))
 
 
-# --- fingerprints ------------------------------------------------------------------------------------------------
+# --- fingerprints
+# ------------------------------------------------------------------------------------------------
 
 
 def test_fingerprints_follow_the_bytes_and_are_remembered(checkpoint, monkeypatch):

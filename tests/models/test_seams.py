@@ -31,23 +31,34 @@ def every(variant: str, dtype: torch.dtype = torch.float32) -> Iterator[tuple[Se
             yield seam, random_factor(seam, generator, full, shift)
 
 
-# --- the tables --------------------------------------------------------------------------------------------------
+# --- the tables
+# --------------------------------------------------------------------------------------------------
 
 
 GATED = "input_layernorm queries values {} middle"
 EXPECTED = {
     **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3"], GATED.format("post_attention_layernorm")),
-    **dict.fromkeys(["llama_biases", "llama_long_heads", "mistral_one_key", "qwen3_biases"], GATED.format("post_attention_layernorm")),
+    **dict.fromkeys(
+        ["llama_biases", "llama_long_heads", "mistral_one_key", "qwen3_biases"],
+        GATED.format("post_attention_layernorm"),
+    ),
     **dict.fromkeys(["gemma3", "gemma3_vision"], GATED.format("pre_feedforward_layernorm")),
     **dict.fromkeys(["opt", "opt_no_bias"], "self_attn_layer_norm queries values final_layer_norm middle"),
     "opt_gelu": "self_attn_layer_norm queries values final_layer_norm",
     **dict.fromkeys(["opt_post_norm", "opt_bare"], "queries values middle"),
-    **dict.fromkeys(["bloom", "falcon_sequential"], "input_layernorm queries values post_attention_layernorm"),
+    **dict.fromkeys(
+        ["bloom", "falcon_sequential"], "input_layernorm queries values post_attention_layernorm"
+    ),
     "bloom_residual": "queries values",
     **dict.fromkeys(["falcon_old", "falcon_one_norm", "falcon_per_head"], "input_layernorm queries values"),
     "falcon_new": "ln_attn queries values ln_mlp",
-    **dict.fromkeys(["gpt_neox", "gpt_neox_sequential", "gpt_neox_half"], "input_layernorm queries values post_attention_layernorm"),
-    **dict.fromkeys(["falcon_alibi", "gpt_neox_whole"], "input_layernorm queries values post_attention_layernorm middle"),
+    **dict.fromkeys(
+        ["gpt_neox", "gpt_neox_sequential", "gpt_neox_half"],
+        "input_layernorm queries values post_attention_layernorm",
+    ),
+    **dict.fromkeys(
+        ["falcon_alibi", "gpt_neox_whole"], "input_layernorm queries values post_attention_layernorm middle"
+    ),
 }
 
 
@@ -60,7 +71,9 @@ def test_seams_of_a_family(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tables_fit_the_block(variant):
-    """Paths exist, widths and biases are right, heads cover all rows of their linears once, consumers are all that share an input."""
+    """Paths exist, widths and biases are right, heads cover all rows of their linears once, consumers are all
+    that share an input.
+    """
     block = setting(variant).block
     at, covered = block.module.get_submodule, {}
     for seam in block.seams:
@@ -81,24 +94,31 @@ def test_tables_fit_the_block(variant):
             assert [at(path).weight.numel() for path in seam.norms] == 2 * [seam.key.size]
     for path, rows in covered.items():
         assert torch.equal(torch.cat(rows).sort().values, torch.arange(at(path).out_features)), path
-    assert hasattr(at(block.attention.path), "forward") and set(covered) == {p for p in block.groups[0] if "mlp" not in p}
+    assert hasattr(at(block.attention.path), "forward") and set(covered) == {
+        p for p in block.groups[0] if "mlp" not in p
+    }
 
 
 def test_opt_alone_quantizes_queries_keys_and_values_as_whole_tokens():
     found = {variant: setting(variant).block.attention for variant in VARIANTS}
     assert all(attention.whole_tokens == variant.startswith("opt") for variant, attention in found.items())
-    assert found["gpt_neox"] == Attention("attention", False) and found["bloom"].path == found["falcon_new"].path == "self_attention"
+    assert (
+        found["gpt_neox"] == Attention("attention", False)
+        and found["bloom"].path == found["falcon_new"].path == "self_attention"
+    )
 
 
 @pytest.mark.parametrize(
-    "variant, rotary", [("gpt_neox", 4), ("gpt_neox_whole", 16), ("falcon_old", 16), ("falcon_alibi", 0), ("bloom", 0)]
+    "variant, rotary",
+    [("gpt_neox", 4), ("gpt_neox_whole", 16), ("falcon_old", 16), ("falcon_alibi", 0), ("bloom", 0)],
 )
 def test_rotated_entries(variant, rotary):
     (seam,) = (seam for seam in setting(variant).block.seams if isinstance(seam, QueryKeySeam))
     assert seam.rotary == rotary
 
 
-# --- function preserved ------------------------------------------------------------------------------------------
+# --- function preserved
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -121,7 +141,11 @@ def test_factors_at_all_seams_change_nothing(variant, full, dtype):
     install_(block, factors)
     assert start.distance(block) < TOLERANCE[dtype]
     before = values_of(start.block)
-    same = {name for name, value in values_of(block).items() if name in before and torch.equal(value, before[name])}
+    same = {
+        name
+        for name, value in values_of(block).items()
+        if name in before and torch.equal(value, before[name])
+    }
     assert not same & {f"{path}.weight" for path in block.groups[0]}  # they did something
     for name, value in values_of(block).items():
         assert value.dtype == (torch.float16 if name.endswith((".shift", ".inverse")) else dtype), name
@@ -137,14 +161,18 @@ def test_room_changes_nothing(variant):
     assert start.distance(block) == 0
     wrapped = [module for module in block.module.modules() if isinstance(module, AffineNorm)]
     assert len(wrapped) == sum(isinstance(seam, NormSeam) for seam in block.seams)
-    assert not any(isinstance(module.norm, AffineNorm) or module.stored() or module.multiply_adds() for module in wrapped)
+    assert not any(
+        isinstance(module.norm, AffineNorm) or module.stored() or module.multiply_adds() for module in wrapped
+    )
 
 
 @pytest.mark.parametrize("variant", ["llama", "gpt_neox", "falcon_new", "falcon_old"])
 def test_any_other_matrix_on_rotated_heads_changes_the_output(variant):
     start = setting(variant)
     (seam,) = (seam for seam in start.block.seams if isinstance(seam, QueryKeySeam))
-    unrotated = random_factor(replace(seam, rotary=0), torch.Generator().manual_seed(0), full=True, shift=False)
+    unrotated = random_factor(
+        replace(seam, rotary=0), torch.Generator().manual_seed(0), full=True, shift=False
+    )
     untied = unrotated.matrix.diagonal(dim1=1, dim2=2).clone()
     for matrix in (unrotated.matrix, untied):
         block = start.copy()

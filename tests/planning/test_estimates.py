@@ -1,4 +1,6 @@
-"""Estimates of time, memory and disk: they grow with what they should, count the passes that are made, and meet what is measured."""
+"""Estimates of time, memory and disk: they grow with what they should, count the passes that are made, and
+meet what is measured.
+"""
 
 import json
 import os
@@ -33,7 +35,11 @@ from tests.helpers.tiny_models import tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = {name: build_method(method_config(name)) for name in method_names()}
-SOLVERS = [pytest.param(method.solver, id=name) for name, method in METHODS.items() if method.solver and not method.transform]
+SOLVERS = [
+    pytest.param(method.solver, id=name)
+    for name, method in METHODS.items()
+    if method.solver and not method.transform
+]
 TRAINING = [
     pytest.param(part, id=name)
     for name, method in METHODS.items()
@@ -45,7 +51,10 @@ TRAINING = [
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_solver_counts_its_work_and_more_of_it_for_more_weights(solver):
     assert isinstance(solver, CountedSolver)
-    counts = [solver.operations(rows, columns, scheme(bits=2)) for rows, columns in ((64, 64), (128, 64), (128, 128), (512, 512))]
+    counts = [
+        solver.operations(rows, columns, scheme(bits=2))
+        for rows, columns in ((64, 64), (128, 64), (128, 128), (512, 512))
+    ]
     assert 0 < counts[0] < counts[1] < counts[2] < counts[3]
     assert counts[3] > 16 * counts[1], "a matrix of 32 times the weights"
 
@@ -61,13 +70,17 @@ def test_descent_takes_as_long_as_it_has_sweeps():
 @pytest.mark.parametrize("part", TRAINING)
 def test_work_on_a_block_grows_with_its_calibration(part):
     linears = architecture_of(config().model)
-    few, many = (BlockEffort(linears.linears, linears.seams, count, 64, 4, 1e6 * count) for count in (4096, 65536))
+    few, many = (
+        BlockEffort(linears.linears, linears.seams, count, 64, 4, 1e6 * count) for count in (4096, 65536)
+    )
     arguments = [()] if isinstance(part, CountedTuning) and not hasattr(part, "apply_") else [(scheme(),)]
     assert 0 < part.operations(few, *arguments[0]) < part.operations(many, *arguments[0])
 
 
 def count_passes(overrides: list[str]) -> float:
-    """Passes of all calibration tokens through a block, counted by its linears at work in the pipeline; those of the transform left out."""
+    """Passes of all calibration tokens through a block, counted by its linears at work in the pipeline; those
+    of the transform left out.
+    """
     of = config(*overrides, "data.samples=2", "data.batch_size=1", "data.window=16")
     loaded = load_model(of.model, "cpu")
     source, seen = ModelBlocks(loaded.model, loaded.family), Counter()
@@ -84,7 +97,8 @@ def count_passes(overrides: list[str]) -> float:
         patched.setattr(torch.nn.functional, "linear", linear)
         for _ in quantize(source, lambda: tokens(2, 16), of.method, of.scheme, of.data, cache):
             pass
-    captured = 16 * sum(weights.values())  # the first sample passes the first block once more, when the source learns its form
+    # the first sample passes the first block once more, when the source learns its form
+    captured = 16 * sum(weights.values())
     return (seen["multiplied"] - captured) / (2 * 16 * sum(weights.values()) * len(source))
 
 
@@ -102,7 +116,9 @@ def count_passes(overrides: list[str]) -> float:
 def test_the_passes_counted_are_those_that_the_pipeline_makes(overrides):
     of = config("method=rtn", *overrides)
     expected = passes(of, architecture_of(of.model))
-    assert count_passes(["method=rtn", *overrides]) == pytest.approx(expected, rel=0.12), "attention has a share in the estimate"
+    assert count_passes(["method=rtn", *overrides]) == pytest.approx(expected, rel=0.12), (
+        "attention has a share in the estimate"
+    )
 
 
 def test_statistics_on_disk_and_fewer_sweeps_save_time():
@@ -123,7 +139,9 @@ def test_a_method_that_does_not_count_has_no_time():
 
 
 def test_seven_billion_weights_take_hours_and_not_minutes_or_weeks():
-    """GPTQ's paper: 4 hours for 175 billion weights on an A100; on one that makes 1e13 operations a second ours is between."""
+    """GPTQ's paper: 4 hours for 175 billion weights on an A100; on one that makes 1e13 operations a second
+    ours is between.
+    """
     of = config("method=gptq", "data.samples=128", "data.window=2048")
     total = sum(operations(of, LLAMA_7B, known=False).values())
     assert 0.05 < total / 1e13 / 3600 < 3
@@ -131,10 +149,16 @@ def test_seven_billion_weights_take_hours_and_not_minutes_or_weeks():
 
 def record_of(of, seconds: dict) -> dict:
     groups = plain({name: asdict(getattr(of, name)) for name in ("model", "data", "scheme", "eval")})
-    return groups | {"method": of.method_config, "seconds": seconds, "peak_memory_bytes": {"cpu": 10**9, "gpu": 0}}
+    return groups | {
+        "method": of.method_config,
+        "seconds": seconds,
+        "peak_memory_bytes": {"cpu": 10**9, "gpu": 0},
+    }
 
 
-def test_rates_come_from_records_of_the_same_method_then_of_others_then_from_the_machine(tmp_path, monkeypatch):
+def test_rates_come_from_records_of_the_same_method_then_of_others_then_from_the_machine(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(rates_module, "products_per_second", lambda device: 1e9)
     gptq, rtn = config("method=gptq"), config("method=rtn")
     counted = operations(gptq, architecture_of(gptq.model), known=False)
@@ -147,7 +171,9 @@ def test_rates_come_from_records_of_the_same_method_then_of_others_then_from_the
     assert found.of("quantize", "methods.gptq.GPTQ") == (pytest.approx(counted["quantize"] / 2), RECORDS)
     assert found.of("quantize", "methods.rtn.RTN") == (pytest.approx(counted["quantize"] / 2), RELATIVES)
     assert found.of("calibrate", "") == (pytest.approx(counted["calibrate"] / 4), RECORDS)
-    assert found.of("evaluate", "") == (EFFICIENCY * 1e9, MEASURED), "hundredths of a second are no measurement"
+    assert found.of("evaluate", "") == (EFFICIENCY * 1e9, MEASURED), (
+        "hundredths of a second are no measurement"
+    )
     assert rates_of(str(tmp_path), rtn, "cuda").seen == {}
     assert config_of(record_of(gptq, {}), rtn).method == gptq.method
 
@@ -163,26 +189,42 @@ def test_of_runs_that_share_statistics_only_the_one_that_computed_them_counts(tm
 def test_the_first_point_pays_for_what_the_others_find(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "harness.planning.estimator.rates_of",
-        lambda *of: Rates({("calibrate", ""): [1e3], ("evaluate", ""): [1e3], ("quantize", ""): [1e9]}, "cpu"),
+        lambda *of: Rates(
+            {("calibrate", ""): [1e3], ("evaluate", ""): [1e3], ("quantize", ""): [1e9]}, "cpu"
+        ),
     )
-    configs = [config(f"method={name}", "data.propagate=float", results=str(tmp_path)) for name in ("gptq", "rtn", "float")]
+    configs = [
+        config(f"method={name}", "data.propagate=float", results=str(tmp_path))
+        for name in ("gptq", "rtn", "float")
+    ]
     estimator = Estimator()
     first, second, float_model = (estimator.estimate(Point((), of, run_key(of))).seconds for of in configs)
-    assert first > 2 * second > 0 and float_model == 0, "statistics and the float model's evaluation are there by then"
+    assert first > 2 * second > 0 and float_model == 0, (
+        "statistics and the float model's evaluation are there by then"
+    )
 
 
 def test_memory_grows_with_what_is_alive():
     of = config("method=gptq", "data.samples=128", "data.window=2048", "eval.window=512")
     model, gib = LLAMA_7B, 2**30
     on_gpu = peak_memory(of, model, "cuda").gpu
-    assert 4 * model.parameters < on_gpu < 4 * model.parameters + 20 * gib, "float32 weights, 2 x 4 GiB of hidden states, Hessians"
+    assert 4 * model.parameters < on_gpu < 4 * model.parameters + 20 * gib, (
+        "float32 weights, 2 x 4 GiB of hidden states, Hessians"
+    )
     training = replace(of, method=METHODS["omniquant"], data=replace(of.data, batch_size=8))
     assert peak_memory(training, model, "cuda").gpu > on_gpu + 10 * gib
     assert peak_memory(of, model, "cpu").cpu > on_gpu and peak_memory(of, model, "cpu").gpu == 0
 
 
 def test_disk_is_needed_for_checkpoints_resumption_and_shared_statistics():
-    of = config("method=gptq", "scheme=w4", "data.samples=128", "data.window=2048", "data.propagate=float", "paths.cache_gib=100")
+    of = config(
+        "method=gptq",
+        "scheme=w4",
+        "data.samples=128",
+        "data.window=2048",
+        "data.propagate=float",
+        "paths.cache_gib=100",
+    )
     one = disk_needed([(of, LLAMA_7B)])
     saved = disk_needed([(replace(of, save=True), LLAMA_7B)] * 3)
     assert one.results > 2 * 128 * 2048 * 4096 * 4
@@ -195,7 +237,15 @@ def test_disk_is_needed_for_checkpoints_resumption_and_shared_statistics():
 def measured_and_estimated(tmp_path, *overrides: str) -> list[tuple[str, int, int]]:
     """(method, measured, estimated) peak bytes of a run and its float baseline, in a process of their own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "harness.cli", "run", f"paths.results={tmp_path}/results", "device=cpu", *overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "run",
+        f"paths.results={tmp_path}/results",
+        "device=cpu",
+        *overrides,
+    ]
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     found = []
@@ -208,7 +258,9 @@ def measured_and_estimated(tmp_path, *overrides: str) -> list[tuple[str, int, in
 
 
 def test_memory_of_a_tiny_model_is_that_of_the_process(tmp_path):
-    found = measured_and_estimated(tmp_path, "model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "data.samples=8")
+    found = measured_and_estimated(
+        tmp_path, "model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "data.samples=8"
+    )
     assert len(found) == 2
     for name, measured, estimated in found:
         assert estimated == pytest.approx(measured, rel=0.3), name
@@ -217,7 +269,13 @@ def test_memory_of_a_tiny_model_is_that_of_the_process(tmp_path):
 @pytest.mark.slow
 def test_memory_of_a_real_model_within_a_quarter(tmp_path, warm_cache):
     found = measured_and_estimated(
-        tmp_path, "model=smollm2-135m", "method=gptq", "scheme=w3", "data.samples=8", "eval.windows=4", "eval.tasks=[]"
+        tmp_path,
+        "model=smollm2-135m",
+        "method=gptq",
+        "scheme=w3",
+        "data.samples=8",
+        "eval.windows=4",
+        "eval.tasks=[]",
     )
     assert len(found) == 2
     for name, measured, estimated in found:

@@ -1,4 +1,6 @@
-"""The table of `ptq-bench plan`: where every point stands, what the rest will take, and why some will not run."""
+"""The table of `ptq-bench plan`: where every point stands, what the rest will take, and why some will not
+run.
+"""
 
 import io
 from dataclasses import replace
@@ -54,14 +56,30 @@ def test_every_state_is_told(tmp_path):
     text = ""
     with claim(tmp_path / "runs" / running.key):
         assert plan.state_of(running).name == "running"
-        text = shown(done, failed, killed, running, skipped, missing, Point(("scheme.bits=9",), error="scheme.bits=9: too many"))
+        text = shown(
+            done,
+            failed,
+            killed,
+            running,
+            skipped,
+            missing,
+            Point(("scheme.bits=9",), error="scheme.bits=9: too many"),
+        )
     assert plan.state_of(running).name == "interrupted", "its claim is over and it has left no record"
-    rows = {row.split("│")[1].strip(): [cell.strip() for cell in row.split("│")] for row in text.splitlines() if row.startswith("│")}
+    rows = {
+        row.split("│")[1].strip(): [cell.strip() for cell in row.split("│")]
+        for row in text.splitlines()
+        if row.startswith("│")
+    }
     assert rows[done.key][3:6] == ["done", "1.6 min", "3.0 GiB"], "measured, without a tilde"
-    assert rows[failed.key][3:6] == ["failed [1]", "", ""] and "[1] the disk [of this machine] is full" in text
+    assert (
+        rows[failed.key][3:6] == ["failed [1]", "", ""] and "[1] the disk [of this machine] is full" in text
+    )
     assert rows[killed.key][3] == "interrupted, 2 of 3 blocks kept"
     assert rows[running.key][3] == "running" and rows[missing.key][3] == "missing"
-    assert rows[skipped.key][3] == "to be skipped [2]" and "outlier" in text.split("\n[2] ")[1].splitlines()[0]
+    assert (
+        rows[skipped.key][3] == "to be skipped [2]" and "outlier" in text.split("\n[2] ")[1].splitlines()[0]
+    )
     assert rows["–"][3] == "illegal [3]" and "[3] scheme.bits=9: too many" in text
     for key in (killed.key, missing.key):
         assert rows[key][4].startswith("~") and rows[key][5].startswith("~") and "MiB" in rows[key][5]
@@ -114,7 +132,16 @@ def test_what_all_points_share_is_told_once(tmp_path):
 
 @pytest.mark.parametrize(
     "seconds, told",
-    [(0.2, "~1 s"), (7.4, "~7 s"), (43, "~45 s"), (100, "~2 min"), (1000, "~15 min"), (3 * 3600, "~3 h"), (5e5, "~6 days"), (None, "?")],
+    [
+        (0.2, "~1 s"),
+        (7.4, "~7 s"),
+        (43, "~45 s"),
+        (100, "~2 min"),
+        (1000, "~15 min"),
+        (3 * 3600, "~3 h"),
+        (5e5, "~6 days"),
+        (None, "?"),
+    ],
 )
 def test_estimates_are_told_as_precisely_as_they_are(seconds, told):
     assert words.told_seconds(seconds) == told

@@ -37,7 +37,11 @@ def test_all_layers_that_a_group_does_not_fit_are_named_at_once():
     with pytest.raises(UserError) as refused:
         check(config("scheme=w4", "scheme.group_size=96"))
     text = str(refused.value)
-    assert "21 of tiny-llama's 21 linears" in text and "64: 18 layers such as model.layers.0" in text and "128: 3 layers" in text
+    assert (
+        "21 of tiny-llama's 21 linears" in text
+        and "64: 18 layers such as model.layers.0" in text
+        and "128: 3 layers" in text
+    )
     check(config("scheme=w4", "scheme.group_size=32"))
 
 
@@ -58,7 +62,9 @@ def test_memory_is_refused_only_beyond_the_tolerance_of_the_estimate(found, monk
 
 def test_gpu_memory_is_that_of_the_roomiest_gpu(found, monkeypatch):
     monkeypatch.setattr(findings_module, "device_of", lambda config: "cuda")
-    monkeypatch.setattr(findings_module, "free_gpu_memory", lambda: [("small", 2**10, 2**30), ("large", 2**40, 2**40)])
+    monkeypatch.setattr(
+        findings_module, "free_gpu_memory", lambda: [("small", 2**10, 2**30), ("large", 2**40, 2**40)]
+    )
     assert "GPU" not in found(config("data.samples=64"))[BAD]
     monkeypatch.setattr(findings_module, "free_gpu_memory", lambda: [("small", 2**10, 2**30)])
     assert "of GPU memory, 0.0 are free" in found(config("data.samples=64"))[BAD]
@@ -88,10 +94,17 @@ def test_texts_and_models_that_are_not_here(found, monkeypatch, tmp_path):
     of = config("data.samples=64", "data=wiki", "eval.tasks=[piqa]", "eval.corpora=[ptb]")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     said = found(of, of_model(of, "nobody/nothing"))
-    assert not said[BAD] and "wiki: not here yet" in said[NOTE] and "nobody/nothing: not here yet" in said[NOTE]
+    assert (
+        not said[BAD] and "wiki: not here yet" in said[NOTE] and "nobody/nothing: not here yet" in said[NOTE]
+    )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     said = found(of, of_model(of, "nobody/nothing"))[BAD]
-    assert "piqa: baber/piqa" in said and "ptb: ptb-text-only" in said and "eval.mirror" in said and "nobody/nothing" in said
+    assert (
+        "piqa: baber/piqa" in said
+        and "ptb: ptb-text-only" in said
+        and "eval.mirror" in said
+        and "nobody/nothing" in said
+    )
     (tmp_path / "mirror" / "baber" / "piqa").mkdir(parents=True)
     mirrored = replace(of, eval=replace(of.eval, mirror=str(tmp_path / "mirror")))
     said = found(mirrored)[BAD]
@@ -129,7 +142,11 @@ def test_free_memory_is_what_the_container_leaves(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "CGROUP", tmp_path)
     whole = resources.free_memory()
     assert 0 < whole < 2**50
-    for name, content in {"memory.max": "300000000", "memory.current": "200000000", "memory.stat": "anon 1\nfile 50000000\n"}.items():
+    for name, content in {
+        "memory.max": "300000000",
+        "memory.current": "200000000",
+        "memory.stat": "anon 1\nfile 50000000\n",
+    }.items():
         (tmp_path / name).write_text(content)
     assert resources.free_memory() == 150_000_000
     (tmp_path / "memory.max").write_text("max")

@@ -12,7 +12,12 @@ from harness.evaluation.language_model import Scorer
 from harness.models import tiny
 from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
-from methods.blocks.activations import ActivationQuantizer, calibrating, install_activations_, quantized_activations
+from methods.blocks.activations import (
+    ActivationQuantizer,
+    calibrating,
+    install_activations_,
+    quantized_activations,
+)
 from methods.blocks.attention_operands import AttentionOperands
 from methods.contracts.block import Attention
 from methods.solving.ranges import fit_grid
@@ -36,7 +41,10 @@ def test_installed_for_good_is_the_same_as_for_a_while(name):
     with calibrating(block):
         assert torch.equal(block.run(hidden, call), expected), "dynamic ranges need no calibration"
     shown = repr(block.module)
-    assert shown.count("ActivationQuantizer(4 bits per token)") == len(block.linears) + 3 and "(operands): AttentionOperands(" in shown
+    assert (
+        shown.count("ActivationQuantizer(4 bits per token)") == len(block.linears) + 3
+        and "(operands): AttentionOperands(" in shown
+    )
     with pytest.raises(ValueError, match="already"):
         install_activations_(block, W4A4)
 
@@ -61,7 +69,9 @@ def test_static_ranges_are_those_of_the_calibration_text():
     def look(path):
         return lambda module, inputs: seen.setdefault(path, []).append(inputs[0])
 
-    handles = [block.module.get_submodule(path).register_forward_pre_hook(look(path)) for path in block.linears]
+    handles = [
+        block.module.get_submodule(path).register_forward_pre_hook(look(path)) for path in block.linears
+    ]
     install_activations_(block, STATIC)
     with pytest.raises(RuntimeError, match="before any text calibrated it"):
         block.run(hidden, call)
@@ -71,7 +81,10 @@ def test_static_ranges_are_those_of_the_calibration_text():
     assert torch.equal(outputs[0], plain), "what calibrates is not rounded"
     for path in block.linears:
         quantizer = block.module.get_submodule(path).activation
-        assert quantizer.low == min(x.min() for x in seen[path]).float() and quantizer.high == max(x.max() for x in seen[path]).float()
+        assert (
+            quantizer.low == min(x.min() for x in seen[path]).float()
+            and quantizer.high == max(x.max() for x in seen[path]).float()
+        )
     for handle in handles:
         handle.remove()
     found = block.run(hidden, call)
@@ -83,7 +96,9 @@ def test_static_ranges_are_those_of_the_calibration_text():
     inputs = [block.module.get_submodule(path).activation for path in block.linears]
     turns = map(by_ends, [*inputs[:3], operands.query, *inputs[3:]])
     keys_and_values = iter([by_ends(operands.key), by_ends(operands.value)])
-    expected = llama_by_hand(block.module, hidden, call, lambda x: next(turns)(x), lambda x: next(keys_and_values)(x))
+    expected = llama_by_hand(
+        block.module, hidden, call, lambda x: next(turns)(x), lambda x: next(keys_and_values)(x)
+    )
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     assert (found - plain).square().mean() > 1e-6
 
@@ -96,7 +111,12 @@ def test_for_a_while_a_static_range_is_the_batchs():
         return naive(x.flatten(), 4).view_as(x)
 
     with quantized_activations(block, STATIC):
-        torch.testing.assert_close(block.run(hidden, call), opt_by_hand(block.module, hidden, call, whole, whole), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            block.run(hidden, call),
+            opt_by_hand(block.module, hidden, call, whole, whole),
+            rtol=1e-9,
+            atol=1e-9,
+        )
 
 
 @torch.no_grad()
@@ -118,13 +138,17 @@ def test_a_copy_of_an_equipped_block_is_on_its_own(kind):
 
 
 def equipped_model():
-    """Linears of 4 bits that round their inputs, in float64, so that no rounding of activations is decided by the order of a sum."""
+    """Linears of 4 bits that round their inputs, in float64, so that no rounding of activations is decided by
+    the order of a sum.
+    """
     model, tokenizer = tiny.tiny_model("llama", dtype=torch.float64)
     for block in ModelBlocks(model, family_of(model.config)):
         for path in block.linears:
             weight = block.module.get_submodule(path).weight
             grid = fit_grid(weight, W4A4)
-            block.module.set_submodule(path, QuantizedLinear(UniformWeight(grid.encode(weight), grid), None, torch.float64))
+            block.module.set_submodule(
+                path, QuantizedLinear(UniformWeight(grid.encode(weight), grid), None, torch.float64)
+            )
         install_activations_(replace(block, attention=Attention("self_attn", whole_tokens=False)), W4A4)
     return model, tokenizer
 
@@ -148,8 +172,12 @@ def test_zero_shot_scores_are_those_of_each_text_alone():
     """In batches with padding, where a shorter text stands beside longer ones."""
     model, tokenizer = equipped_model()
     texts = [tokens(1, length)[0].tolist() for length in (30, 28, 25, 9)]
-    found = Scorer(model, tokenizer, Bos.stream, 512, 64)._loglikelihood_tokens([(("", ""), text[:-5], text[-5:]) for text in texts])
+    found = Scorer(model, tokenizer, Bos.stream, 512, 64)._loglikelihood_tokens(
+        [(("", ""), text[:-5], text[-5:]) for text in texts]
+    )
     for text, (score, _) in zip(texts, found, strict=True):
         logits = model(torch.tensor([text]), use_cache=False).logits[0].log_softmax(-1)
-        expected = sum(logits[position - 1, text[position]].item() for position in range(len(text) - 5, len(text)))
+        expected = sum(
+            logits[position - 1, text[position]].item() for position in range(len(text) - 5, len(text))
+        )
         assert score == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,6 @@
-"""Blocks of every family with activations in few bits, against ones computed by hand or with every product replaced."""
+"""Blocks of every family with activations in few bits, against ones computed by hand or with every product
+replaced.
+"""
 
 import copy
 import math
@@ -27,7 +29,8 @@ W4A4 = scheme(bits=4, act_bits=4)
 STATIC = scheme(bits=4, act_bits=4, act_range=ActRange.tensor)
 PLACES = {"bloom": "self_attention", "falcon": "self_attention", "gpt_neox": "attention"}
 
-# --- whole blocks ------------------------------------------------------------------------------------------------
+# --- whole blocks
+# ------------------------------------------------------------------------------------------------
 
 
 def inside(name: str, dtype=torch.float64, eager=False, rounded=False):
@@ -44,7 +47,11 @@ def inside(name: str, dtype=torch.float64, eager=False, rounded=False):
         for path in block.linears:
             linear = block.module.get_submodule(path)
             grid = fit_grid(linear.weight, W4A4)
-            source.replace_linear(block, path, QuantizedLinear(UniformWeight(grid.encode(linear.weight), grid), linear.bias, dtype))
+            source.replace_linear(
+                block,
+                path,
+                QuantizedLinear(UniformWeight(grid.encode(linear.weight), grid), linear.bias, dtype),
+            )
     return block, entry.hidden, entry.calls[1]
 
 
@@ -73,7 +80,9 @@ def llama_by_hand(module, hidden, call, act, kv):
     mixed = attention_by_hand(q, k, v, 16**-0.5).transpose(1, 2).flatten(2)
     hidden = hidden + linear(attention.o_proj, mixed)
     x = module.post_attention_layernorm(hidden)
-    return hidden + linear(module.mlp.down_proj, F.silu(linear(module.mlp.gate_proj, x)) * linear(module.mlp.up_proj, x))
+    return hidden + linear(
+        module.mlp.down_proj, F.silu(linear(module.mlp.gate_proj, x)) * linear(module.mlp.up_proj, x)
+    )
 
 
 def opt_by_hand(module, hidden, call, act, kv):
@@ -86,8 +95,14 @@ def opt_by_hand(module, hidden, call, act, kv):
         return x.unflatten(-1, (-1, 16)).transpose(1, 2)
 
     x = module.self_attn_layer_norm(hidden)
-    q, k, v = act(linear(attention.q_proj, x) * 16**-0.5), kv(linear(attention.k_proj, x)), kv(linear(attention.v_proj, x))
-    hidden = hidden + linear(attention.out_proj, attention_by_hand(heads(q), heads(k), heads(v), 1).transpose(1, 2).flatten(2))
+    q, k, v = (
+        act(linear(attention.q_proj, x) * 16**-0.5),
+        kv(linear(attention.k_proj, x)),
+        kv(linear(attention.v_proj, x)),
+    )
+    hidden = hidden + linear(
+        attention.out_proj, attention_by_hand(heads(q), heads(k), heads(v), 1).transpose(1, 2).flatten(2)
+    )
     return hidden + linear(module.fc2, F.relu(linear(module.fc1, module.final_layer_norm(hidden))))
 
 
@@ -99,7 +114,9 @@ def test_blocks_written_by_hand(name, by_hand, act_bits, kv_bits):
     act = (lambda x: naive(x, act_bits)) if act_bits else (lambda x: x)
     expected = by_hand(block.module, hidden, call, act, lambda x: naive(x, kv_bits or act_bits))
     plain = block.run(hidden, call)
-    torch.testing.assert_close(by_hand(block.module, hidden, call, lambda x: x, lambda x: x), plain, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        by_hand(block.module, hidden, call, lambda x: x, lambda x: x), plain, rtol=1e-6, atol=1e-6
+    )
     with quantized_activations(block, scheme(act_bits=act_bits, kv_bits=kv_bits)):
         found = block.run(hidden, call)
     assert (found - plain).square().mean() > 1e-6
@@ -113,10 +130,18 @@ def with_patched_products(block, hidden, call, act, kv):
     with pytest.MonkeyPatch.context() as patch:
         for path in block.linears:
             linear = block.module.get_submodule(path)
-            patch.setattr(linear, "forward", lambda x, linear=linear: F.linear(act(x), linear.weight, linear.bias))
-        patch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **options: plain[0](act(q), kv(k), kv(v), **options))
+            patch.setattr(
+                linear, "forward", lambda x, linear=linear: F.linear(act(x), linear.weight, linear.bias)
+            )
+        patch.setattr(
+            F,
+            "scaled_dot_product_attention",
+            lambda q, k, v, **options: plain[0](act(q), kv(k), kv(v), **options),
+        )
         patch.setattr(torch, "bmm", lambda probabilities, v: plain[1](probabilities, kv(v)))
-        bloom = lambda self, batch1, batch2, **options: plain[2](self, act(batch1), kv(batch2.mT).mT, **options)  # noqa: E731
+        bloom = lambda self, batch1, batch2, **options: plain[2](
+            self, act(batch1), kv(batch2.mT).mT, **options
+        )  # noqa: E731
         patch.setattr(torch.Tensor, "baddbmm", bloom)
         return block.run(hidden, call)
 
@@ -136,7 +161,9 @@ def test_blocks_of_every_family_round_every_operand(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "opt", "falcon_old", "falcon_sequential", "gpt_neox"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gemma3", "opt", "falcon_old", "falcon_sequential", "gpt_neox"]
+)
 def test_attention_written_out_gives_the_same(name):
     results = []
     for eager in (False, True):
@@ -188,12 +215,16 @@ def test_a_later_hook_sees_the_rounded_input_and_float_schemes_change_nothing():
     handle.remove()
     with quantized_activations(replace(block, attention=None), scheme()):
         pass
-    with pytest.raises(ValueError, match=r"layers.1: .* where queries, keys"), quantized_activations(replace(block, attention=None), W4A4):
+    with (
+        pytest.raises(ValueError, match=r"layers.1: .* where queries, keys"),
+        quantized_activations(replace(block, attention=None), W4A4),
+    ):
         pass
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in block.module.modules())
 
 
-# --- attentions that cannot be served ----------------------------------------------------------------------------
+# --- attentions that cannot be served
+# ----------------------------------------------------------------------------
 
 
 class Odd(nn.Module):
@@ -233,15 +264,23 @@ def with_other_probabilities(x):
         (scores_only, "no such product was seen"),
         (with_three_products, "more than queries"),
         (with_other_probabilities, "more than queries"),
-        (lambda x: F.scaled_dot_product_attention(x, x, F.scaled_dot_product_attention(x, x, x)), "more than queries"),
+        (
+            lambda x: F.scaled_dot_product_attention(x, x, F.scaled_dot_product_attention(x, x, x)),
+            "more than queries",
+        ),
     ],
 )
 def test_an_attention_that_multiplies_otherwise_is_refused(forward, message):
     x, block = normal(1, 2, 5, 4), odd(forward)
     for act_bits, kv_bits in ((4, None), (None, 4)):
-        with pytest.raises(RuntimeError, match=message), quantized_activations(block, scheme(act_bits=act_bits, kv_bits=kv_bits)):
+        with (
+            pytest.raises(RuntimeError, match=message),
+            quantized_activations(block, scheme(act_bits=act_bits, kv_bits=kv_bits)),
+        ):
             block.module(x)
-        assert torch.equal(F.scaled_dot_product_attention(x, x, x), F.scaled_dot_product_attention(x, x, x.clone()))
+        assert torch.equal(
+            F.scaled_dot_product_attention(x, x, x), F.scaled_dot_product_attention(x, x, x.clone())
+        )
 
 
 def test_what_a_forward_raises_passes_and_leaves_nothing_behind():

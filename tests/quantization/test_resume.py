@@ -1,4 +1,6 @@
-"""A run that was cut short goes on at the next block, and ends bit for bit as an undisturbed one: every method, every way to calibrate."""
+"""A run that was cut short goes on at the next block, and ends bit for bit as an undisturbed one: every
+method, every way to calibrate.
+"""
 
 import json
 import shutil
@@ -24,13 +26,28 @@ from harness.quantization import pipeline
 from harness.quantization.resume import Resume
 from harness.run import run as one_run
 
-QUICK = ["data=synthetic", "eval=smoke", "data.samples=4", "data.window=32", "data.batch_size=2", "eval.windows=2"]
+QUICK = [
+    "data=synthetic",
+    "eval=smoke",
+    "data.samples=4",
+    "data.window=32",
+    "data.batch_size=2",
+    "eval.windows=2",
+]
 SHORT = {  # steps of the methods that train
     "omniquant": ["method/transform=omniquant_small", "method.transform.epochs=1"],
     "affinequant": ["method/transform=affinequant_small", "method.transform.epochs=2"],
 }
 SCHEMES = {"spqr": "w3g16s3", "quantease_further_spqr": "w3g16s3"}
-SLOW = ("quantease_further_spqr", "vptq_v6k4096", "vptq_v12k4096", "vptq_tuned", "vptq_further", "shared, tuned")  # others go the same way
+# others go the same way
+SLOW = (
+    "quantease_further_spqr",
+    "vptq_v6k4096",
+    "vptq_v12k4096",
+    "vptq_tuned",
+    "vptq_further",
+    "shared, tuned",
+)
 WAYS = {
     "shared": ["method=gptq", "scheme=w3", "data.propagate=float"],
     "shared, transform": ["method=awq", "scheme=w3a16", "data.propagate=float"],
@@ -49,7 +66,9 @@ def here(tmp_path, monkeypatch):
 def composed(*overrides: str) -> RunConfig:
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"):
-        return to_run_config(compose("config", ["model=tiny-llama", "isolate=false", "save=true", *QUICK, *overrides]))
+        return to_run_config(
+            compose("config", ["model=tiny-llama", "isolate=false", "save=true", *QUICK, *overrides])
+        )
 
 
 def run(config: RunConfig, results: str) -> dict:
@@ -84,7 +103,9 @@ def ends_the_same(config: RunConfig) -> None:
 
 
 def assert_same_but_for_time(cut: Path, whole: Path) -> None:
-    first, second = (load_file(directory / "checkpoint" / "quantized.safetensors") for directory in (cut, whole))
+    first, second = (
+        load_file(directory / "checkpoint" / "quantized.safetensors") for directory in (cut, whole)
+    )
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     records = [json.loads((directory / "record.json").read_text()) for directory in (cut, whole)]
     assert [record.pop("attempt") for record in records] == [2, 1]
@@ -96,7 +117,9 @@ def assert_same_but_for_time(cut: Path, whole: Path) -> None:
     for table in ("layers", "blocks"):
         if (whole / f"{table}.parquet").exists():
             tables = [
-                pd.read_parquet(directory / f"{table}.parquet").drop(columns=["seconds", "stats.cost"], errors="ignore")
+                pd.read_parquet(directory / f"{table}.parquet").drop(
+                    columns=["seconds", "stats.cost"], errors="ignore"
+                )
                 for directory in (cut, whole)
             ]
             pd.testing.assert_frame_equal(*tables, check_exact=True)
@@ -105,15 +128,23 @@ def assert_same_but_for_time(cut: Path, whole: Path) -> None:
 
 def settings() -> list:
     """Every method under a scheme it takes, and every way through the pipeline."""
-    methods = {name: [f"method={name}", *SHORT.get(name, []), f"scheme={SCHEMES.get(name, 'w2')}"] for name in method_names()}
+    methods = {
+        name: [f"method={name}", *SHORT.get(name, []), f"scheme={SCHEMES.get(name, 'w2')}"]
+        for name in method_names()
+    }
     del methods["float"]
     marks = {name: [pytest.mark.slow] for name in SLOW}
-    return [pytest.param(overrides, id=name, marks=marks.get(name, [])) for name, overrides in (methods | WAYS).items()]
+    return [
+        pytest.param(overrides, id=name, marks=marks.get(name, []))
+        for name, overrides in (methods | WAYS).items()
+    ]
 
 
 @pytest.mark.parametrize("overrides", settings())
 def test_bit_identical(overrides, monkeypatch):
-    """And whatever kind of weight the method returns, the model that is loaded again gives the numbers of the record."""
+    """And whatever kind of weight the method returns, the model that is loaded again gives the numbers of the
+    record.
+    """
     config = composed(*overrides)
     left = cut_at(2, config, monkeypatch)
     assert len(kept_blocks(left.parent)) == 2
@@ -147,7 +178,9 @@ def test_finished_blocks_are_not_computed_again(gptq, monkeypatch):
     cut_at(2, gptq, monkeypatch)
     computed, whole = [], pipeline._block
     monkeypatch.setattr(
-        pipeline, "_block", lambda source, block, index, *rest: computed.append(index) or whole(source, block, index, *rest)
+        pipeline,
+        "_block",
+        lambda source, block, index, *rest: computed.append(index) or whole(source, block, index, *rest),
     )
     run(gptq, "cut")
     assert computed == [2]
@@ -172,7 +205,9 @@ def test_what_is_damaged_is_not_believed(damage, gptq, monkeypatch):
 
 
 def test_statistics_that_vanished_meanwhile(monkeypatch):
-    """A run that lived on shared statistics kept no activations; without the statistics it has to start anew, and does."""
+    """A run that lived on shared statistics kept no activations; without the statistics it has to start anew,
+    and does.
+    """
     config = composed("method=gptq", "scheme=w3", "data.propagate=float")
     run(config, "first")
     cut_at(2, config, monkeypatch)
@@ -195,7 +230,9 @@ def test_an_evaluation_that_fails_discards_nothing(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "_perplexity", fails)
         assert run(config, "cut")["status"] == "failed"
-    monkeypatch.setattr(evaluate, "_perplexity", lambda corpus, *rest: asked.append(corpus) or whole("synthetic", *rest))
+    monkeypatch.setattr(
+        evaluate, "_perplexity", lambda corpus, *rest: asked.append(corpus) or whole("synthetic", *rest)
+    )
     assert run(config, "cut")["status"] == "done"
     assert asked == ["synthetic", "news", "news"]
 

@@ -1,4 +1,6 @@
-"""Transforms and quantized activations inside the walk over the blocks, in records, on disk, and under the sweep's rules."""
+"""Transforms and quantized activations inside the walk over the blocks, in records, on disk, and under the
+sweep's rules.
+"""
 
 import json
 from copy import deepcopy
@@ -37,7 +39,15 @@ from tests.helpers.problems import scheme
 from tests.helpers.tiny_models import tokens
 
 OUTPUT = "self_attn.o_proj"
-POINT = ["isolate=false", "model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.window=64"]
+POINT = [
+    "isolate=false",
+    "model=tiny-llama",
+    "data=synthetic",
+    "eval=smoke",
+    "data.samples=4",
+    "eval.windows=2",
+    "data.window=64",
+]
 SMALL = ["method/transform=affinequant_small", "method.transform.epochs=2"]
 
 
@@ -57,13 +67,21 @@ class Watching:
         return Transformed(stats={"looks": 1.0}, fallbacks=("nothing was done",))
 
 
-def walk(tmp_path, method, of_scheme, propagate=Propagate.float, block_error=False, note=lambda index, text: None):
+def walk(
+    tmp_path, method, of_scheme, propagate=Propagate.float, block_error=False, note=lambda index, text: None
+):
     model, _ = tiny.tiny_model("llama")
     source = ModelBlocks(model, family_of(model.config))
     data = DataConfig("synthetic", 8, 32, 4, propagate, True, block_error, None)
-    cache = StatisticsCache(tmp_path, "key", len(source), source.statistics_bytes(), 1.0 if propagate is Propagate.float else 0.0)
+    cache = StatisticsCache(
+        tmp_path, "key", len(source), source.statistics_bytes(), 1.0 if propagate is Propagate.float else 0.0
+    )
     reports = list(quantize(source, lambda: tokens(8, 32), method, of_scheme, data, cache, note))
-    return model, [r for r in reports if isinstance(r, LayerReport)], [r for r in reports if isinstance(r, BlockReport)]
+    return (
+        model,
+        [r for r in reports if isinstance(r, LayerReport)],
+        [r for r in reports if isinstance(r, BlockReport)],
+    )
 
 
 @torch.no_grad()
@@ -74,7 +92,9 @@ def float_states() -> list[list[torch.Tensor]]:
     entries = source.capture(tokens(8, 32), 4)
     states = [[entry.hidden for entry in entries]]
     for index, block in enumerate(source):
-        states.append([block.run(hidden, entry.calls[index]) for hidden, entry in zip(states[-1], entries, strict=True)])
+        states.append(
+            [block.run(hidden, entry.calls[index]) for hidden, entry in zip(states[-1], entries, strict=True)]
+        )
     return states
 
 
@@ -102,25 +122,42 @@ def test_the_error_of_a_block_is_that_of_its_output(propagate, tmp_path):
     source = ModelBlocks(model, family_of(model.config))
     hidden, wrong, size = [], 0.0, 0.0
     with torch.no_grad():
-        for entry, before, after in zip(source.capture(tokens(8, 32), 4), states[-2], states[-1], strict=True):
+        for entry, before, after in zip(
+            source.capture(tokens(8, 32), 4), states[-2], states[-1], strict=True
+        ):
             hidden = entry.hidden
             for index, block in enumerate(source):
-                hidden = block.run(before if propagate is Propagate.float and index == len(source) - 1 else hidden, entry.calls[index])
-            wrong, size = wrong + (hidden - after).double().square().sum(), size + after.double().square().sum()
+                hidden = block.run(
+                    before if propagate is Propagate.float and index == len(source) - 1 else hidden,
+                    entry.calls[index],
+                )
+            wrong, size = (
+                wrong + (hidden - after).double().square().sum(),
+                size + after.double().square().sum(),
+            )
     assert blocks[-1].error == pytest.approx((wrong / size).item(), rel=1e-6)
-    assert [block.block for block in blocks] == [0, 1, 2] and blocks[0].multiply_adds == blocks[0].extra_bytes == 0
+    assert [block.block for block in blocks] == [0, 1, 2] and blocks[0].multiply_adds == blocks[
+        0
+    ].extra_bytes == 0
 
 
 def test_reports_of_blocks_tell_what_the_transform_told(tmp_path):
     _, layers, blocks = walk(tmp_path, Method("m", RTN(), transform=Watching()), scheme(bits=2))
-    assert [block.fallback for block in blocks] == ["nothing was done"] * 3 and blocks[0].stats == {"looks": 1.0}
+    assert [block.fallback for block in blocks] == ["nothing was done"] * 3 and blocks[0].stats == {
+        "looks": 1.0
+    }
     _, plain, none = walk(tmp_path, Method("m", RTN()), scheme(bits=2))
     assert not none and [layer.error for layer in layers] == [layer.error for layer in plain]
 
 
 def test_the_losses_of_epochs_are_columns_of_their_own(tmp_path):
-    """Neither in the summary nor among the stats, in the order of the epochs, and the same after a stop and a restart."""
-    told = Transformed(stats={"loss_after": 0.5} | {f"loss_epoch_{epoch}": 1 / epoch for epoch in (10, 9, 8, 7, 6, 5, 4, 3, 2, 1)})
+    """Neither in the summary nor among the stats, in the order of the epochs, and the same after a stop and a
+    restart.
+    """
+    told = Transformed(
+        stats={"loss_after": 0.5}
+        | {f"loss_epoch_{epoch}": 1 / epoch for epoch in (10, 9, 8, 7, 6, 5, 4, 3, 2, 1)}
+    )
 
     class Training(Watching):
         def apply_(self, block, samples, scheme, watch):
@@ -128,29 +165,44 @@ def test_the_losses_of_epochs_are_columns_of_their_own(tmp_path):
 
     _, layers, blocks = walk(tmp_path, Method("m", RTN(), transform=Training()), scheme(bits=2))
     row = blocks[0].row()
-    assert [name for name in row if "loss" in name] == ["stats.loss_after", *(f"loss_epoch_{epoch}" for epoch in range(1, 11))]
-    assert row["loss_epoch_10"] == 0.1 and BlockReport(**json.loads(json.dumps(asdict(blocks[0])))).row() == row
+    assert [name for name in row if "loss" in name] == [
+        "stats.loss_after",
+        *(f"loss_epoch_{epoch}" for epoch in range(1, 11)),
+    ]
+    assert (
+        row["loss_epoch_10"] == 0.1 and BlockReport(**json.loads(json.dumps(asdict(blocks[0])))).row() == row
+    )
     assert summary(Walked(layers, blocks))["transform"].keys() == {"loss_after"}
 
 
 def test_the_first_step_of_training_meets_the_start():
-    """One epoch of one batch: its loss is the loss before; more of them bring it down, and a mean is over all batches."""
+    """One epoch of one batch: its loss is the loss before; more of them bring it down, and a mean is over all
+    batches.
+    """
     model, _ = tiny.tiny_model("llama")
     source = ModelBlocks(model, family_of(model.config))
     block, entries = next(iter(source)), source.capture(tokens(6, 32), 4)
     with torch.no_grad():
-        samples = [Sample(entry.hidden, entry.calls[0], block.run(entry.hidden, entry.calls[0])) for entry in entries]
+        samples = [
+            Sample(entry.hidden, entry.calls[0], block.run(entry.hidden, entry.calls[0])) for entry in entries
+        ]
     assert [len(sample.hidden) for sample in samples] == [4, 2]
     small = build_method(method_config("rtn", "method/transform=omniquant_small")).transform
 
     def stats(samples, **changes):
         fresh = replace(block, module=deepcopy(block.module))
-        return replace(small, **changes).apply_(fresh, samples, scheme(bits=2), lambda done, total, text: None).stats
+        return (
+            replace(small, **changes)
+            .apply_(fresh, samples, scheme(bits=2), lambda done, total, text: None)
+            .stats
+        )
 
     once = stats(samples[:1], epochs=1)
     assert once["loss_epoch_1"] == pytest.approx(once["loss_before"], rel=1e-6) and "loss_epoch_2" not in once
     still = stats(samples, epochs=2, matrix_rate=1e-12, clip_rate=1e-12)
-    assert still["loss_epoch_1"] == pytest.approx(still["loss_before"], rel=1e-5), "batches count by their size"
+    assert still["loss_epoch_1"] == pytest.approx(still["loss_before"], rel=1e-5), (
+        "batches count by their size"
+    )
     longer = stats(samples, epochs=4)
     assert longer["loss_epoch_4"] < longer["loss_epoch_1"] < 1.5 * longer["loss_before"]
     assert not any(name.startswith("loss_epoch") for name in stats(samples, epochs=0))
@@ -174,24 +226,33 @@ def test_what_a_transform_breaks_is_reported(tmp_path):
 
 @pytest.mark.parametrize("act_range", ActRange)
 def test_statistics_of_quantized_activations(act_range, tmp_path):
-    """With propagate=quantized Hessians are of what the rounded linear will read; with float they are the float model's, so shared."""
+    """With propagate=quantized Hessians are of what the rounded linear will read; with float they are the
+    float model's, so shared.
+    """
     of_scheme = scheme(bits=4, act_bits=3, act_range=act_range)
     float_acts = replace(of_scheme, act_bits=None)
     shared = [walk(tmp_path, Method("m", RTN()), s)[1][3].error for s in (of_scheme, float_acts)]
     assert shared[0] == shared[1]
-    own = [walk(tmp_path, Method("m", RTN()), s, Propagate.quantized)[1][0].error for s in (of_scheme, float_acts)]
+    own = [
+        walk(tmp_path, Method("m", RTN()), s, Propagate.quantized)[1][0].error
+        for s in (of_scheme, float_acts)
+    ]
     assert own[0] != own[1]
 
 
 @pytest.fixture(scope="module", params=["smoothquant", "awq", "omniquant_small", "affinequant_small"])
 def transformed(request):
-    """A block of a tiny model after each transform, what it found, and the Hessian of what its output projection reads."""
+    """A block of a tiny model after each transform, what it found, and the Hessian of what its output
+    projection reads.
+    """
     transform = build_method(method_config("rtn", f"method/transform={request.param}")).transform
     model, _ = tiny.tiny_model("llama")
     source = ModelBlocks(model, family_of(model.config))
     block, entries = next(iter(source)), source.capture(tokens(4, 32), 4)
     with torch.no_grad():
-        samples = [Sample(entry.hidden, entry.calls[0], block.run(entry.hidden, entry.calls[0])) for entry in entries]
+        samples = [
+            Sample(entry.hidden, entry.calls[0], block.run(entry.hidden, entry.calls[0])) for entry in entries
+        ]
     found = transform.apply_(block, samples, scheme(bits=3), lambda done, total, text: None)
     batches = [Batch(entry.hidden, entry.calls) for entry in entries]
     return block, found, gather_only(block, 0, batches, [(OUTPUT,)])[OUTPUT].hessian
@@ -207,7 +268,9 @@ def test_any_transform_serves_any_solver(transformed, solver):
         pytest.skip(reason)
     solution = chosen.solve(problem)
     plain = RTN().solve(replace(problem, ranges=None)).weight.dequantize()
-    assert layer_error(weight, solution.weight.dequantize(), hessian) <= 1.05 * layer_error(weight, plain, hessian)
+    assert layer_error(weight, solution.weight.dequantize(), hessian) <= 1.05 * layer_error(
+        weight, plain, hessian
+    )
     if isinstance(solution.weight, UniformWeight) and found.ranges and solver in ("rtn", "gptq", "quantease"):
         expected = find_grid(problem)
         assert torch.equal(solution.weight.grid.scale, expected.scale), "rounded on the grid that was learned"
@@ -226,7 +289,11 @@ def test_end_points_that_codebooks_cannot_use_are_reported(tmp_path):
 
 def record_of(results: Path, status: str = "done") -> tuple[str, dict]:
     found = [(path.parent.name, json.loads(path.read_text())) for path in results.glob("runs/*/record.json")]
-    return next((key, record) for key, record in found if record["method"]["name"] != "float" and record["status"] == status)
+    return next(
+        (key, record)
+        for key, record in found
+        if record["method"]["name"] != "float" and record["status"] == status
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +309,9 @@ def record_of(results: Path, status: str = "done") -> tuple[str, dict]:
 def test_a_run_and_its_saved_model(overrides, tmp_path):
     assert main(["run", *POINT, *overrides, "save=true", f"paths.results={tmp_path}"]) == 0
     key, record = record_of(tmp_path)
-    assert all(new == old for _, new, old, _ in check(load_run(key, tmp_path))), "the saved model has the run's numbers"
+    assert all(new == old for _, new, old, _ in check(load_run(key, tmp_path))), (
+        "the saved model has the run's numbers"
+    )
     blocks = pd.read_parquet(tmp_path / "runs" / key / "blocks.parquet")
     assert record["block_error"]["mean"] == pytest.approx(blocks["error"].mean())
     epochs = [name for name in blocks if name.startswith("loss_epoch")]
@@ -252,11 +321,15 @@ def test_a_run_and_its_saved_model(overrides, tmp_path):
     numel = layers.out_features * layers.in_features
     bits = (layers.bits * numel).sum() + 8 * blocks.extra_bytes.sum()
     assert record["bits_per_weight"] == pytest.approx(bits / numel.sum())
-    if "scheme=w3a16" in overrides:  # two matrices and shifts of 64 in float16, and float32 biases, in blocks that learned anything
+    # two matrices and shifts of 64 in float16, and float32 biases, in blocks that learned anything
+    if "scheme=w3a16" in overrides:
         biases = 64 + 2 * 32 + 64 + 2 * 128
         assert set(blocks.extra_bytes) | {0} == {0, 2 * (2 * 64 * 64 + 2 * 64) + 4 * biases}
         matrices = (blocks.extra_bytes > 0).sum() * 2 * 64 * 64
-        assert record["runtime_overhead"] == {"multiply_adds_per_token": matrices, "share": matrices / numel.sum()}
+        assert record["runtime_overhead"] == {
+            "multiply_adds_per_token": matrices,
+            "share": matrices / numel.sum(),
+        }
     else:
         assert record["runtime_overhead"]["multiply_adds_per_token"] == 0
 
@@ -271,7 +344,10 @@ def test_pairs_that_make_no_sense_are_skipped_with_a_reason(tmp_path, monkeypatc
 
     shape._shape.cache_clear()
     for place, (overrides, words) in enumerate(
-        [(["method=rtn", "scheme=w4a4"], "queries, keys and values"), (["method=smoothquant", "scheme=w4"], "no seams")]
+        [
+            (["method=rtn", "scheme=w4a4"], "queries, keys and values"),
+            (["method=smoothquant", "scheme=w4"], "no seams"),
+        ]
     ):
         assert main(["run", *POINT, *overrides, f"paths.results={tmp_path / str(place)}"]) == 0
         assert words in record_of(tmp_path / str(place), "skipped")[1]["reason"]

@@ -25,7 +25,11 @@ def walk(tmp_path, tuning, propagate="float", true_sequential=True, cache_gib=0.
     source = ModelBlocks(model, family_of(model.config))
     data = DataConfig("synthetic", 16, 64, 2, Propagate[propagate], true_sequential, False, None)
     cache = StatisticsCache(tmp_path, "key", len(source), source.statistics_bytes(), cache_gib)
-    reports = list(quantize(source, lambda: tokens(16, 64), Method("m", SOLVER, tuning=tuning), scheme(bits=2), data, cache))
+    reports = list(
+        quantize(
+            source, lambda: tokens(16, 64), Method("m", SOLVER, tuning=tuning), scheme(bits=2), data, cache
+        )
+    )
     return model, source, reports
 
 
@@ -41,11 +45,16 @@ def block_errors(source, float_source) -> list[float]:
     return errors
 
 
-@pytest.mark.parametrize("propagate, true_sequential", [("float", False), ("quantized", False), ("quantized", True)])
+@pytest.mark.parametrize(
+    "propagate, true_sequential", [("float", False), ("quantized", False), ("quantized", True)]
+)
 def test_every_block_comes_closer_to_the_float_one(tmp_path, propagate, true_sequential):
     model, _ = tiny.tiny_model("llama")
     exact = ModelBlocks(model, family_of(model.config))
-    errors = [block_errors(walk(tmp_path, tuning, propagate, true_sequential)[1], exact) for tuning in (None, TUNING)]
+    errors = [
+        block_errors(walk(tmp_path, tuning, propagate, true_sequential)[1], exact)
+        for tuning in (None, TUNING)
+    ]
     assert all(tuned < 0.98 * plain for plain, tuned in zip(*errors, strict=True))
 
 
@@ -55,7 +64,9 @@ def test_reports_are_of_the_weights_in_the_model(tmp_path):
     assert [report.layer for report in reports] == [report.layer for report in before]
     for old, new in zip(before, reports, strict=True):
         linear = model.get_submodule(new.layer)
-        assert isinstance(linear, QuantizedLinear) and torch.equal(linear.quantized.dequantize(), linear.weight)
+        assert isinstance(linear, QuantizedLinear) and torch.equal(
+            linear.quantized.dequantize(), linear.weight
+        )
         assert new.error != old.error and new.bits == old.bits and new.fallback is None
 
 
@@ -79,7 +90,9 @@ def test_norms_are_set_in_the_model(tmp_path):
     model, _, _ = walk(tmp_path, TUNING)
     untouched, _, _ = walk(tmp_path, None)
     norms = [name for name, _ in untouched.named_parameters() if "layernorm" in name]
-    assert norms and all(not torch.equal(model.get_parameter(name), untouched.get_parameter(name)) for name in norms)
+    assert norms and all(
+        not torch.equal(model.get_parameter(name), untouched.get_parameter(name)) for name in norms
+    )
 
 
 def test_a_yaml_may_name_a_tuning_or_not():

@@ -90,7 +90,9 @@ def test_what_this_process_forgot_is_not_alive(tmp_path):
     assert holder(tmp_path) is None and claim(tmp_path).number == 2
 
 
-@pytest.mark.parametrize(("age", "lives"), [(0, True), (SILENCE - 30, True), (SILENCE + 5, False), (-3600, True)])
+@pytest.mark.parametrize(
+    ("age", "lives"), [(0, True), (SILENCE - 30, True), (SILENCE + 5, False), (-3600, True)]
+)
 def test_elsewhere_by_the_age_of_its_heartbeat(age, lives, tmp_path):
     path = owned(tmp_path, machine="another", host="far")
     os.utime(path, (time.time() - age, time.time() - age))
@@ -210,15 +212,34 @@ def test_threads_of_one_process_that_all_found_it_free(tmp_path, monkeypatch):
     assert len([held for held in won if held]) == 1
 
 
-SMALL = ["model=tiny-llama", "method=rtn", "scheme=w4,w3,w2", "data=synthetic", "data.samples=2", "data.window=32"]
+SMALL = [
+    "model=tiny-llama",
+    "method=rtn",
+    "scheme=w4,w3,w2",
+    "data=synthetic",
+    "data.samples=2",
+    "data.window=32",
+]
 
 
 def test_two_sweeps_over_the_same_points_compute_each_once(tmp_path):
-    command = [sys.executable, "-m", "harness.cli", "run", *SMALL, "eval=smoke", "eval.windows=1", "isolate=false"]
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "run",
+        *SMALL,
+        "eval=smoke",
+        "eval.windows=1",
+        "isolate=false",
+    ]
     program = "import sys; from harness.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, *command[3:]]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     told = [process.communicate(timeout=240)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     runs = list((tmp_path / "results" / "runs").iterdir())

@@ -39,11 +39,15 @@ def test_a_pair_is_one_run_however_it_was_asked_for():
     assert keys._method(first) == keys._method(second) != keys._method(method_config("awq"))
     for name in ("gptq", "float", "vptq_tuned"):  # runs from before there were pairs keep their keys
         assert keys._method(method_config(name)) == method_config(name)
-    assert keys._method(method_config("awq", "method.transform=null")) == method_config("rtn") | {"name": "awq"}
+    assert keys._method(method_config("awq", "method.transform=null")) == method_config("rtn") | {
+        "name": "awq"
+    }
 
 
 def test_a_pair_composes_to_its_halves():
-    pair = method_config("awq", "method/solver=quantease", "method.solver.sweeps=7", "method.transform.points=5")
+    pair = method_config(
+        "awq", "method/solver=quantease", "method.solver.sweeps=7", "method.transform.points=5"
+    )
     assert pair["solver"] == method_config("quantease")["solver"] | {"sweeps": 7}
     assert pair["transform"] == method_config("awq")["transform"] | {"points": 5}
     assert "transform" not in method_config("gptq")  # the run keys of plain methods stay as they were
@@ -92,7 +96,9 @@ def test_pairs_stand_behind_their_transform():
     ]
 
 
-@pytest.mark.parametrize("solver", ["methods.gptq.GPTQ", None, 3, [], {"_target_": None}, {"_target_": "x"}, {"damping": 1}])
+@pytest.mark.parametrize(
+    "solver", ["methods.gptq.GPTQ", None, 3, [], {"_target_": None}, {"_target_": "x"}, {"damping": 1}]
+)
 def test_damaged_records_keep_their_name(solver):
     assert method_name({"name": "gptq", "solver": solver, "transform": solver}) == "gptq"
     assert set(METHODS) > {"float", "awq"}

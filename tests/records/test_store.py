@@ -1,4 +1,6 @@
-"""Records are never lost, doubled or torn, whoever is killed while writing; one that is damaged is named and harms no other."""
+"""Records are never lost, doubled or torn, whoever is killed while writing; one that is damaged is named and
+harms no other.
+"""
 
 import json
 import random
@@ -22,7 +24,13 @@ LONG = pytest.param(32, 1000, 200, marks=[pytest.mark.torture, pytest.mark.timeo
 
 @pytest.mark.parametrize(("writers", "each", "kills"), [(6, 30, 12), LONG])
 def test_writers_that_are_killed(writers, each, kills, tmp_path):
-    command = [sys.executable, "-m", "tests.torture.writers", str(tmp_path), *map(str, (writers, each, kills, 0))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.torture.writers",
+        str(tmp_path),
+        *map(str, (writers, each, kills, 0)),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -68,7 +76,9 @@ def test_cut_short_at_every_byte(damaged):
 
 
 def test_a_thousand_corruptions(damaged):
-    """Not a changed digit goes unnoticed, and nothing ends in a traceback; how a record is indented is no matter."""
+    """Not a changed digit goes unnoticed, and nothing ends in a traceback; how a record is indented is no
+    matter.
+    """
 
     def layout(raw: bytes) -> bytes:
         return re.sub(rb"\n *", b"", bytes(raw))
@@ -84,13 +94,19 @@ def test_a_thousand_corruptions(damaged):
         if bytes(content) == whole:
             continue
         noticed += isinstance(found, str)
-        assert isinstance(found, str) or (found == read_record(whole) and layout(content) == layout(whole)), (number, found)
+        assert isinstance(found, str) or (found == read_record(whole) and layout(content) == layout(whole)), (
+            number,
+            found,
+        )
         if number % 20 == 0:
             assert OTHER in set(load_records(results).frame.run_key)
     assert noticed > 900
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"3", b"{}", b'{"status": "done"}', b"\xff\xfe", b"[" * 100_000, b"\0" * 4096])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"null", b"3", b"{}", b'{"status": "done"}', b"\xff\xfe", b"[" * 100_000, b"\0" * 4096],
+)
 def test_what_is_no_record(content, damaged):
     assert isinstance(damaged[0](content), str)
 

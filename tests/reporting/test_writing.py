@@ -41,13 +41,21 @@ def test_unusable_records_are_listed_and_never_fatal(tmp_path):
     results = store(tmp_path / "results", record("good", "rtn", 3, 60.0), record("old", schema=0), record("odd", status="perhaps"),
                     record("bare", metrics={"perplexity/wiki": {"value": 3.0}}))  # fmt: skip
     (results / "runs" / "running").mkdir()
-    for name, content in (("half", b'{"schema": 1, "run'), ("list", b"[]"), ("binary", b"\xff\xfe\x00"), ("deep", b"[" * 100_000)):
+    for name, content in (
+        ("half", b'{"schema": 1, "run'),
+        ("list", b"[]"),
+        ("binary", b"\xff\xfe\x00"),
+        ("deep", b"[" * 100_000),
+    ):
         (results / "runs" / name).mkdir()
         (results / "runs" / name / "record.json").write_bytes(content)
     text = write_report(results, tmp_path / "reports", formats=("md",)).read_text(encoding="utf-8")
     assert parse(text)[0].rows["rtn"] == ["60.00"]
     left_out = text.split("## Left out")[1]
-    assert all(f"runs/{place}" in left_out for place in ("old", "odd", "bare", "running", "half", "list", "binary", "deep"))
+    assert all(
+        f"runs/{place}" in left_out
+        for place in ("old", "odd", "bare", "running", "half", "list", "binary", "deep")
+    )
     assert "runs/good" not in left_out
     assert "unknown schema 0" in left_out and "has no protocol" in left_out and "not valid JSON" in left_out
 
@@ -64,7 +72,9 @@ def called(results: Path, name: str) -> Path:
     for entry in runs:
         entry["model"]["name"] = entry["eval"]["name"] = name
         if "metrics" in entry:
-            entry["metrics"] = {f"perplexity/{name}": {**entry["metrics"]["perplexity/wiki"], "protocol": name}}
+            entry["metrics"] = {
+                f"perplexity/{name}": {**entry["metrics"]["perplexity/wiki"], "protocol": name}
+            }
     return store(results, *runs)
 
 
@@ -83,24 +93,35 @@ def test_hostile_names_stay_text(tmp_path, name):
     results, readable = called(tmp_path / "results", name), visible(name.encode("utf-8", "replace").decode())
     text = write_report(results, tmp_path / "reports", formats=("md",)).read_text(encoding="utf-8")
     tables = parse(text)
-    assert len(tables) == 3 and all(len(cells) == len(table.head) - 1 for table in tables for cells in table.rows.values())
+    assert len(tables) == 3 and all(
+        len(cells) == len(table.head) - 1 for table in tables for cells in table.rows.values()
+    )
     assert len(tables[0].rows) == 6 and f"¹ failed: {readable}".strip() in tables[0].notes
     assert tables[0].title == f"Perplexity on {readable}".strip()
     assert inline_kinds(text).count("image") == 0
     output = io.StringIO()
-    print_tables(build_tables(load_records(results).frame), Console(file=output, force_terminal=True, width=100))
+    print_tables(
+        build_tables(load_records(results).frame), Console(file=output, force_terminal=True, width=100)
+    )
     assert "\x1b[31mred" not in output.getvalue() and "\x07" not in output.getvalue()
 
 
 @pytest.mark.parametrize("name", ["".join(NASTY), pytest.param("x\ny\r\n\n# z", marks=pytest.mark.slow)])
 def test_hostile_names_change_no_chapter_of_a_whole_report(tmp_path, name):
     texts = [
-        write_report(called(tmp_path / place, word), tmp_path / place, formats=("md",)).read_text(encoding="utf-8")
+        write_report(called(tmp_path / place, word), tmp_path / place, formats=("md",)).read_text(
+            encoding="utf-8"
+        )
         for place, word in (("tame", "tame"), ("hostile", name))
     ]
     chapters, kinds = [headings_of(text, 2) for text in texts], [inline_kinds(text) for text in texts]
     assert chapters[0] == chapters[1] and "Figures" in chapters[0]
-    assert kinds[0].count("image") == kinds[1].count("image") == len(list((tmp_path / "hostile/report/figures").iterdir())) > 0
+    assert (
+        kinds[0].count("image")
+        == kinds[1].count("image")
+        == len(list((tmp_path / "hostile/report/figures").iterdir()))
+        > 0
+    )
 
 
 def test_any_text_survives_a_cell():
@@ -135,32 +156,59 @@ print(json.dumps([code, sorted({"torch", "transformers", "hydra", "lm_eval"} & s
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory) -> list[tuple[list, dict[str, bytes]]]:
-    """[exit code, heavy modules that were loaded] and files of one report, made by two users who have little in common."""
+    """[exit code, heavy modules that were loaded] and files of one report, made by two users who have little
+    in common.
+    """
     made = []
     for run, (language, zone) in enumerate([("C", "UTC"), ("de_DE.UTF-8", "Asia/Kolkata")]):
         place, runs = tmp_path_factory.mktemp(f"user{run}"), constellation()
-        (place / "matplotlibrc").write_text("font.size: 30\naxes.facecolor: red\nlines.linewidth: 9\nsvg.fonttype: none\n")
+        (place / "matplotlibrc").write_text(
+            "font.size: 30\naxes.facecolor: red\nlines.linewidth: 9\nsvg.fonttype: none\n"
+        )
         random.Random(run).shuffle(runs)
-        for number, entry in enumerate(runs):  # the order of the directories, and of the keys inside, is another one each time
+        # the order of the directories, and of the keys inside, is another one each time
+        for number, entry in enumerate(runs):
             shuffled = dict(random.Random(run).sample(list(entry.items()), len(entry)))
             store(place / "results", shuffled, prefix=f"{number:03d}-")
         paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"LANG": language, "LC_ALL": language, "TZ": zone, "PYTHONHASHSEED": str(run), "PYTHONPATH": paths}
+        environment = os.environ | {
+            "LANG": language,
+            "LC_ALL": language,
+            "TZ": zone,
+            "PYTHONHASHSEED": str(run),
+            "PYTHONPATH": paths,
+        }
         environment |= {"MATPLOTLIBRC": str(place), "SOURCE_DATE_EPOCH": "1000000000"} if run == 1 else {}
-        done = subprocess.run([sys.executable, "-c", REPORT], env=environment, cwd=place, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", REPORT],
+            env=environment,
+            cwd=place,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         report = place / "reports" / "fine-name"
-        files = {path.relative_to(report).as_posix(): path.read_bytes() for path in report.rglob("*") if path.is_file()}
+        files = {
+            path.relative_to(report).as_posix(): path.read_bytes()
+            for path in report.rglob("*")
+            if path.is_file()
+        }
         made.append((json.loads(done.stdout.splitlines()[-1]), files))
     return made
 
 
 def test_the_same_records_give_the_same_bytes(twice):
-    """Whatever the language, the time zone, the date, the hashes, the user's matplotlibrc and the order of directories and keys."""
+    """Whatever the language, the time zone, the date, the hashes, the user's matplotlibrc and the order of
+    directories and keys.
+    """
     (_, ours), (_, theirs) = twice
     ours, theirs = (dict(files) for files in (ours, theirs))
     for files in (ours, theirs):  # links name the directory of a run, which is another one here
         files["report.html"] = re.sub(rb"runs/\d{3}-", b"runs/", files["report.html"])
-    assert ours.keys() == theirs.keys() and {"report.md", "report.html", "tables.tex", "tables.csv"} < ours.keys()
+    assert (
+        ours.keys() == theirs.keys()
+        and {"report.md", "report.html", "tables.tex", "tables.csv"} < ours.keys()
+    )
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
@@ -180,46 +228,79 @@ def figure_of(results: Path, *records: dict):
 
 
 def test_rows_with_and_without_quantized_activations_are_not_joined():
-    cells = [Cell("1", value=value, bits=bits) for value, bits in ((1.0, 4.0), (2.0, 4.0), (3.0, 3.0), (4.0, 3.0))]
-    table = Table("perplexity", "t", "m", "", ("method", "4", "4 a4", "3", "3 a4"), (Row("rtn · x=1", "rtn", tuple(cells)),))
+    cells = [
+        Cell("1", value=value, bits=bits) for value, bits in ((1.0, 4.0), (2.0, 4.0), (3.0, 3.0), (4.0, 3.0))
+    ]
+    table = Table(
+        "perplexity",
+        "t",
+        "m",
+        "",
+        ("method", "4", "4 a4", "3", "3 a4"),
+        (Row("rtn · x=1", "rtn", tuple(cells)),),
+    )
     found = {line.label: [point[1] for point in line.points] for line in lines_of(table)}
     assert found == {"rtn · x=1": [3.0, 1.0], "rtn · x=1 · a4": [4.0, 2.0]}
 
 
 def test_labels_do_not_overlap_and_stay_inside(tmp_path):
     methods = [f"method{number}" for number in range(14)]
-    crowd = [record(f"{m}{b}", m, b, 30 + (60 + place) / b**2) for place, m in enumerate(methods) for b in (4, 3, 2)]
+    crowd = [
+        record(f"{m}{b}", m, b, 30 + (60 + place) / b**2)
+        for place, m in enumerate(methods)
+        for b in (4, 3, 2)
+    ]
     axes = figure_of(tmp_path, record("f", "float", None, 30.0), *crowd).axes[0]
     labels = [artist for artist in axes.texts if artist.get_text().startswith(("method", "float"))]
     axes.figure.draw_without_rendering()  # puts every annotation where it belongs
-    boxes, frame = [Text.get_window_extent(label).padded(-1) for label in labels], axes.figure.bbox  # without hair lines
+    # without hair lines
+    boxes, frame = [Text.get_window_extent(label).padded(-1) for label in labels], axes.figure.bbox
     assert len(boxes) == 15 and not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+    assert all(
+        frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+        for box in boxes
+    )
 
 
 def test_labels_are_spread_in_order_and_no_farther_than_needed():
     assert spread([0.0, 10.0, 20.0], [5.0, 5.0]) == [0.0, 10.0, 20.0]
     assert spread([10.0, 10.0, 10.0], [4.0, 4.0]) == [6.0, 10.0, 14.0]
-    assert within([-3.0, 2.0, 9.0], [4.0, 6.0], 1.0, 12.0) == [1.0, 5.0, 11.0], "pushed up from below the lowest"
+    assert within([-3.0, 2.0, 9.0], [4.0, 6.0], 1.0, 12.0) == [1.0, 5.0, 11.0], (
+        "pushed up from below the lowest"
+    )
     assert within([1.0, 5.0, 20.0], [4.0, 6.0], 1.0, 12.0) == [1.0, 5.0, 12.0]
     generator = random.Random(0)
     for _ in range(50):
         targets = sorted(generator.uniform(0, 100) for _ in range(12))
         distances = [generator.uniform(3, 9) for _ in range(11)]
         found = spread(targets, distances)
-        assert all(b - a > distance - 1e-3 for (a, b), distance in zip(pairwise(found), distances, strict=True))
-        assert sum(found) == pytest.approx(sum(targets)), "least squares moves a touching group about its mean"
+        assert all(
+            b - a > distance - 1e-3 for (a, b), distance in zip(pairwise(found), distances, strict=True)
+        )
+        assert sum(found) == pytest.approx(sum(targets)), (
+            "least squares moves a touching group about its mean"
+        )
 
 
 def test_a_method_keeps_its_colour_and_marker_in_any_company(tmp_path):
     def looks(results, methods):
         axes = figure_of(results, *(record(m, m, 3, 40.0 + place) for place, m in enumerate(methods))).axes[0]
-        markers = {ink(line.get_color()): line.get_marker() for line in axes.lines if line.get_marker() not in (None, "None")}
+        markers = {
+            ink(line.get_color()): line.get_marker()
+            for line in axes.lines
+            if line.get_marker() not in (None, "None")
+        }
         return {label.get_text(): (label.get_color(), markers[label.get_color()]) for label in axes.texts}
 
-    alone, together = looks(tmp_path / "1", ["gptq", "someday"]), looks(tmp_path / "2", ["awq", "gptq", "aaa", "someday"])
+    alone, together = (
+        looks(tmp_path / "1", ["gptq", "someday"]),
+        looks(tmp_path / "2", ["awq", "gptq", "aaa", "someday"]),
+    )
     assert together["gptq"] == alone["gptq"] and len(set(together.values())) == 4
-    assert figure_of(tmp_path / "3", record("z", "someday", 3, 1.0)).axes[0].texts[0].get_color() == alone["someday"][0]
+    assert (
+        figure_of(tmp_path / "3", record("z", "someday", 3, 1.0)).axes[0].texts[0].get_color()
+        == alone["someday"][0]
+    )
 
 
 SCALES = [((31.0, 60.0), "linear"), ((31.0, 4000.0), "log"), ((0.0, 0.0), "linear"), ((-1.0, 9.0), "linear")]
@@ -227,7 +308,9 @@ SCALES = [((31.0, 60.0), "linear"), ((31.0, 4000.0), "log"), ((0.0, 0.0), "linea
 
 @pytest.mark.parametrize(("values", "scale"), SCALES)
 def test_the_scale_follows_the_range(tmp_path, values, scale):
-    axes = figure_of(tmp_path, *(record(f"{b}", "rtn", b, value) for b, value in zip((3, 2), values, strict=True))).axes[0]
+    axes = figure_of(
+        tmp_path, *(record(f"{b}", "rtn", b, value) for b, value in zip((3, 2), values, strict=True))
+    ).axes[0]
     assert axes.get_yscale() == scale
 
 
@@ -238,8 +321,20 @@ def test_without_perplexities_there_is_no_figure_of_them(tmp_path):
 
 
 def hundreds(results: Path) -> Path:
-    shapes = [(m, b, g, s) for m in ("rtn", "gptq", "quantease", "new") for b in (2, 3, 4, 8) for g in (None, 64, 32) for s in range(8)]
-    return store(results, *(record(f"{k}", m, b, 40.0 + k, scheme__group_size=g, seed=s) for k, (m, b, g, s) in enumerate(shapes)))
+    shapes = [
+        (m, b, g, s)
+        for m in ("rtn", "gptq", "quantease", "new")
+        for b in (2, 3, 4, 8)
+        for g in (None, 64, 32)
+        for s in range(8)
+    ]
+    return store(
+        results,
+        *(
+            record(f"{k}", m, b, 40.0 + k, scheme__group_size=g, seed=s)
+            for k, (m, b, g, s) in enumerate(shapes)
+        ),
+    )
 
 
 def seconds_of(results: Path, reports: Path, **options) -> float:

@@ -1,7 +1,9 @@
-"""What must not change without somebody meaning it: run keys, the published report, and how old records are read.
+"""What must not change without somebody meaning it: run keys, the published report, and how old records are
+read.
 
-Whoever means to move a key raises `schema.NUMBERS` and writes the keys anew: `python -m tests.rules.test_frozen`.
-Whoever means to change a report makes `reports/published` anew, with the command in the README.
+Whoever means to move a key raises `schema.NUMBERS` and writes the keys anew: `python -m
+tests.rules.test_frozen`. Whoever means to change a report makes `reports/published` anew, with the command in
+the README.
 """
 
 import json
@@ -31,20 +33,26 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 
 @cache
 def configs_of(experiment):
-    """The configurations of an experiment's points, though its models and texts are not here; composing them takes most of the time."""
+    """The configurations of an experiment's points, though its models and texts are not here; composing them
+    takes most of the time.
+    """
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(points, "check", lambda config: None)
         patch.setattr(points, "run_key", lambda config: str(config))
         arguments = [f"experiment={experiment}"]
         config = compose("config", arguments, return_hydra_config=True)
-        made = points.Points(GlobalHydra.instance().config_loader(), config).of(list(config.hydra.sweeper.grids), arguments)
+        made = points.Points(GlobalHydra.instance().config_loader(), config).of(
+            list(config.hydra.sweeper.grids), arguments
+        )
     assert not [point.error for point in made if point.error]
     return [point.config for point in made]
 
 
 def keys_of(experiment, monkeypatch):
-    """Run keys of all points, of their float models and of their statistics, as if every model and text were its own hash."""
+    """Run keys of all points, of their float models and of their statistics, as if every model and text were
+    its own hash.
+    """
     monkeypatch.setattr(keys, "fingerprint", lambda config: f"sha256:{config.id}")
     monkeypatch.setattr(keys, "text_sha256", lambda name, split, mirror: f"{name}/{split}")
     configs = configs_of(experiment)
@@ -61,7 +69,10 @@ def test_the_keys_of_every_experiment_stay(monkeypatch):
 
 
 def published_configs():
-    return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(RECORDS.glob("runs/*/config.yaml"))]
+    return [
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in sorted(RECORDS.glob("runs/*/config.yaml"))
+    ]
 
 
 def test_nothing_of_the_published_sweep_is_missing(monkeypatch):
@@ -90,12 +101,16 @@ def test_records_of_the_first_version_are_read():
     assert set(records.frame["status"]) == {"done"}
 
 
-@pytest.mark.parametrize("formats", [("md", "tex", "csv", "html"), pytest.param(("pdf",), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "formats", [("md", "tex", "csv", "html"), pytest.param(("pdf",), marks=pytest.mark.slow)]
+)
 def test_the_published_report_stays(tmp_path, formats):
     """Byte for byte, figures included: made beside a copy of the records, where its links start alike."""
     shutil.copytree(RECORDS, tmp_path / "results" / "published")
     write_report(tmp_path / "results" / "published", tmp_path / "reports", "published", formats=formats)
-    made = {path.relative_to(tmp_path / "reports") for path in (tmp_path / "reports").rglob("*") if path.is_file()}
+    made = {
+        path.relative_to(tmp_path / "reports") for path in (tmp_path / "reports").rglob("*") if path.is_file()
+    }
     assert len(made) >= len(formats)
     for name in sorted(made):
         assert (tmp_path / "reports" / name).read_bytes() == (ROOT / "reports" / name).read_bytes(), name

@@ -1,4 +1,6 @@
-"""What the code itself must never do: read pickles without care, run text or a checkpoint's code, build what a configuration names."""
+"""What the code itself must never do: read pickles without care, run text or a checkpoint's code, build what
+a configuration names.
+"""
 
 import ast
 from pathlib import Path
@@ -6,8 +8,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path for package in ("harness", "methods", "conf", "hydra_plugins") for path in (ROOT / package).rglob("*.py"))
-MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle", "sqlitedict"}
+FILES = sorted(
+    path
+    for package in ("harness", "methods", "conf", "hydra_plugins")
+    for path in (ROOT / package).rglob("*.py")
+)
+MODULES = {
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "jsonpickle",
+    "sqlitedict",
+}
 CALLS = {"eval", "exec", "__import__", "instantiate", "read_pickle", "unsafe_load", "system", "popen"}
 BARE = {"eval", "exec"}  # as a method these are something else: model.eval()
 
@@ -17,7 +33,9 @@ def violations(source):
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            named = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            )
             found += [(node.lineno, name) for name in named if name.split(".")[0] in MODULES]
         elif isinstance(node, ast.Call):
             found += [(node.lineno, reason) for reason in _of_call(node)]
@@ -75,5 +93,10 @@ def test_the_rules_find_what_they_are_for(source):
 
 
 def test_the_rules_let_the_rest_pass():
-    assert violations("model.eval()\ntorch.load(p, weights_only=True)\nf(x, trust_remote_code=False)\nlaunch.instantiate_launcher(c)") == []
+    assert (
+        violations(
+            "model.eval()\ntorch.load(p, weights_only=True)\nf(x, trust_remote_code=False)\nlaunch.instantiate_launcher(c)"
+        )
+        == []
+    )
     assert len(FILES) > 60

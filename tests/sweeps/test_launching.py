@@ -1,4 +1,6 @@
-"""A sweep launches what is missing until nothing is, whatever its launcher loses on the way, and gives up where that leads nowhere."""
+"""A sweep launches what is missing until nothing is, whatever its launcher loses on the way, and gives up
+where that leads nowhere.
+"""
 
 from dataclasses import replace
 
@@ -16,7 +18,11 @@ from harness.sweeps.sweep import LOSSES, Point, Sweep
 @pytest.fixture
 def points(tmp_path):
     with initialize_config_module("conf", version_base="1.3"):
-        config = to_run_config(compose("config", ["model=tiny-llama", "data=synthetic", "eval=smoke", f"paths.results={tmp_path}"]))
+        config = to_run_config(
+            compose(
+                "config", ["model=tiny-llama", "data=synthetic", "eval=smoke", f"paths.results={tmp_path}"]
+            )
+        )
     configs = [replace(config, seed=seed) for seed in range(8)]
     return [Point((f"seed={config.seed}",), config=config, key=run_key(config)) for config in configs]
 
@@ -38,7 +44,11 @@ class Launched:
 
 def finish(point) -> bool:
     with claim(point.directory) as mine:
-        record = describe(point.config, point.key) | {"attempt": mine.number, "status": "done", "reason": None}
+        record = describe(point.config, point.key) | {
+            "attempt": mine.number,
+            "status": "done",
+            "reason": None,
+        }
         Store(point.config.paths.results).commit(point.key, record, {}, {}, "")
     return True
 
@@ -49,7 +59,11 @@ def lose(point) -> bool:
 
 
 def test_what_is_missing_is_launched_again(points, monkeypatch):
-    launched = Launched(points[:3], monkeypatch, lambda point, before: lose(point) if before == 0 and point is points[1] else finish(point))
+    launched = Launched(
+        points[:3],
+        monkeypatch,
+        lambda point, before: lose(point) if before == 0 and point is points[1] else finish(point),
+    )
     assert launched.rounds == [["seed=0", "seed=1", "seed=2"], ["seed=1", "seed=2"]]
 
 
@@ -61,7 +75,9 @@ def test_losing_each_point_once_costs_none(points, monkeypatch):
 
 
 def test_a_point_that_is_always_lost_is_given_up(points, monkeypatch):
-    Launched(points[:3], monkeypatch, lambda point, before: lose(point) if point is points[0] else finish(point))
+    Launched(
+        points[:3], monkeypatch, lambda point, before: lose(point) if point is points[0] else finish(point)
+    )
     assert attempts(points[0].directory) == LOSSES and points[0].record() is None
     assert [point.record()["attempt"] for point in points[1:3]] == [1, 1]
 

@@ -1,4 +1,6 @@
-"""The points of a sweep on this machine: several at once, each with a GPU of its own, and none takes others along when it dies."""
+"""The points of a sweep on this machine: several at once, each with a GPU of its own, and none takes others
+along when it dies.
+"""
 
 import signal
 import threading
@@ -44,7 +46,9 @@ def given():
 
 
 def leases(monkeypatch, given, slots, expected) -> dict[str | None, list[tuple[float, float]]]:
-    """When each visible GPU (or None) was in use; a point does nothing but meet the others, as many at once as are `expected`."""
+    """When each visible GPU (or None) was in use; a point does nothing but meet the others, as many at once
+    as are `expected`.
+    """
     used, lock, busy, together = {}, threading.Lock(), set(), threading.Barrier(expected, timeout=60)
 
     def supervise(point, worker):
@@ -55,7 +59,9 @@ def leases(monkeypatch, given, slots, expected) -> dict[str | None, list[tuple[f
         time.sleep(0.02 * (1 + point["seed"] % 3))
         busy.remove(worker)
         with lock:
-            used.setdefault(worker._environment.get("CUDA_VISIBLE_DEVICES"), []).append((begun, time.monotonic()))
+            used.setdefault(worker._environment.get("CUDA_VISIBLE_DEVICES"), []).append(
+                (begun, time.monotonic())
+            )
         return f"status {point['seed']}"
 
     with monkeypatch.context() as patch:
@@ -70,7 +76,9 @@ def at_once(intervals) -> int:
     return max(sum(begun <= moment < ended for begun, ended in intervals) for moment, _ in intervals)
 
 
-@pytest.mark.parametrize(("visible", "slots", "gpus", "share"), [("a,b", None, 2, 1), ("a,b,c", 2, 2, 1), ("a,b", 4, 2, 2)])
+@pytest.mark.parametrize(
+    ("visible", "slots", "gpus", "share"), [("a,b", None, 2, 1), ("a,b,c", 2, 2, 1), ("a,b", 4, 2, 2)]
+)
 def test_no_gpu_is_given_to_more_points_than_share_it(visible, slots, gpus, share, given, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     used = leases(monkeypatch, given, slots, gpus * share)
@@ -86,7 +94,9 @@ def test_without_gpus_there_is_one_point_at_a_time_unless_slots_say_more(given, 
     cores = [worker._environment["OMP_NUM_THREADS"] for worker in local._workers(3)]
     monkeypatch.setattr(local.os, "cpu_count", lambda: 8)
     local._workers.cache_clear()
-    assert [worker._environment["OMP_NUM_THREADS"] for worker in local._workers(3)] == ["2"] * 3 and len(cores) == 3
+    assert [worker._environment["OMP_NUM_THREADS"] for worker in local._workers(3)] == ["2"] * 3 and len(
+        cores
+    ) == 3
 
 
 def test_slots_that_make_no_sense(given, capsys):
@@ -98,13 +108,19 @@ def test_slots_that_make_no_sense(given, capsys):
         local.launch(given, 2)
     quick = ["model=tiny-llama", "data=synthetic", "eval=smoke"]
     assert main(["run", *quick, "hydra.launcher.slots=0"]) == 2
-    assert capsys.readouterr().err == "ptq-bench: hydra.launcher.slots=0: must be at least 1 (null: one per GPU)\n"
+    assert (
+        capsys.readouterr().err
+        == "ptq-bench: hydra.launcher.slots=0: must be at least 1 (null: one per GPU)\n"
+    )
 
 
 def test_every_way_to_die_is_recorded_and_the_others_finish():
     code, told = sweep(*points(*REASONS, "never"), "hydra.launcher.slots=2", "time_limit=0.25")
     assert_all_died_but_one(code, told)
-    ended = {way: (Path("results/runs") / record["run_key"] / "record.json").stat().st_mtime for way, record in records().items()}
+    ended = {
+        way: (Path("results/runs") / record["run_key"] / "record.json").stat().st_mtime
+        for way, record in records().items()
+    }
     assert ended["raise"] < ended["hang"], "the second point, while the first one hung"
 
 
@@ -116,7 +132,9 @@ def test_interrupted_and_gone_on_with():
         assert len(pids) == 2 and all(map(lives, pids))
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and told.splitlines()[-1].startswith("ptq-bench: interrupted; finished points are kept")
+    assert process.returncode == 130 and told.splitlines()[-1].startswith(
+        "ptq-bench: interrupted; finished points are kept"
+    )
     assert "Traceback" not in told and "failed" not in told
     assert not any(map(lives, pids)) and set(records()) == {"float"}
 

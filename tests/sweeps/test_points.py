@@ -42,10 +42,14 @@ def test_the_short_way_leads_to_the_same_configuration(overrides, maker):
 
 def test_points_that_share_their_options_are_composed_once(maker, monkeypatch):
     loads, load = [], maker.loader.load_sweep_config
-    monkeypatch.setattr(maker.loader, "load_sweep_config", lambda *arguments: loads.append(1) or load(*arguments))
+    monkeypatch.setattr(
+        maker.loader, "load_sweep_config", lambda *arguments: loads.append(1) or load(*arguments)
+    )
     points = maker.of(["method=rtn,gptq seed=0,1,2 scheme.bits=3,4"], [*TINY, "scheme=w4"])
     assert len(points) == 12 and len(loads) == 2
-    assert {(point.config.seed, point.config.scheme.bits) for point in points} == {(seed, bits) for seed in range(3) for bits in (3, 4)}
+    assert {(point.config.seed, point.config.scheme.bits) for point in points} == {
+        (seed, bits) for seed in range(3) for bits in (3, 4)
+    }
 
 
 def test_one_point_does_not_leak_into_the_next(maker):

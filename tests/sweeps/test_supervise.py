@@ -23,7 +23,14 @@ HINT = "retry=true goes on from there"
 @pytest.fixture
 def point(tmp_path):
     with initialize_config_module("conf", version_base="1.3"):
-        overrides = ["model=tiny-llama", "data=synthetic", "eval=smoke", "method=gptq", "scheme=w3", f"paths.results={tmp_path}"]
+        overrides = [
+            "model=tiny-llama",
+            "data=synthetic",
+            "eval=smoke",
+            "method=gptq",
+            "scheme=w3",
+            f"paths.results={tmp_path}",
+        ]
         return compose("config", overrides)
 
 
@@ -49,7 +56,11 @@ class Child:
 
     def leave(self, attempt):
         self.store.commit(
-            self.key, describe(self.config, self.key) | {"attempt": attempt, "status": self.status, "reason": None}, {}, {}, ""
+            self.key,
+            describe(self.config, self.key) | {"attempt": attempt, "status": self.status, "reason": None},
+            {},
+            {},
+            "",
         )
 
     @property
@@ -58,16 +69,29 @@ class Child:
 
 
 def at(stage, done, total, attempt=1):
-    return {"label": "tiny-llama gptq", "stage": stage, "done": done, "total": total, "note": "", "attempt": attempt}
+    return {
+        "label": "tiny-llama gptq",
+        "stage": stage,
+        "done": done,
+        "total": total,
+        "note": "",
+        "attempt": attempt,
+    }
 
 
 def test_what_the_child_records_is_what_stands(point):
     child = Child(point, status="done")
     assert supervise(plain_config(point), child) == "done" and child.record["attempt"] == 1
     ((job, _, seconds),) = child.asked
-    assert job == {"point": plain_config(point), "attempt": 1} and json.loads(json.dumps(job)) == job and seconds is None
+    assert (
+        job == {"point": plain_config(point), "attempt": 1}
+        and json.loads(json.dumps(job)) == job
+        and seconds is None
+    )
     assert supervise(plain_config(point), child) == "done"
-    assert len(child.asked) == 1 and attempts(child.store.directory(child.key)) == 1, "a finished point is not run again"
+    assert len(child.asked) == 1 and attempts(child.store.directory(child.key)) == 1, (
+        "a finished point is not run again"
+    )
 
 
 ENDS = {
@@ -77,10 +101,12 @@ ENDS = {
     ),
     "killed by SIGSEGV (signal 11) before it did anything": (-signal.SIGSEGV, None),
     "killed by SIGABRT (signal 6) during evaluate 0/2": (-signal.SIGABRT, at("evaluate", 0, 2)),
-    "ended with exit code 5 before it did anything": (5, at("evaluate", 0, 2, attempt=0)),  # told by an attempt before
+    # told by an attempt before
+    "ended with exit code 5 before it did anything": (5, at("evaluate", 0, 2, attempt=0)),
     "ended with exit code 0 during evaluate 1/2": (0, at("evaluate", 1, 2)),
     "who started it is gone during quantize 1/2": (Lost("who started it is gone"), at("quantize", 1, 2)),
-    "killed by SIGTERM (signal 15) before it did anything": (-signal.SIGTERM, {"stage": "quantize"}),  # damaged
+    # damaged
+    "killed by SIGTERM (signal 15) before it did anything": (-signal.SIGTERM, {"stage": "quantize"}),
 }
 
 
@@ -90,7 +116,11 @@ def test_a_child_that_leaves_no_record_gets_one(point, reason):
     child = Child(point, end, progress=progress)
     assert supervise(plain_config(point), child) == "failed"
     record = child.record
-    assert record["reason"].startswith(reason) and record["reason"].endswith(HINT) and "\n" not in record["reason"]
+    assert (
+        record["reason"].startswith(reason)
+        and record["reason"].endswith(HINT)
+        and "\n" not in record["reason"]
+    )
     assert record["attempt"] == 1 and record["method"]["name"] == "gptq" and record["run_key"] == child.key
     assert not isinstance(end, int) or str(child.store.directory(child.key) / "log.txt") in record["reason"]
     assert holder(child.store.directory(child.key)) is None
@@ -118,14 +148,21 @@ def test_what_is_interrupted_leaves_no_record_and_no_claim(point, end):
     with pytest.raises(type(end)):
         supervise(plain_config(point), child)
     assert child.record is None and holder(child.store.directory(child.key)) is None
-    assert supervise(plain_config(point), Child(point, status="done")) == "done" and child.record["attempt"] == 2
+    assert (
+        supervise(plain_config(point), Child(point, status="done")) == "done" and child.record["attempt"] == 2
+    )
 
 
 def test_the_record_of_an_attempt_before_is_replaced(point):
-    first, second = Child(point, status="failed"), Child(point, -signal.SIGABRT, progress=at("evaluate", 0, 2, attempt=2))
+    first, second = (
+        Child(point, status="failed"),
+        Child(point, -signal.SIGABRT, progress=at("evaluate", 0, 2, attempt=2)),
+    )
     assert supervise(plain_config(point), first) == "failed"
     assert supervise(plain_config(point), second) == "failed"
-    assert second.record["attempt"] == 2 and second.record["reason"].startswith("killed by SIGABRT (signal 6) during evaluate 0/2")
+    assert second.record["attempt"] == 2 and second.record["reason"].startswith(
+        "killed by SIGABRT (signal 6) during evaluate 0/2"
+    )
 
 
 def test_a_child_that_dies_after_its_record_is_done(point):
@@ -159,6 +196,11 @@ def test_how_often_the_kernel_killed_for_memory(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True)
     own.write_text("4:memory:/old\n0::/job 7\n")
     assert resources.killed_for_memory() == 0
-    for text, count in {"low 0\noom 8\noom_kill 3\noom_group_kill 1\n": 3, "low 0\n": 0, "": 0, "oom_kill": 0}.items():
+    for text, count in {
+        "low 0\noom 8\noom_kill 3\noom_group_kill 1\n": 3,
+        "low 0\n": 0,
+        "": 0,
+        "oom_kill": 0,
+    }.items():
         events.write_text(text)
         assert resources.killed_for_memory() == count

@@ -1,4 +1,6 @@
-"""Children that run points: what is told of their end, where their output goes, and that they never outlive who asked for them."""
+"""Children that run points: what is told of their end, where their output goes, and that they never outlive
+who asked for them.
+"""
 
 import os
 import shutil
@@ -15,7 +17,9 @@ import pytest
 from harness.sweeps.worker import Lost, Stopped, Worker, gpus
 from tests.helpers.dying_sweeps import eventually, lives
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and elsewhere no kernel ends orphans")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="looks into /proc, and elsewhere no kernel ends orphans"
+)
 
 ROOT = Path(__file__).parents[2]
 WORK = """
@@ -118,7 +122,8 @@ def test_stop_from_another_thread(log):
 
 
 def test_an_interrupt_while_waiting_ends_the_child(log):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background would not hear it
+    # tests that run in the background would not hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt():
         child(log)
@@ -155,7 +160,10 @@ def test_the_environment_is_set_before_a_child_imports_anything(log):
 def test_a_server_without_preload_has_no_torch(monkeypatch):
     monkeypatch.delenv("PYTHONPATH")
     script = "import sys, harness.sweeps.server; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout
+        == "False\n"
+    )
 
 
 def test_gpus_are_what_the_driver_lists_unless_the_environment_chooses(tmp_path, monkeypatch):
@@ -167,6 +175,12 @@ def test_gpus_are_what_the_driver_lists_unless_the_environment_chooses(tmp_path,
     assert gpus() == ["GPU-a", "GPU-b"]
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
     assert gpus() == []
-    for value, expected in {"": [], "-1": [], "NoDevFiles": [], "1": ["1"], "0,GPU-b": ["0", "GPU-b"]}.items():
+    for value, expected in {
+        "": [],
+        "-1": [],
+        "NoDevFiles": [],
+        "1": ["1"],
+        "0,GPU-b": ["0", "GPU-b"],
+    }.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
         assert gpus() == expected, value

@@ -2,7 +2,8 @@
 
     python -m tests.torture.crash_points PLACE SHARE SEED      prints {"steps", "cases", "seconds", "wrong": [...]}
 
-Right after a step is right before the next one, so one kill a step covers both, and the run's end is the undisturbed run.
+Right after a step is right before the next one, so one kill a step covers both, and the run's end is the
+undisturbed run.
 """
 
 import json
@@ -26,12 +27,21 @@ def main(place: Path, share: float, seed: int) -> dict:
     prepare(place)
     config(results="killed")
     steps = steps_of_a_run(place)
-    cases = [(at, way) for at, way in product(range(len(steps)), (BEFORE, TORN, POWER)) if way != TORN or _can_tear(steps[at])]
+    cases = [
+        (at, way)
+        for at, way in product(range(len(steps)), (BEFORE, TORN, POWER))
+        if way != TORN or _can_tear(steps[at])
+    ]
     chosen = random.Random(seed).sample(cases, max(1, round(share * len(cases))))
     start, wrong = time.monotonic(), []
     for at, way in chosen:
         wrong += [f"{steps[at]} ({at}, {way}): {difference}" for difference in killed(place, at, way)]
-    return {"steps": len(steps), "cases": len(chosen), "seconds": round(time.monotonic() - start, 1), "wrong": wrong}
+    return {
+        "steps": len(steps),
+        "cases": len(chosen),
+        "seconds": round(time.monotonic() - start, 1),
+        "wrong": wrong,
+    }
 
 
 def steps_of_a_run(place: Path) -> list[str]:
@@ -63,7 +73,11 @@ def killed(place: Path, at: int, way: str) -> list[str]:
     if code != -signal.SIGKILL:
         return [f"was not killed but ended with {code}: {Path('output').read_text()[-500:]}"]
     code = forked(lambda: run(config(results="killed")) and 0, "output")
-    return differences("killed") if code == 0 else [f"the next attempt ended with {code}: {Path('output').read_text()[-500:]}"]
+    return (
+        differences("killed")
+        if code == 0
+        else [f"the next attempt ended with {code}: {Path('output').read_text()[-500:]}"]
+    )
 
 
 if __name__ == "__main__":

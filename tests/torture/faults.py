@@ -1,7 +1,9 @@
-"""Faults at the steps by which a process changes files: it dies before one of them or in its middle, or the disk refuses it.
+"""Faults at the steps by which a process changes files: it dies before one of them or in its middle, or the
+disk refuses it.
 
-Python's functions that change files are replaced for as long as a `Faults` is entered, by ones that number every change below a
-directory, and do a deed at one of them. What native code writes (safetensors) counts as one step.
+Python's functions that change files are replaced for as long as a `Faults` is entered, by ones that number
+every change below a directory, and do a deed at one of them. What native code writes (safetensors) counts as
+one step.
 """
 
 import builtins
@@ -15,8 +17,10 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-BEFORE, TORN, POWER = "before", "torn", "power"  # the step is not done · half of its bytes are written · what was not synced is lost too
-CALLS = {"replace": 1, "rename": 1, "link": 1, "unlink": 0, "remove": 0, "rmdir": 0, "mkdir": 0}  # of os; which argument is the new name
+# the step is not done · half of its bytes are written · what was not synced is lost too
+BEFORE, TORN, POWER = "before", "torn", "power"
+# of os; which argument is the new name
+CALLS = {"replace": 1, "rename": 1, "link": 1, "unlink": 0, "remove": 0, "rmdir": 0, "mkdir": 0}
 
 
 class Faults:
@@ -63,7 +67,9 @@ class Faults:
         self._real.append((module, name, getattr(module, name)))
         setattr(module, name, fake)
 
-    def _step(self, kind: str, path: Path, change: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
+    def _step(
+        self, kind: str, path: Path, change: Callable[[], Any], half: Callable[[], Any] | None = None
+    ) -> Any:
         if not path.is_relative_to(self.root) or any(name in path.name for name in self._ignored):
             return change()
         self.steps.append(f"{kind} {path.relative_to(self.root)}")
@@ -106,7 +112,12 @@ class Faults:
 
             def written(content):
                 self._unsynced.add(path)
-                return self._step("write", path, lambda: write(content), lambda: (write(content[: len(content) // 2]), stream.flush()))
+                return self._step(
+                    "write",
+                    path,
+                    lambda: write(content),
+                    lambda: (write(content[: len(content) // 2]), stream.flush()),
+                )
 
             stream.write = written
             return stream
@@ -146,7 +157,9 @@ def refuse(code: int) -> Callable[[Path], None]:
 
     def deed(path: Path) -> None:
         if path.suffix == ".safetensors" or path.name.startswith(".aside-tensors"):
-            raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(code)} (os error {code})")
+            raise SafetensorError(
+                f"Error while serializing: I/O error: {os.strerror(code)} (os error {code})"
+            )
         raise OSError(code, os.strerror(code), str(path))
 
     return deed

@@ -1,8 +1,10 @@
-"""Let the disk refuse a step by which a sweep changes files, see that it says so in one line and breaks nothing, and run it again.
+"""Let the disk refuse a step by which a sweep changes files, see that it says so in one line and breaks
+nothing, and run it again.
 
     python -m tests.torture.refusals PLACE SHARE SEED      prints {"steps", "cases", "survived", "seconds", "wrong": [...]}
 
-The point runs in the process of the sweep (`run`), or in one of its own that is spared, so that only the sweep meets the fault (`driver`).
+The point runs in the process of the sweep (`run`), or in one of its own that is spared, so that only the
+sweep meets the fault (`driver`).
 """
 
 import errno
@@ -42,9 +44,18 @@ def main(place: Path, share: float, seed: int) -> dict:
     for who, at, code in chosen:
         ended, found = refused(place, forms[who], steps[who][at], at, code)
         survived += ended == 0
-        wrong += [f"{errno.errorcode[code]} at {who}'s {steps[who][at]} ({at}): {difference}" for difference in found]
+        wrong += [
+            f"{errno.errorcode[code]} at {who}'s {steps[who][at]} ({at}): {difference}"
+            for difference in found
+        ]
     counts = {who: len(found) for who, found in steps.items()}
-    return {"steps": counts, "cases": len(chosen), "survived": survived, "seconds": round(time.monotonic() - start, 1), "wrong": wrong}
+    return {
+        "steps": counts,
+        "cases": len(chosen),
+        "survived": survived,
+        "seconds": round(time.monotonic() - start, 1),
+        "wrong": wrong,
+    }
 
 
 def sweep(place: Path, form: list[str], at: int | None = None, code: int = 0) -> int:
@@ -87,7 +98,11 @@ def refused(place: Path, form: list[str], step: str, at: int, code: int) -> tupl
         wrong.append(f"a convenience failed the run: {told[-300:]}")
     wrong += broken(Path("refused"))
     again = forked(lambda: sweep(place, form), "output")
-    return ended, wrong + (differences("refused") if again == 0 else [f"then ended with {again}: {Path('output').read_text()[-600:]}"])
+    return ended, wrong + (
+        differences("refused")
+        if again == 0
+        else [f"then ended with {again}: {Path('output').read_text()[-600:]}"]
+    )
 
 
 def broken(results: Path) -> list[str]:

@@ -1,6 +1,8 @@
-"""Small runs in forks of a process that has everything imported and has run one already: one costs a fraction of a second.
+"""Small runs in forks of a process that has everything imported and has run one already: one costs a fraction
+of a second.
 
-Used by programs that start with `prepare()`; pytest itself does not fork, for who knows which threads other tests have left it.
+Used by programs that start with `prepare()`; pytest itself does not fork, for who knows which threads other
+tests have left it.
 """
 
 import json
@@ -23,7 +25,13 @@ from harness.data import corpora
 from harness.quantization.resume import Resume
 from harness.run import run
 
-SMALL = ["model=tiny-llama", "data=synthetic", "data.samples=1", "data.window=16", "data.true_sequential=false"]
+SMALL = [
+    "model=tiny-llama",
+    "data=synthetic",
+    "data.samples=1",
+    "data.window=16",
+    "data.true_sequential=false",
+]
 SMALL += ["eval=smoke", "eval.windows=1", "eval.window=16", "eval.corpora=[synthetic,news]"]
 POINT = [*SMALL, "method=gptq", "scheme=w3", "save=true"]
 VARYING = ("seconds", "peak_memory_bytes", "attempt", "reused", "digest")  # of a record
@@ -32,12 +40,15 @@ WHOLE = "whole"  # directory of results of an undisturbed run
 
 
 def prepare(place: Path) -> None:
-    """Leave `FRESH` and `WHOLE` below `place`, the working directory from now on, and have this process ready to fork."""
+    """Leave `FRESH` and `WHOLE` below `place`, the working directory from now on, and have this process ready
+    to fork.
+    """
     os.environ["PTQ_BENCH_CACHE"] = str(place / "cache")
     os.chdir(place)
     torch.set_num_threads(1)
     texts = corpora.documents
-    corpora.documents = lambda name, split, mirror=None: texts("synthetic", split)[:1]  # two corpora, without any asset, soon tokenized
+    # two corpora, without any asset, soon tokenized
+    corpora.documents = lambda name, split, mirror=None: texts("synthetic", split)[:1]
     keep = Resume.keep
 
     def keep_at_once(self, *arguments) -> None:  # the order of steps is then the same in every run
@@ -54,7 +65,9 @@ def prepare(place: Path) -> None:
 def config(*overrides: str, results: str):
     """The configuration of the small run."""
     with initialize_config_module("conf", version_base="1.3"):
-        return from_plain(plain_config(compose("config", [*POINT, "isolate=false", f"paths.results={results}", *overrides])))
+        return from_plain(
+            plain_config(compose("config", [*POINT, "isolate=false", f"paths.results={results}", *overrides]))
+        )
 
 
 def forked(deed: Callable[[], object], output: str = os.devnull) -> int:
@@ -83,7 +96,11 @@ def differences(results: str) -> list[str]:
     mine, whole = (Path(place, "runs", key) for place in (results, WHOLE))
     if not (mine / "record.json").exists():
         return ["no record"]
-    found = [name for name in ("items.json", "config.yaml") if (mine / name).read_bytes() != (whole / name).read_bytes()]
+    found = [
+        name
+        for name in ("items.json", "config.yaml")
+        if (mine / name).read_bytes() != (whole / name).read_bytes()
+    ]
     first, second = (json.loads((place / "record.json").read_text()) for place in (mine, whole))
     for name in second.keys() - set(VARYING):
         if json.dumps(first.get(name)) != json.dumps(second[name]):
@@ -94,5 +111,9 @@ def differences(results: str) -> list[str]:
     if not is_intact(mine / "checkpoint") or weights[0].read_bytes() != weights[1].read_bytes():
         found.append("checkpoint")
     if first["attempt"] > 1:  # else there was nothing more to do, and nobody to tidy up
-        found += [f"left behind: {path}" for path in mine.rglob("*") if path.name.startswith(".aside-") or path.name == "resume"]
+        found += [
+            f"left behind: {path}"
+            for path in mine.rglob("*")
+            if path.name.startswith(".aside-") or path.name == "resume"
+        ]
     return found

@@ -1,8 +1,10 @@
-"""Many processes that write records and are killed at random: what they were told is written must be there, once and whole.
+"""Many processes that write records and are killed at random: what they were told is written must be there,
+once and whole.
 
     python -m tests.torture.writers PLACE WRITERS RECORDS KILLS SEED      prints what is counted and how long a commit takes
 
-Every record is claimed by two writers, so that they also race. Locks are switched off, and nobody may ask for one.
+Every record is claimed by two writers, so that they also race. Locks are switched off, and nobody may ask for
+one.
 """
 
 import fcntl
@@ -73,7 +75,14 @@ def write(place: Path, keys: list[str]) -> None:
         with mine:
             if store.finished(key, save=False):
                 continue
-            record = {"run_key": key, "status": "done", "reason": None, "attempt": mine.number, "writer": os.getpid(), "filler": FILLER}
+            record = {
+                "run_key": key,
+                "status": "done",
+                "reason": None,
+                "attempt": mine.number,
+                "writer": os.getpid(),
+                "filler": FILLER,
+            }
             before = time.perf_counter()
             store.commit(key, record, {}, {}, "")
             took = time.perf_counter() - before
@@ -82,12 +91,16 @@ def write(place: Path, keys: list[str]) -> None:
 
 def _acknowledged(place: Path) -> float:
     path = place / "acknowledged"
-    return path.stat().st_size / 30 if path.exists() else 0  # a line has a few bytes more, so the last kill comes before the end
+    # a line has a few bytes more, so the last kill comes before the end
+    return path.stat().st_size / 30 if path.exists() else 0
 
 
 def counted(place: Path, keys: list[str], wrong: list[str]) -> dict:
     """What became of the records."""
-    store, told = Store(place / "results"), [line.split() for line in (place / "acknowledged").read_text().splitlines()]
+    store, told = (
+        Store(place / "results"),
+        [line.split() for line in (place / "acknowledged").read_text().splitlines()],
+    )
     author = {key: int(pid) for key, pid, *_ in told}
     lost = [key for key in author if (store.record(key) or {}).get("writer") != author[key]]
     missing = [key for key in keys if store.record(key) is None]

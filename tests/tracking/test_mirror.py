@@ -30,24 +30,46 @@ def test_what_a_run_tells(monkeypatch, tmp_path):
     directory = go_by(make_tracker("wandb"), tmp_path, record, told)
     assert marked(directory, WANDB)
     ((_, who),) = [heard for heard in fake.heard if heard[0] == "init"]
-    assert who["id"] == f"{record['run_key']}-1" and who["job_type"] == "quantize" and who["mode"] == "offline"
+    assert (
+        who["id"] == f"{record['run_key']}-1" and who["job_type"] == "quantize" and who["mode"] == "offline"
+    )
     assert who["tags"] == ["gptq", "w3", "toy"] and who["name"] == "toy · gptq · w3 · s0"
     assert who["config"]["scheme"] == record["scheme"] and who["config"]["versions"]["torch"] == "2.13.0"
 
     logged = [heard[1:] for heard in fake.heard if heard[0] == "log"]
     steps = [step for _, step in logged[:-1]]
     assert steps == sorted(steps) and len(logged) == len(told) + 1, "W&B drops steps that go back"
-    assert logged[0][0] == {"layer/index": 1, "layer/error": 0.1, "layer/bits": 3.03125, "layer/outliers": 0.0, "layer/seconds": 0.0}
+    assert logged[0][0] == {
+        "layer/index": 1,
+        "layer/error": 0.1,
+        "layer/bits": 3.03125,
+        "layer/outliers": 0.0,
+        "layer/seconds": 0.0,
+    }
     assert logged[5][0]["block/condition"] == 7.5 and logged[5][0]["block/index"] == 1
     (_, columns, rows) = logged[-1][0]["layers"]
-    assert len(rows) == 6 and dict(zip(columns, rows[3], strict=True))["shape"] == "64x64" and rows[3][-1] == "damping raised"
+    assert (
+        len(rows) == 6
+        and dict(zip(columns, rows[3], strict=True))["shape"] == "64x64"
+        and rows[3][-1] == "damping raised"
+    )
 
     (_, (_, kind, files)) = next(heard for heard in fake.heard if heard[0] == "artifact")
     assert kind == "result" and [name for name, _ in files] == ["record.json", "layers.parquet"]
     (_, exit_code, tags, summary) = fake.heard[-1]
     assert exit_code == 0 and tags[-1] == "done"
-    assert summary["perplexity/wiki"] == 17.25 and summary["perplexity/wiki_stderr"] == 1.5 and summary["delta/perplexity/wiki"] == 2.25
-    assert {"bits_per_weight", "seconds", "peak_memory_bytes", "status", "fallbacks"} <= summary.keys() and "reason" not in summary
+    assert (
+        summary["perplexity/wiki"] == 17.25
+        and summary["perplexity/wiki_stderr"] == 1.5
+        and summary["delta/perplexity/wiki"] == 2.25
+    )
+    assert {
+        "bits_per_weight",
+        "seconds",
+        "peak_memory_bytes",
+        "status",
+        "fallbacks",
+    } <= summary.keys() and "reason" not in summary
 
 
 def test_a_failed_run_shows_as_failed(monkeypatch, tmp_path):
@@ -97,7 +119,9 @@ def test_a_tracker_that_raises_is_one_line(where, monkeypatch, tmp_path, caplog)
     assert "no route to host" in line and "ptq-bench sync" in line and not marked(directory, WANDB)
 
 
-@pytest.mark.parametrize(("name", "remedy"), [("wandb", "pip install wandb"), ("trackio", "pip install 'ptq-bench[trackio]'")])
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("wandb", "pip install wandb"), ("trackio", "pip install 'ptq-bench[trackio]'")]
+)
 def test_a_tracker_that_is_not_installed_is_one_line(name, remedy, monkeypatch, tmp_path, caplog):
     monkeypatch.setitem(sys.modules, name, None)
     go_by(make_tracker(name), tmp_path, done(), reports(1))
@@ -108,7 +132,11 @@ def test_a_tracker_that_is_not_installed_is_one_line(name, remedy, monkeypatch, 
 def test_no_tracker_leaves_nothing(tmp_path):
     directory = go_by(make_tracker("none"), tmp_path, done(), reports())
     assert isinstance(make_tracker("none"), NullTracker)
-    assert sorted(path.name for path in directory.iterdir()) == ["blocks.parquet", "layers.parquet", "record.json"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "blocks.parquet",
+        "layers.parquet",
+        "record.json",
+    ]
 
 
 def test_wandb_itself_takes_it_all_and_learns_no_secret(monkeypatch, tmp_path):
@@ -117,23 +145,37 @@ def test_wandb_itself_takes_it_all_and_learns_no_secret(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", secret)
     monkeypatch.setenv("HF_TOKEN", f"hf_{secret}")
     monkeypatch.setattr(sys, "argv", ["ptq-bench", f"token={secret}"])
-    monkeypatch.setattr("harness.tracking.mirror.FLOOR", 30.0)  # a busy machine may need longer for its first import
+    # a busy machine may need longer for its first import
+    monkeypatch.setattr("harness.tracking.mirror.FLOOR", 30.0)
     directory = go_by(make_tracker("wandb"), tmp_path, done(), reports())
     assert marked(directory, WANDB), "the mirror did not finish"
     (file,) = directory.glob("wandb/offline-run-*/*.wandb")
     content = file.read_bytes()
     assert b"perplexity/wiki" in content and b"block/loss_after" in content and b"result-" in content
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()] == []
+    assert [
+        path for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()
+    ] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["init", "log", "finish", "absent"])
 def test_trouble_costs_a_run_less_than_two_per_cent(where, monkeypatch, tmp_path):
-    """A run of several seconds beside a tracker that hangs for a minute: the same numbers, and hardly a moment spent in its calls."""
+    """A run of several seconds beside a tracker that hangs for a minute: the same numbers, and hardly a
+    moment spent in its calls.
+    """
     from harness.cli import main
 
     monkeypatch.chdir(tmp_path)
-    quick = ["run", "model=tiny-llama", "scheme=w3", "data=synthetic", "eval=smoke", "data.samples=8", "eval.windows=2", "isolate=false"]
+    quick = [
+        "run",
+        "model=tiny-llama",
+        "scheme=w3",
+        "data=synthetic",
+        "eval=smoke",
+        "data.samples=8",
+        "eval.windows=2",
+        "isolate=false",
+    ]
     slow = ["method=quantease", "method.solver.sweeps=800"]
     assert main([*quick, "method=float"]) == main([*quick, "method=float", "paths.results=troubled"]) == 0
     assert main([*quick, *slow]) == 0
@@ -143,10 +185,13 @@ def test_trouble_costs_a_run_less_than_two_per_cent(where, monkeypatch, tmp_path
         FakeWandb(where, hang).install(monkeypatch)
     spent = time_calls(monkeypatch, Mirror, "start", "layer", "block", "finish")
     assert main([*quick, *slow, "paths.results=troubled", "tracker=wandb"]) == 0
-    record, without = ({r["method"]["name"]: r for r in records(place)}["quantease"] for place in ("troubled", "results"))
+    record, without = (
+        {r["method"]["name"]: r for r in records(place)}["quantease"] for place in ("troubled", "results")
+    )
     assert record["metrics"] == without["metrics"] and record["layer_error"] == without["layer_error"]
     seconds = record["seconds"]["total"]
-    waited = where == "finish" or (where != "absent" and seconds < STUCK)  # for a call that may still be in time
+    # for a call that may still be in time
+    waited = where == "finish" or (where != "absent" and seconds < STUCK)
     print(f"{where}: {seconds:.2f} s, of them {sum(spent):.4f} s in calls of the tracker")
     assert seconds > 2 and sum(spent) < 0.02 * seconds + FLOOR * waited
 

@@ -1,4 +1,6 @@
-"""`ptq-bench sync`: what a tracker missed it gets from the files of the run, once, and the same as if it had been there."""
+"""`ptq-bench sync`: what a tracker missed it gets from the files of the run, once, and the same as if it had
+been there.
+"""
 
 import json
 import os
@@ -29,7 +31,10 @@ def test_what_a_dying_tracker_missed(where, monkeypatch, tmp_path, capsys):
     FakeWandb(where, explode).install(monkeypatch)
     go_by(make_tracker("wandb"), tmp_path / "results", done(), reports())
     later, key = FakeWandb().install(monkeypatch), done()["run_key"]
-    cut, other = (tmp_path / f"results/runs/{key}/wandb/offline-run-20261122_225401-{key}-{attempt}" for attempt in (1, 2))
+    cut, other = (
+        tmp_path / f"results/runs/{key}/wandb/offline-run-20261122_225401-{key}-{attempt}"
+        for attempt in (1, 2)
+    )
     cut.mkdir(parents=True)
     other.mkdir()
     assert main([]) == 0
@@ -48,7 +53,9 @@ def test_twice_is_once(monkeypatch, tmp_path, capsys):
     assert "0 runs mirrored to wandb offline, 2 already there" in capsys.readouterr().err
     assert main(["--mode", "online"]) == 0 and len(fake.heard) == 2 * len(first), "offline is not online"
     assert main(["--again", "--project", "mine", "--group", "g"]) == 0
-    assert fake.heard[2 * len(first)][1]["project"] == "mine" and fake.heard[2 * len(first)][1]["group"] == "g"
+    assert (
+        fake.heard[2 * len(first)][1]["project"] == "mine" and fake.heard[2 * len(first)][1]["group"] == "g"
+    )
 
 
 def test_what_the_live_mirror_finished_is_there_already(monkeypatch, tmp_path):
@@ -68,11 +75,17 @@ def test_one_run_that_fails_keeps_no_other_back(monkeypatch, tmp_path, capsys):
     assert main([]) == 1
     assert len([1 for heard in fake.heard if heard[0] == "finish"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert sum("b" * 16 in line for line in lines) == 1 and any("2 runs mirrored" in line and "1 failed" in line for line in lines)
+    assert sum("b" * 16 in line for line in lines) == 1 and any(
+        "2 runs mirrored" in line and "1 failed" in line for line in lines
+    )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["--results", "nowhere"], "nowhere"), (["--tracker", "trackio", "--mode", "online"], "tracker.mode=online")]
+    ("arguments", "words"),
+    [
+        (["--results", "nowhere"], "nowhere"),
+        (["--tracker", "trackio", "--mode", "online"], "tracker.mode=online"),
+    ],
 )
 def test_what_a_user_can_fix(arguments, words, tmp_path, capsys):
     (tmp_path / "nowhere").mkdir()
@@ -83,10 +96,21 @@ def test_what_a_user_can_fix(arguments, words, tmp_path, capsys):
 
 
 def test_a_real_run_reads_back_as_it_was_told(monkeypatch, tmp_path):
-    """A transform, a fallback-free walk, block errors: every number through record.json and the tables is the number that was live."""
+    """A transform, a fallback-free walk, block errors: every number through record.json and the tables is the
+    number that was live.
+    """
     live = FakeWandb().install(monkeypatch)
-    quick = ["model=tiny-llama", "data=synthetic", "eval=smoke", "data.samples=4", "eval.windows=2", "data.block_error=true"]
-    assert command(["run", *quick, "method=smoothquant", "scheme=w4a4", "tracker=wandb", "isolate=false"]) == 0
+    quick = [
+        "model=tiny-llama",
+        "data=synthetic",
+        "eval=smoke",
+        "data.samples=4",
+        "eval.windows=2",
+        "data.block_error=true",
+    ]
+    assert (
+        command(["run", *quick, "method=smoothquant", "scheme=w4a4", "tracker=wandb", "isolate=false"]) == 0
+    )
     later = FakeWandb().install(monkeypatch)
     assert main(["--again"]) == 0
     assert runs(later) == runs(live) and len(runs(live)) == 2
@@ -127,5 +151,9 @@ print(json.dumps([codes, sorted(run.name for run in runs), metrics, asked]))
     codes, names, metrics, asked = json.loads(told.stdout)
     assert asked == [], "trackio went to the network"
     assert codes == [0, 0, 0] and len(names) == 2 and all("-1" in name for name in names)
-    assert len(metrics) == len(reports()) + 1 and metrics[-1]["perplexity/wiki"] == 17.25 and metrics[-1]["status"] == "done"
+    assert (
+        len(metrics) == len(reports()) + 1
+        and metrics[-1]["perplexity/wiki"] == 17.25
+        and metrics[-1]["status"] == "done"
+    )
     assert (tmp_path / "results/trackio/ptq-bench.db").exists()

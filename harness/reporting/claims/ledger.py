@@ -1,4 +1,6 @@
-"""The ledger as tables: what these records say of each claim of the papers, model by model, with the numbers that decide."""
+"""The ledger as tables: what these records say of each claim of the papers, model by model, with the numbers
+that decide.
+"""
 
 import math
 from collections import Counter
@@ -7,7 +9,18 @@ from collections.abc import Sequence
 from harness.foundation.text import visible
 from harness.records.measurements import Layers
 from harness.reporting.cells import FALLBACK_MARK, Cell, Notes, Row, Table
-from harness.reporting.claims.judging import CONTRADICTED, FAILS, HOLDS, OPEN, SUPPORTED, UNDECIDED, UNTESTABLE, Judged, Verdict, judge
+from harness.reporting.claims.judging import (
+    CONTRADICTED,
+    FAILS,
+    HOLDS,
+    OPEN,
+    SUPPORTED,
+    UNDECIDED,
+    UNTESTABLE,
+    Judged,
+    Verdict,
+    judge,
+)
 from harness.reporting.claims.matching import OTHER_MODEL
 from harness.reporting.claims.reading import ACCURACY, BOUNDS, LAYERS, PERPLEXITY, Claim, Rule, load_claims
 from harness.reporting.labels import signed
@@ -41,25 +54,35 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     testable = [verdict for verdict in verdicts if verdict.word != UNTESTABLE]
     tested = len({verdict.claim.id for verdict in testable})
     if not testable:
-        return f"None of the {len(claims)} claims can be tested with these runs." if claims else "There are no claims to test."
+        return (
+            f"None of the {len(claims)} claims can be tested with these runs."
+            if claims
+            else "There are no claims to test."
+        )
     models = dict.fromkeys(verdict.model for verdict in testable)
     per_model = {model: Counter(one.word for one in testable if one.model == model) for model in models}
     if len(per_model) > MODELS_ABREAST:
         parts = [f"{_counts(Counter(one.word for one in testable))}, over {len(per_model)} models together"]
     else:
         parts = [f"{_counts(counts)} on {visible(model)}" for model, counts in per_model.items()]
-    return f"Of {len(claims)} claims of the papers {tested} can be tested with these runs: {'; '.join(parts)}."
+    return (
+        f"Of {len(claims)} claims of the papers {tested} can be tested with these runs: {'; '.join(parts)}."
+    )
 
 
 def ledger_tables(verdicts: Sequence[Verdict]) -> list[Table]:
-    """A summary, a table for each paper with the claims that could be tested, and a list of what the others need."""
+    """A summary, a table for each paper with the claims that could be tested, and a list of what the others
+    need.
+    """
     if not verdicts:
         return []
     papers = list(dict.fromkeys(verdict.claim.paper for verdict in verdicts))
     tables = [_summary(verdicts, papers)]
     for paper in papers:
         tables += _paper(
-            paper, [one for one in verdicts if one.claim.paper == paper], CAPTION if len(tables) == 1 else "Read as the one above."
+            paper,
+            [one for one in verdicts if one.claim.paper == paper],
+            CAPTION if len(tables) == 1 else "Read as the one above.",
         )
     return tables + _untested(verdicts, papers)
 
@@ -85,9 +108,14 @@ def _summary(verdicts: Sequence[Verdict], papers: Sequence[str]) -> Table:
         own = [verdict for verdict in verdicts if verdict.claim.paper in names]
         words = Counter(verdict.word for verdict in own)
         words[UNTESTABLE] = sum(not _tested(group) for group in _by_claim(own).values())
-        cells = (Cell(str(words[word]), value=float(words[word]), tone=TONES[word] if words[word] else "") for word in (*WORDS, UNTESTABLE))
+        cells = (
+            Cell(str(words[word]), value=float(words[word]), tone=TONES[word] if words[word] else "")
+            for word in (*WORDS, UNTESTABLE)
+        )
         rows.append(Row(visible(label), "", tuple(cells)))
-    return Table("claims", "Claims of the papers", "", SUMMARY_CAPTION, ("Paper", *WORDS, UNTESTABLE), tuple(rows))
+    return Table(
+        "claims", "Claims of the papers", "", SUMMARY_CAPTION, ("Paper", *WORDS, UNTESTABLE), tuple(rows)
+    )
 
 
 def _paper(paper: str, verdicts: Sequence[Verdict], caption: str) -> list[Table]:
@@ -105,12 +133,28 @@ def _paper(paper: str, verdicts: Sequence[Verdict], caption: str) -> list[Table]
                 rows.append(_row(group[0].claim, tuple(cells[model] for model in shown), notes))
         part = f" ({start // MODELS_ABREAST + 1})" if len(models) > MODELS_ABREAST else ""
         head = ("Claim", *map(visible, shown))
-        tables.append(Table("claims", f"Claims: {visible(paper)}{part}", "", caption, head, tuple(rows), notes.lines(), textual=True))
+        tables.append(
+            Table(
+                "claims",
+                f"Claims: {visible(paper)}{part}",
+                "",
+                caption,
+                head,
+                tuple(rows),
+                notes.lines(),
+                textual=True,
+            )
+        )
     return tables
 
 
 def _row(claim: Claim, cells: tuple[Cell, ...], notes: Notes) -> Row:
-    return Row(f"{visible(claim.statement)} ({visible(claim.source)})", "", cells, notes.number(claim.note) if claim.note else "")
+    return Row(
+        f"{visible(claim.statement)} ({visible(claim.source)})",
+        "",
+        cells,
+        notes.number(claim.note) if claim.note else "",
+    )
 
 
 def _cell(verdict: Verdict, notes: Notes) -> Cell:
@@ -125,13 +169,23 @@ def _cell(verdict: Verdict, notes: Notes) -> Cell:
     lines += [f"and {len(judged) - LISTED} more"] if len(judged) > LISTED else []
     keys = tuple(dict.fromkeys(key for one in judged for key in one.comparison.run_keys))
     detail = _in_words(rule, _deciding(verdict.claim.rule.over, judged)) + _others(judged)
-    return Cell(verdict.word, detail, marks, run_keys=keys, tone=TONES[verdict.word], why="; ".join(lines) if len(judged) > 1 else "")
+    return Cell(
+        verdict.word,
+        detail,
+        marks,
+        run_keys=keys,
+        tone=TONES[verdict.word],
+        why="; ".join(lines) if len(judged) > 1 else "",
+    )
 
 
 def _ranked(verdict: Verdict) -> list[Judged]:
     """The comparisons, the one that speaks most against the claim first."""
     rule, order = verdict.claim.rule, {FAILS: 0, OPEN: 1, HOLDS: 2}
-    return sorted(verdict.judged, key=lambda one: (order[one.outcome], one.comparison.measured.effect * BOUNDS[rule.sense]))
+    return sorted(
+        verdict.judged,
+        key=lambda one: (order[one.outcome], one.comparison.measured.effect * BOUNDS[rule.sense]),
+    )
 
 
 def _deciding(over: str, ranked: Sequence[Judged]) -> Judged:
@@ -143,26 +197,40 @@ def _others(judged: Sequence[Judged]) -> str:
         return ""
     counts = Counter(one.outcome for one in judged)
     verbs = {HOLDS: ("holds", "hold"), FAILS: ("fails", "fail"), OPEN: ("is open", "are open")}
-    said = [f"{counts[word]} {verbs[word][counts[word] > 1]}" for word in (HOLDS, FAILS, OPEN) if counts[word]]
+    said = [
+        f"{counts[word]} {verbs[word][counts[word] > 1]}" for word in (HOLDS, FAILS, OPEN) if counts[word]
+    ]
     return f". Of {len(judged)} comparisons {', '.join(said)}"
 
 
 def _in_words(rule: Rule, judged: Judged, claimed: bool = True) -> str:
     """One comparison, e.g. "583 against 538 on wikitext2, 3 bits: ratio 1.08 (0.98 to 1.20), p = 0.157"."""
     measured, setting = judged.comparison.measured, visible(judged.comparison.setting)
-    numbers = " against ".join(_quantity(rule, value) for value in (measured.a, measured.b) if value is not None)
+    numbers = " against ".join(
+        _quantity(rule, value) for value in (measured.a, measured.b) if value is not None
+    )
     numbers = f"mean error {numbers}" if rule.kind == LAYERS else numbers
-    where = {PERPLEXITY: f" on {visible(measured.subject)}", ACCURACY: f", {visible(measured.subject)}"}.get(rule.kind, "")
+    where = {PERPLEXITY: f" on {visible(measured.subject)}", ACCURACY: f", {visible(measured.subject)}"}.get(
+        rule.kind, ""
+    )
     place = f"{numbers}{where}" + (f", {setting}" if setting else "")
     if rule.effect == "value":
-        return f"{place}; claimed: {BOUND_WORDS[rule.sense]} {_quantity(rule, rule.bound)}" if claimed else place
-    effect = f"{place}: {_effect(rule, measured.effect)}" + (f" ({visible(measured.subject)})" if rule.kind == LAYERS else "")
+        return (
+            f"{place}; claimed: {BOUND_WORDS[rule.sense]} {_quantity(rule, rule.bound)}" if claimed else place
+        )
+    effect = f"{place}: {_effect(rule, measured.effect)}" + (
+        f" ({visible(measured.subject)})" if rule.kind == LAYERS else ""
+    )
     if judged.low is not None:
         effect += f" ({_effect(rule, judged.low, bare=True)} to {_effect(rule, judged.high, bare=True)}), {_p(judged.p)}"
     elif not measured.exact:
         effect += ", no windows or items to test it with"
     trivial = rule.bound == (1 if rule.effect == "ratio" else 0)
-    return effect if trivial or not claimed else f"{effect}; claimed: {BOUND_WORDS[rule.sense]} {_effect(rule, rule.bound, bare=True)}"
+    return (
+        effect
+        if trivial or not claimed
+        else f"{effect}; claimed: {BOUND_WORDS[rule.sense]} {_effect(rule, rule.bound, bare=True)}"
+    )
 
 
 def _effect(rule: Rule, value: float, bare: bool = False) -> str:
@@ -195,15 +263,24 @@ def _p(value: float) -> str:
 
 
 def _untested(verdicts: Sequence[Verdict], papers: Sequence[str]) -> list[Table]:
-    """What nobody could test here: why, and the runs that would tell. Claims about other models, and those that nothing here can
-    make runs for, share a line."""
+    """What nobody could test here: why, and the runs that would tell. Claims about other models, and those
+    that nothing here can make runs for, share a line.
+    """
     rows = []
     for paper in papers:
-        groups = [group for group in _by_claim([one for one in verdicts if one.claim.paper == paper]).values() if not _tested(group)]
+        groups = [
+            group
+            for group in _by_claim([one for one in verdicts if one.claim.paper == paper]).values()
+            if not _tested(group)
+        ]
         elsewhere = [group for group in groups if _elsewhere(group)]
         impossible = [group for group in groups if not group[0].claim.overrides and group not in elsewhere]
-        lines = [_untested_row(group) for group in groups if group not in elsewhere and group not in impossible]
-        lines += _together("On other models", elsewhere) + _together("Nothing here can make the runs", impossible)
+        lines = [
+            _untested_row(group) for group in groups if group not in elsewhere and group not in impossible
+        ]
+        lines += _together("On other models", elsewhere) + _together(
+            "Nothing here can make the runs", impossible
+        )
         rows += [Row(visible(paper), "", ()), *lines] if lines else []
     caption = "What is missing, and what ptq-bench run would need to be told."
     head = ("Claim", "Why not", "Runs that would tell")

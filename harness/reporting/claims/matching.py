@@ -1,4 +1,6 @@
-"""Which runs a claim compares, and what comes of each comparison. Nothing here decides anything, see `harness.reporting.claims.judging`."""
+"""Which runs a claim compares, and what comes of each comparison. Nothing here decides anything, see
+`harness.reporting.claims.judging`.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +35,9 @@ class Found:
 def compare(runs: Runs, items: Items, layers: Layers | None, claim: Claim) -> dict[str, Found]:
     """What a claim compares on each model.
 
-    Runs are grouped first, by model and by everything that the two sides must share; then each setting of one side meets each
-    setting of the other inside its group. Seeds are no settings: those that both sides have are averaged.
+    Runs are grouped first, by model and by everything that the two sides must share; then each setting of one
+    side meets each setting of the other inside its group. Seeds are no settings: those that both sides have
+    are averaged.
     """
     rule = claim.rule
     columns, both = shared_columns(runs, rule), sides(runs, rule)
@@ -60,7 +63,9 @@ def compare(runs: Runs, items: Items, layers: Layers | None, claim: Claim) -> di
         elif model not in meant:
             found[model] = Found((), OTHER_MODEL)
         else:
-            found[model] = Found((), _missing(runs, rule, [[run for run in side if runs.model[run] == model] for side in both]))
+            found[model] = Found(
+                (), _missing(runs, rule, [[run for run in side if runs.model[run] == model] for side in both])
+            )
     return found
 
 
@@ -68,10 +73,16 @@ def _variant_columns(runs: Runs, rule: Rule, shared: Sequence[str], against: boo
     """The columns in which runs of one side are different settings of it."""
     if against and rule.to_float:
         return []
-    return [name for name in sorted(runs.columns) if name.startswith(("scheme.", "data.", "method.")) and name not in shared]
+    return [
+        name
+        for name in sorted(runs.columns)
+        if name.startswith(("scheme.", "data.", "method.")) and name not in shared
+    ]
 
 
-def _meetings(ours: Mapping[tuple, list[int]], others: Mapping[tuple, list[int]], alone: bool) -> Iterator[tuple[list[int], list[int]]]:
+def _meetings(
+    ours: Mapping[tuple, list[int]], others: Mapping[tuple, list[int]], alone: bool
+) -> Iterator[tuple[list[int], list[int]]]:
     for one in sorted(ours, key=repr):
         if alone:
             yield ours[one], ours[one]
@@ -85,21 +96,36 @@ def _near(runs: Runs, one: int, other: int, limit: float) -> bool:
 
 
 def _named(runs: Runs, columns: set[str], raw: Sequence[tuple[Measured, Seeds]]) -> tuple[Comparison, ...]:
-    """The comparisons with their settings: bits and groups always, anything else where it tells two of them apart."""
+    """The comparisons with their settings: bits and groups always, anything else where it tells two of them
+    apart.
+    """
     pairs = [next(iter(seeds.values())) for _, seeds in raw]
     columns = columns - set(_SAID)
-    told = [[name for name in sorted(columns) if _differs(runs, side, name)] for side in zip(*pairs, strict=True)]
+    told = [
+        [name for name in sorted(columns) if _differs(runs, side, name)] for side in zip(*pairs, strict=True)
+    ]
     names = short_names(sorted({*told[0], *told[1]}))
     found = []
     for (measured, seeds), pair in zip(raw, pairs, strict=True):
         words = [_bits(runs.head(pair[0]))]
         for name in sorted({*told[0], *told[1]}):
-            values = [value_text(runs.get(name, run)) for run, own in zip(pair, told, strict=True) if name in own]
+            values = [
+                value_text(runs.get(name, run)) for run, own in zip(pair, told, strict=True) if name in own
+            ]
             label = "" if name == "method.name" else f"{names[name]}="
-            words.append(("against " if name not in told[0] else "") + label + " / ".join(dict.fromkeys(values)))
+            words.append(
+                ("against " if name not in told[0] else "") + label + " / ".join(dict.fromkeys(values))
+            )
         used = [run for pair in seeds.values() for run in dict.fromkeys(pair)]
         keys = tuple(dict.fromkeys(str(runs.get("run_key", run)) for run in used))
-        found.append(Comparison(measured, ", ".join(filter(None, words)), keys, any(runs.get("fallbacks", run) for run in used)))
+        found.append(
+            Comparison(
+                measured,
+                ", ".join(filter(None, words)),
+                keys,
+                any(runs.get("fallbacks", run) for run in used),
+            )
+        )
     return tuple(found)
 
 
@@ -113,9 +139,13 @@ _SAID = ("scheme.bits", "scheme.group_size", "scheme.scale_bits", "scheme.act_bi
 
 
 def _differs(runs: Runs, side: Sequence[int], name: str) -> bool:
-    """Whether the runs of one side differ in a column; in the settings of a method, whether runs of one method do."""
+    """Whether the runs of one side differ in a column; in the settings of a method, whether runs of one
+    method do.
+    """
     kin = ["method.name"] if name.startswith("method.") else []
-    return len({runs.values([*kin, name], run) for run in side}) > len({runs.values(kin, run) for run in side})
+    return len({runs.values([*kin, name], run) for run in side}) > len(
+        {runs.values(kin, run) for run in side}
+    )
 
 
 def _missing(runs: Runs, rule: Rule, own: Sequence[list[int]]) -> str:
@@ -147,13 +177,22 @@ def _unusable(runs: Runs, name: str, side: Sequence[int]) -> str:
 def _called(filters: Mapping[str, Any], brief: bool) -> str:
     """A side in words: its method, and unless this is to be brief what singles it out."""
     named = filters.get("method.name", "a method with")
-    rest = [_condition(name.rpartition(".")[2], value) for name, value in filters.items() if name != "method.name"]
-    return " ".join([named[0] if isinstance(named, list) else named, *([] if brief and "method.name" in filters else rest)])
+    rest = [
+        _condition(name.rpartition(".")[2], value) for name, value in filters.items() if name != "method.name"
+    ]
+    return " ".join(
+        [
+            named[0] if isinstance(named, list) else named,
+            *([] if brief and "method.name" in filters else rest),
+        ]
+    )
 
 
 def _condition(name: str, value: Any) -> str:
     if value is None:
         return f"without {name}"
     if isinstance(value, dict):
-        return " ".join(f"{name}{sign}{value[end]:g}" for end, sign in (("min", "≥"), ("max", "≤")) if end in value)
+        return " ".join(
+            f"{name}{sign}{value[end]:g}" for end, sign in (("min", "≥"), ("max", "≤")) if end in value
+        )
     return f"{name}={','.join(map(str, value)) if isinstance(value, list) else value_text(value)}"

@@ -1,4 +1,6 @@
-"""One comparison of two settings: the numbers of both sides, and what a test works on. Claims say which, see `claims_matching`."""
+"""One comparison of two settings: the numbers of both sides, and what a test works on. Claims say which, see
+`claims_matching`.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +19,12 @@ Seeds = Mapping[Any, tuple[int, int]]  # seed -> the runs of both sides
 
 @dataclass(frozen=True)
 class Measured:
-    """One comparison. `a` and `b` are means over the seeds that both sides have (of perplexities the geometric one).
+    """One comparison. `a` and `b` are means over the seeds that both sides have (of perplexities the
+    geometric one).
 
-    `beyond` is what a test of the hypothesis "the effect is the bound" works on, item by item: the difference of losses minus the
-    logarithm of the bound, or the difference of outcomes minus the bound. None for what is exact, and where no items were kept.
+    `beyond` is what a test of the hypothesis "the effect is the bound" works on, item by item: the difference
+    of losses minus the logarithm of the bound, or the difference of outcomes minus the bound. None for what
+    is exact, and where no items were kept.
     """
 
     subject: str
@@ -45,64 +49,118 @@ def measure(
     return list(_numbers(runs, rule, seeds))
 
 
-def _by_seed(runs: Runs, ours: list[int], others: list[int], fits: Callable[[int], bool] = lambda run: True) -> Seeds:
+def _by_seed(
+    runs: Runs, ours: list[int], others: list[int], fits: Callable[[int], bool] = lambda run: True
+) -> Seeds:
     """The first run of either side for every seed that both have."""
     first: tuple[dict, dict] = ({}, {})
     for place, side in enumerate((ours, others)):
         for run in filter(fits, side):
             first[place].setdefault(runs.get("seed", run), run)
-    return {seed: (first[0][seed], first[1][seed]) for seed in sorted(first[0].keys() & first[1].keys(), key=str)}
+    return {
+        seed: (first[0][seed], first[1][seed]) for seed in sorted(first[0].keys() & first[1].keys(), key=str)
+    }
 
 
 def protocols_of(runs: Runs, rule: Rule, run: int) -> dict[str, str]:
     """The metrics of a run that the rule is about, with their protocols."""
     wanted, _, prefix = rule.measure.partition("/")
-    split = ((name, *name.partition("/")[::2], metric["protocol"]) for name, metric in (runs.get("metrics", run) or {}).items())
-    return {name: protocol for name, kind, subject, protocol in split if kind == wanted and subject.startswith(prefix)}
+    split = (
+        (name, *name.partition("/")[::2], metric["protocol"])
+        for name, metric in (runs.get("metrics", run) or {}).items()
+    )
+    return {
+        name: protocol
+        for name, kind, subject, protocol in split
+        if kind == wanted and subject.startswith(prefix)
+    }
 
 
-def _perplexities(runs: Runs, items: Items, rule: Rule, ours: list[int], others: list[int]) -> Iterator[tuple[Measured, Seeds]]:
-    """Each corpus and protocol by itself: the ratio of perplexities is the exponential of the mean difference of losses."""
+def _perplexities(
+    runs: Runs, items: Items, rule: Rule, ours: list[int], others: list[int]
+) -> Iterator[tuple[Measured, Seeds]]:
+    """Each corpus and protocol by itself: the ratio of perplexities is the exponential of the mean difference
+    of losses.
+    """
     for name, protocol in sorted({entry for run in ours for entry in protocols_of(runs, rule, run).items()}):
-        seeds = _by_seed(runs, ours, others, lambda run, name=name, protocol=protocol: protocols_of(runs, rule, run).get(name) == protocol)
-        logs = [[_log(runs.get("metrics", pair[place])[name]["value"]) for pair in seeds.values()] for place in (0, 1)]
+        seeds = _by_seed(
+            runs,
+            ours,
+            others,
+            lambda run, name=name, protocol=protocol: protocols_of(runs, rule, run).get(name) == protocol,
+        )
+        logs = [
+            [_log(runs.get("metrics", pair[place])[name]["value"]) for pair in seeds.values()]
+            for place in (0, 1)
+        ]
         if not seeds or None in logs[0] + logs[1]:
             continue
         a, b = (float(np.mean(side)) for side in logs)
         kept = [_mean_items(items, runs, [pair[place] for pair in seeds.values()], name) for place in (0, 1)]
         beyond = _difference(*kept, math.log(rule.bound))
-        yield Measured(name.partition("/")[2], math.exp(a), math.exp(b), math.exp(a - b), beyond=beyond), seeds
+        yield (
+            Measured(name.partition("/")[2], math.exp(a), math.exp(b), math.exp(a - b), beyond=beyond),
+            seeds,
+        )
 
 
-def _accuracies(runs: Runs, items: Items, rule: Rule, ours: list[int], others: list[int]) -> Iterator[tuple[Measured, Seeds]]:
-    """The plain mean over the tasks that both sides have, as the papers average: items of small tasks weigh more."""
+def _accuracies(
+    runs: Runs, items: Items, rule: Rule, ours: list[int], others: list[int]
+) -> Iterator[tuple[Measured, Seeds]]:
+    """The plain mean over the tasks that both sides have, as the papers average: items of small tasks weigh
+    more.
+    """
     for tasks in _common_tasks(runs, rule, ours, others):
-        seeds = _by_seed(runs, ours, others, lambda run, tasks=tasks: tasks <= set(protocols_of(runs, rule, run).items()))
+        seeds = _by_seed(
+            runs, ours, others, lambda run, tasks=tasks: tasks <= set(protocols_of(runs, rule, run).items())
+        )
         if not seeds:
             continue
         names = sorted(name for name, _ in tasks)
         a, b = (
-            float(np.mean([finite(runs.get("metrics", pair[place])[name]["value"]) or 0.0 for pair in seeds.values() for name in names]))
+            float(
+                np.mean(
+                    [
+                        finite(runs.get("metrics", pair[place])[name]["value"]) or 0.0
+                        for pair in seeds.values()
+                        for name in names
+                    ]
+                )
+            )
             for place in (0, 1)
         )
         subject = names[0].partition("/")[2] if len(names) == 1 else f"mean of {len(names)} tasks"
-        yield Measured(subject, a, b, a - b, beyond=_difference(*_stacked(items, runs, seeds, names), rule.bound)), seeds
+        yield (
+            Measured(
+                subject, a, b, a - b, beyond=_difference(*_stacked(items, runs, seeds, names), rule.bound)
+            ),
+            seeds,
+        )
 
 
 def _common_tasks(runs: Runs, rule: Rule, ours: list[int], others: list[int]) -> list[frozenset]:
-    """The largest sets of tasks, with their protocols, that a run of either side shares with one of the other."""
+    """The largest sets of tasks, with their protocols, that a run of either side shares with one of the
+    other.
+    """
     sets = [{frozenset(protocols_of(runs, rule, run).items()) for run in side} for side in (ours, others)]
     common = {one & other for one in sets[0] for other in sets[1] if one & other}
     return sorted((one for one in common if not any(one < other for other in common)), key=sorted)
 
 
-def _stacked(items: Items, runs: Runs, seeds: Seeds, names: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _stacked(
+    items: Items, runs: Runs, seeds: Seeds, names: Sequence[str]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The items of all tasks of both sides, scaled such that their mean is the mean over the tasks."""
-    kept = [[_mean_items(items, runs, [pair[place] for pair in seeds.values()], name) for name in names] for place in (0, 1)]
+    kept = [
+        [_mean_items(items, runs, [pair[place] for pair in seeds.values()], name) for name in names]
+        for place in (0, 1)
+    ]
     if any(values is None or not len(values) for side in kept for values in side):
         return None, None
     total = sum(map(len, kept[0]))
-    ours, others = (np.concatenate([values * (total / (len(names) * len(values))) for values in side]) for side in kept)
+    ours, others = (
+        np.concatenate([values * (total / (len(names) * len(values))) for values in side]) for side in kept
+    )
     return ours, others
 
 
@@ -120,7 +178,9 @@ def _mean_items(items: Items, runs: Runs, side: Sequence[int], metric: str) -> n
     return np.mean(found, axis=0)
 
 
-def _layer_errors(runs: Runs, layers: Layers | None, rule: Rule, seeds: Seeds) -> Iterator[tuple[Measured, Seeds]]:
+def _layer_errors(
+    runs: Runs, layers: Layers | None, rule: Rule, seeds: Seeds
+) -> Iterator[tuple[Measured, Seeds]]:
     """The ratio of the errors of each linear, and of these the median or the least."""
     if layers is None or not seeds:
         return
@@ -132,7 +192,10 @@ def _layer_errors(runs: Runs, layers: Layers | None, rule: Rule, seeds: Seeds) -
         return
     ratios = a[comparable] / b[comparable]
     effect = float(np.median(ratios) if rule.layers == "median" else ratios.min())
-    subject, means = f"{rule.layers} of {len(ratios)} linears", [float(side[comparable].mean()) for side in (a, b)]
+    subject, means = (
+        f"{rule.layers} of {len(ratios)} linears",
+        [float(side[comparable].mean()) for side in (a, b)],
+    )
     yield Measured(subject, *means, effect, exact=True), seeds
 
 

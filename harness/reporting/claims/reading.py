@@ -1,4 +1,6 @@
-"""Claims of the papers as `reports/reference/claims.yaml` writes them down: statements with a source, and a rule to test on records."""
+"""Claims of the papers as `reports/reference/claims.yaml` writes them down: statements with a source, and a
+rule to test on records.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ import yaml
 from harness.foundation.errors import UserError
 
 KINDS = ("ordering", "magnitude", "up to", "ablation", "cost")
-BOUNDS = {"below": -1, "at_most": -1, "above": +1, "at_least": +1}  # on which side of the bound the claim is true
+# on which side of the bound the claim is true
+BOUNDS = {"below": -1, "at_most": -1, "above": +1, "at_least": +1}
 EFFECTS = ("ratio", "difference", "value")
 OVER = ("every", "most", "some")
 OF_LAYERS = ("median", "best")
@@ -22,11 +25,12 @@ FLOAT = {"method.name": "float"}
 class Rule:
     """What must be true of pairs of runs.
 
-    `measure` is "perplexity" or "acc" (with /prefix: of these corpora or tasks alone), "layer_error" (of every linear), or else a
-    column of the records. The effect is side / against, side − against, or the side's own value. `every`: a claim about each
-    comparison; `most`: about more than half of them; `some`: an "up to". Filters are dotted columns with a value, a list of values,
-    or {min, max}; `vary` names columns that the two sides need not share; `bits_within` keeps to pairs whose weighed bits per
-    weight differ by no more.
+    `measure` is "perplexity" or "acc" (with /prefix: of these corpora or tasks alone), "layer_error" (of
+    every linear), or else a column of the records. The effect is side / against, side − against, or the
+    side's own value. `every`: a claim about each comparison; `most`: about more than half of them; `some`: an
+    "up to". Filters are dotted columns with a value, a list of values, or {min, max}; `vary` names columns
+    that the two sides need not share; `bits_within` keeps to pairs whose weighed bits per weight differ by no
+    more.
     """
 
     measure: str
@@ -57,7 +61,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Claim:
-    """`overrides` make the runs that the rule compares, "" where nothing here can make them; `note` corrects or restricts the claim."""
+    """`overrides` make the runs that the rule compares, "" where nothing here can make them; `note` corrects
+    or restricts the claim.
+    """
 
     id: str
     paper: str
@@ -111,14 +117,36 @@ def read_claims(text: str) -> list[Claim]:
 def _claim(entry: Any, place: int) -> Claim:
     if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
         raise UserError(f"claims.yaml: entry {place} has no id")
-    reader = _Reader(entry["id"], entry, {"id", "paper", "source", "kind", "statement", "needs", "overrides", "note", "test"})
+    reader = _Reader(
+        entry["id"],
+        entry,
+        {"id", "paper", "source", "kind", "statement", "needs", "overrides", "note", "test"},
+    )
     rule = _rule(_Reader(entry["id"], reader.mapping("test"), _RULE_KEYS))
     kind = reader.one_of("kind", KINDS)
     words = {key: reader.text(key) for key in ("paper", "source", "statement", "needs")}
-    return Claim(id=entry["id"], kind=kind, overrides=reader.text("overrides", ""), note=reader.text("note", ""), rule=rule, **words)
+    return Claim(
+        id=entry["id"],
+        kind=kind,
+        overrides=reader.text("overrides", ""),
+        note=reader.text("note", ""),
+        rule=rule,
+        **words,
+    )
 
 
-_RULE_KEYS = {"measure", "effect", *BOUNDS, "over", "side", "against", "where", "vary", "layers", "bits_within"}
+_RULE_KEYS = {
+    "measure",
+    "effect",
+    *BOUNDS,
+    "over",
+    "side",
+    "against",
+    "where",
+    "vary",
+    "layers",
+    "bits_within",
+}
 
 
 def _rule(reader: "_Reader") -> Rule:
@@ -133,7 +161,11 @@ def _rule(reader: "_Reader") -> Rule:
         bound=reader.number(bounds[0]),
         over=reader.one_of("over", OVER),
         side=reader.mapping("side"),
-        against=FLOAT if against == "float" else reader.mapping("against") if "against" in reader.entry else None,
+        against=FLOAT
+        if against == "float"
+        else reader.mapping("against")
+        if "against" in reader.entry
+        else None,
         where=reader.mapping("where", {}),
         vary=tuple(reader.texts("vary")),
         layers=reader.one_of("layers", OF_LAYERS) if "layers" in reader.entry else "",

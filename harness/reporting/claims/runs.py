@@ -14,10 +14,14 @@ from harness.reporting.labels import column_label, column_of, without_idle
 
 
 class Runs:
-    """The records, a list per column; a run is a place in these lists. Fields that are null, missing or idle are all None."""
+    """The records, a list per column; a run is a place in these lists. Fields that are null, missing or idle
+    are all None.
+    """
 
     def __init__(self, frame: pd.DataFrame):
-        self.columns = {name: [_plain(value) for value in values] for name, values in without_idle(frame).items()}
+        self.columns = {
+            name: [_plain(value) for value in values] for name, values in without_idle(frame).items()
+        }
         self.count = len(frame)
         self._identities: dict[str, list] = {}
 
@@ -29,20 +33,29 @@ class Runs:
         """What each model is called, by its identity, in alphabetical order; two of one name are told apart."""
         names = {model: str(self.get("model.name", run)) for run, model in enumerate(self.model)}
         counts = Counter(names.values())
-        unique = {model: name if counts[name] == 1 else f"{name} ({model[-8:]})" for model, name in names.items()}
+        unique = {
+            model: name if counts[name] == 1 else f"{name} ({model[-8:]})" for model, name in names.items()
+        }
         return dict(sorted(unique.items(), key=lambda entry: (entry[1], entry[0])))
 
     @cached_property
     def model(self) -> list[str]:
         """The identity of the model of every run."""
         columns = ("model.fingerprint", "model.id", "model.name")
-        return [next((str(found) for found in (self.get(name, run) for name in columns) if found), "") for run in range(self.count)]
+        return [
+            next((str(found) for found in (self.get(name, run) for name in columns) if found), "")
+            for run in range(self.count)
+        ]
 
     def select(self, filters: Mapping[str, Any]) -> list[int]:
         """The runs that pass all filters."""
         named = filters.get("method.name")
         methods = named if isinstance(named, list) else [named]
-        found = sorted(run for method in methods for run in self._by_method.get(method, [])) if named else list(range(self.count))
+        found = (
+            sorted(run for method in methods for run in self._by_method.get(method, []))
+            if named
+            else list(range(self.count))
+        )
         for column, wanted in filters.items():
             passing = _passing(wanted)
             values = self.identities(column)
@@ -59,7 +72,9 @@ class Runs:
     def identities(self, column: str) -> list:
         """The values of a column such that 3 equals 3.0 and True does not equal 1."""
         if column not in self._identities:
-            self._identities[column] = [_identity(value) for value in self.columns.get(column, [None] * self.count)]
+            self._identities[column] = [
+                _identity(value) for value in self.columns.get(column, [None] * self.count)
+            ]
         return self._identities[column]
 
     def doubtful(self, run: int) -> bool:
@@ -69,7 +84,9 @@ class Runs:
 
     def head(self, run: int) -> str:
         """The bits and groups of a run in words, e.g. "3 g64"; "" for a float one."""
-        found = column_of({column: self.get(column, run) for column in self.columns if column.startswith("scheme.")})
+        found = column_of(
+            {column: self.get(column, run) for column in self.columns if column.startswith("scheme.")}
+        )
         return "" if self.get("method.name", run) == "float" else column_label(*found)
 
     def values(self, columns: Sequence[str], run: int) -> tuple:
@@ -79,8 +96,8 @@ class Runs:
 def shared_columns(runs: Runs, rule: Rule) -> list[str]:
     """The columns in which both sides of a comparison must agree, the model and the seed aside.
 
-    All of the calibration and of the scheme, but for what the rule filters or lets vary; and all of the method, where both sides are
-    of one method. The float model has neither.
+    All of the calibration and of the scheme, but for what the rule filters or lets vary; and all of the
+    method, where both sides are of one method. The float model has neither.
     """
     if rule.against is None or rule.to_float:
         return []
@@ -95,12 +112,20 @@ def same_method(rule: Rule) -> bool:
 
 def sides(runs: Runs, rule: Rule) -> tuple[list[int], list[int]]:
     """The runs that the rule is about, whatever came of them."""
-    where = rule.where if not rule.to_float else {name: value for name, value in rule.where.items() if name.startswith("model.")}
-    return runs.select({**rule.where, **rule.side}), runs.select({**where, **rule.against}) if rule.against else []
+    where = (
+        rule.where
+        if not rule.to_float
+        else {name: value for name, value in rule.where.items() if name.startswith("model.")}
+    )
+    return runs.select({**rule.where, **rule.side}), runs.select(
+        {**where, **rule.against}
+    ) if rule.against else []
 
 
 def usable(runs: Runs, rule: Rule, run: int) -> bool:
-    """Whether a run is evidence: it ended, and what it rounded had been finer. What a run costs does not depend on the latter."""
+    """Whether a run is evidence: it ended, and what it rounded had been finer. What a run costs does not
+    depend on the latter.
+    """
     of_quality = rule.from_items or rule.kind == LAYERS
     return runs.get("status", run) == "done" and not (of_quality and runs.doubtful(run))
 

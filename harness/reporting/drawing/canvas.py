@@ -1,4 +1,6 @@
-"""What all pictures share: the look, the grid of panels with titles and notes, and the bytes of a finished figure."""
+"""What all pictures share: the look, the grid of panels with titles and notes, and the bytes of a finished
+figure.
+"""
 
 import io
 import math
@@ -18,7 +20,8 @@ from harness.reporting.drawing.texts import shortened, wrapped
 PANELS = 6  # more would be a poster
 DOTS = 200  # per inch
 TITLE, FACTS = 0.084, 0.06  # inches per letter
-NOTES, NOTE, NOTE_SIZE = 128, 0.125, 6.5  # letters of a line of notes, inches from line to line, points of a letter
+# letters of a line of notes, inches from line to line, points of a letter
+NOTES, NOTE, NOTE_SIZE = 128, 0.125, 6.5
 
 
 @contextmanager
@@ -58,19 +61,23 @@ def svg_of(figure: Figure) -> bytes:
     """Texts become paths, so that the fonts of the reader's machine do not matter."""
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "ptq-bench", "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     return file.getvalue()
 
 
 def panels(
     count: int, across: int, heights: float | Sequence[float], notes: Sequence[str] = (), **edges: float
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels in rows of `across`; one that would be alone in a row of two has all of it.
+    """A figure with `count` panels in rows of `across`; one that would be alone in a row of two has all of
+    it.
 
     Args:
         heights: of the panels in inches, without what stands around them; or of each row.
         notes: small grey paragraphs at the foot of the figure.
-        edges: left, right, bottom, top margins of the figure and the gaps wide, high between panels, in inches.
+        edges: left, right, bottom, top margins of the figure and the gaps wide, high between panels, in
+            inches.
     """
     room = {"left": 0.66, "right": 0.12, "bottom": 0.42, "top": 0.3, "wide": 0.66, "high": 0.72} | edges
     across = min(across, count)
@@ -95,7 +102,10 @@ def panels(
     for place, line in enumerate(lines):
         y = (foot - NOTE * (place + 0.5)) / height
         figure.text(0.1 / WIDTH, y, line, fontsize=NOTE_SIZE, color=GREY, va="center", parse_math=False)
-    rows = [slice(None) if across == 2 and place == count - 1 and not place % 2 else place % across for place in range(count)]
+    rows = [
+        slice(None) if across == 2 and place == count - 1 and not place % 2 else place % across
+        for place in range(count)
+    ]
     return figure, [figure.add_subplot(grid[place // across, row]) for place, row in enumerate(rows)]
 
 
@@ -108,8 +118,12 @@ def panel_each(
     notes: Sequence[str] = (),
     **edges,
 ) -> Figure:
-    """A figure of which `draw(axes, *entry)` fills a panel for each entry, at most `PANELS`; one alone is higher."""
-    figure, axes = panels(min(len(found), PANELS), across, alone if len(found) == 1 else several, notes, **edges)
+    """A figure of which `draw(axes, *entry)` fills a panel for each entry, at most `PANELS`; one alone is
+    higher.
+    """
+    figure, axes = panels(
+        min(len(found), PANELS), across, alone if len(found) == 1 else several, notes, **edges
+    )
     for place, entry in zip(axes, found, strict=False):
         draw(place, *entry)
     for place in axes:
@@ -120,8 +134,13 @@ def panel_each(
 
 def titled(axes: Axes, title: str, facts: str = "") -> None:
     """A bold title on at most two lines, and what else is to be known in small grey letters below it."""
-    room = axes.get_position().width * axes.figure.get_figwidth() + 0.3  # inches, with some of the gap to the next panel
-    axes.set_title("\n".join(wrapped(title, round(room / TITLE), 2)), parse_math=False, pad=15 if facts else 6)
+    # inches, with some of the gap to the next panel
+    room = axes.get_position().width * axes.figure.get_figwidth() + 0.3
+    axes.set_title(
+        "\n".join(wrapped(title, round(room / TITLE), 2)), parse_math=False, pad=15 if facts else 6
+    )
     if facts:
         text = shortened(facts, round(room / FACTS))
-        axes.annotate(text, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=7, color=GREY, parse_math=False)
+        axes.annotate(
+            text, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=7, color=GREY, parse_math=False
+        )

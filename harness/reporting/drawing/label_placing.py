@@ -13,7 +13,8 @@ from harness.reporting.drawing.method_styles import ink
 Spot = tuple[float, float]
 
 GAP = 7  # pixels at 100 dpi between a line's end and its label
-STEPS = sorted(range(-16, 17), key=lambda step: (abs(step), -step))  # candidate heights, in half label heights
+# candidate heights, in half label heights
+STEPS = sorted(range(-16, 17), key=lambda step: (abs(step), -step))
 FONT_SIZE = 7.5
 LEADING = 1.08  # heights of a label from the middle of one to that of the next
 HAIR_GAPS = 2, 4  # points between a hair line and its label, and the end of the line
@@ -35,7 +36,9 @@ class Label:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A place for a label: its box (x0, y0, x1, y1) in pixels, on which side of which end, and what speaks against it."""
+    """A place for a label: its box (x0, y0, x1, y1) in pixels, on which side of which end, and what speaks
+    against it.
+    """
 
     box: np.ndarray
     side: str
@@ -44,7 +47,9 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What labels must keep clear of, in pixels: the room there is (x0, y0, x1, y1), boxes of other labels, points of lines."""
+    """What labels must keep clear of, in pixels: the room there is (x0, y0, x1, y1), boxes of other labels,
+    points of lines.
+    """
 
     room: np.ndarray
     taken: tuple[np.ndarray, ...]
@@ -52,7 +57,9 @@ class _Scene:
     unit: float  # pixels for one at 100 dpi
 
 
-def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[tuple]], level: float | None) -> None:
+def place_labels(
+    axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[tuple]], level: float | None
+) -> None:
     """Write every label beside an end of its line, and the name of the float level on the level.
 
     Where lines reach the right edge of the panel, it gives up some of its width for a column of their labels.
@@ -72,7 +79,10 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
     chosen = _beside(axes, {place: labels[place] for place in column}, sizes, room, unit)
     fixed = () if level is None else (_level_label(axes, level, unit),)
     scene = _Scene(room, fixed, KDTree(np.concatenate([np.empty((0, 2)), *obstacles])), unit)
-    order = sorted(range(len(labels)), key=lambda place: (labels[place].left[0], -labels[place].left[1], labels[place].text))
+    order = sorted(
+        range(len(labels)),
+        key=lambda place: (labels[place].left[0], -labels[place].left[1], labels[place].text),
+    )
     for _ in range(ROUNDS):
         for place in (place for place in order if place not in column):
             others = tuple(found.box for number, found in chosen.items() if number != place)
@@ -81,7 +91,9 @@ def place_labels(axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[t
         _write(axes, labels[place], chosen[place])
 
 
-def _beside(axes: Axes, labels: dict[int, Label], sizes: Sequence[np.ndarray], room: np.ndarray, unit: float) -> dict[int, _Candidate]:
+def _beside(
+    axes: Axes, labels: dict[int, Label], sizes: Sequence[np.ndarray], room: np.ndarray, unit: float
+) -> dict[int, _Candidate]:
     """A column right of the panel, in the order of the lines' ends and each as near to its own as can be."""
     heights = {place: axes.transData.transform(label.right)[1] for place, label in labels.items()}
     order = sorted(labels, key=lambda place: (heights[place], labels[place].text))
@@ -93,14 +105,19 @@ def _beside(axes: Axes, labels: dict[int, Label], sizes: Sequence[np.ndarray], r
     found = {}
     for place, spot in zip(order, spots, strict=True):
         corner = np.array([room[2] + GAP * unit, spot - sizes[place][1] / 2])
-        found[place] = _Candidate(np.concatenate([corner, corner + sizes[place]]), "right", labels[place].right)
+        found[place] = _Candidate(
+            np.concatenate([corner, corner + sizes[place]]), "right", labels[place].right
+        )
     return found
 
 
 def spread(targets: Sequence[float], distances: Sequence[float]) -> list[float]:
-    """Ascending positions, neighbours at least these distances apart and, in least squares, as near to the targets as can be."""
+    """Ascending positions, neighbours at least these distances apart and, in least squares, as near to the
+    targets as can be.
+    """
     offsets = [0.0, *np.cumsum(distances).tolist()]
-    groups: list[tuple[float, int]] = []  # (mean, members) of what the targets become once the distances are taken off
+    # (mean, members) of what the targets become once the distances are taken off
+    groups: list[tuple[float, int]] = []
     for target, offset in zip(targets, offsets, strict=True):
         mean, members = target - offset, 1
         while groups and groups[-1][0] >= mean:
@@ -125,7 +142,11 @@ def _best(axes: Axes, label: Label, size: np.ndarray, scene: _Scene) -> _Candida
     places = [(label.right, "right", 0.0, gap), (label.left, "left", 0.4 if point else 1.0, gap)]
     if point:
         places += [(label.right, "middle", 0.8, 0.0)]
-        places += [(label.right, side, 3.0 * far, (1 + 5 * far) * gap) for far in (1, 2, 3) for side in ("right", "left")]
+        places += [
+            (label.right, side, 3.0 * far, (1 + 5 * far) * gap)
+            for far in (1, 2, 3)
+            for side in ("right", "left")
+        ]
     else:
         places += [(label.right, "left", 2.0, gap), (label.left, "right", 2.0, gap)]
     lower, costs, ends = [], [], []
@@ -142,14 +163,24 @@ def _best(axes: Axes, label: Label, size: np.ndarray, scene: _Scene) -> _Candida
 
 
 def _costs(boxes: np.ndarray, ends: np.ndarray, scene: _Scene) -> np.ndarray:
-    """What is wrong with each box: pixels outside the room or over other labels, lines covered, its hair line over labels or lines."""
+    """What is wrong with each box: pixels outside the room or over other labels, lines covered, its hair line
+    over labels or lines.
+    """
     lower, upper = boxes[:, :2], boxes[:, 2:]
-    outside = np.maximum(scene.room[:2] - lower, 0).sum(axis=1) + np.maximum(upper - scene.room[2:], 0).sum(axis=1)
+    outside = np.maximum(scene.room[:2] - lower, 0).sum(axis=1) + np.maximum(upper - scene.room[2:], 0).sum(
+        axis=1
+    )
     crossed = _crossed(boxes, scene.obstacles.data, 3 * scene.unit)
     overlap, struck = np.zeros(len(boxes)), np.zeros(len(boxes))
-    hairs = _nearest(boxes, ends)[:, None] + np.linspace(0, 1, 8)[None, :, None] * (ends - _nearest(boxes, ends))[:, None]
+    hairs = (
+        _nearest(boxes, ends)[:, None]
+        + np.linspace(0, 1, 8)[None, :, None] * (ends - _nearest(boxes, ends))[:, None]
+    )
     elsewhere = np.abs(hairs - ends[:, None]).max(axis=2) > 1.5 * GAP * scene.unit
-    passed = (elsewhere & np.isfinite(scene.obstacles.query(hairs, p=np.inf, distance_upper_bound=3 * scene.unit)[0])).sum(axis=1)
+    passed = (
+        elsewhere
+        & np.isfinite(scene.obstacles.query(hairs, p=np.inf, distance_upper_bound=3 * scene.unit)[0])
+    ).sum(axis=1)
     for other in scene.taken:
         overlap += np.maximum((np.minimum(upper, other[2:]) - np.maximum(lower, other[:2])).min(axis=1), 0)
         struck += ((hairs > other[:2]) & (hairs < other[2:])).all(axis=2).sum(axis=1)
@@ -157,7 +188,9 @@ def _costs(boxes: np.ndarray, ends: np.ndarray, scene: _Scene) -> np.ndarray:
 
 
 def _nearest(boxes: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Where a hair line meets each box, (n, 2): at the middle of the side that looks to the end, or above or below it."""
+    """Where a hair line meets each box, (n, 2): at the middle of the side that looks to the end, or above or
+    below it.
+    """
     middle = (boxes[:, 1] + boxes[:, 3]) / 2
     x = np.clip(ends[:, 0], boxes[:, 0], boxes[:, 2])
     edge = np.where(ends[:, 1] > middle, boxes[:, 3], boxes[:, 1])
@@ -165,7 +198,9 @@ def _nearest(boxes: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def _crossed(boxes: np.ndarray, obstacles: np.ndarray, margin: float) -> np.ndarray:
-    """How many obstacles lie in each box or nearer to it than the margin; boxes above one another share the work."""
+    """How many obstacles lie in each box or nearer to it than the margin; boxes above one another share the
+    work.
+    """
     counts = np.zeros(len(boxes))
     for start in np.unique(boxes[:, 0]):
         column = boxes[:, 0] == start
@@ -179,7 +214,12 @@ def _crossed(boxes: np.ndarray, obstacles: np.ndarray, margin: float) -> np.ndar
 def _write(axes: Axes, label: Label, place: _Candidate) -> None:
     """Put the text into its box, with a hair line to the end of its line where it stands off."""
     end, box = axes.transData.transform(place.end), place.box
-    anchor = np.array([{"left": box[2], "right": box[0], "middle": (box[0] + box[2]) / 2}[place.side], (box[1] + box[3]) / 2])
+    anchor = np.array(
+        [
+            {"left": box[2], "right": box[0], "middle": (box[0] + box[2]) / 2}[place.side],
+            (box[1] + box[3]) / 2,
+        ]
+    )
     points = 72 / axes.figure.dpi  # the same place at any resolution
     axes.annotate(
         label.text,
@@ -202,10 +242,16 @@ def _write(axes: Axes, label: Label, place: _Candidate) -> None:
 
 
 def _hair_line(axes: Axes, start: np.ndarray, stop: np.ndarray, colour: str) -> None:
-    """From one place in pixels almost to another; an arrow of matplotlib's would take longer than all else in its panel."""
+    """From one place in pixels almost to another; an arrow of matplotlib's would take longer than all else in
+    its panel.
+    """
     direction = (stop - start) / np.hypot(*(stop - start)) * axes.figure.dpi / 72
-    ends = axes.transData.inverted().transform([start + HAIR_GAPS[0] * direction, stop - HAIR_GAPS[1] * direction])
-    axes.plot(*ends.T, color=colour, linewidth=0.5, alpha=0.7, scalex=False, scaley=False, clip_on=False, zorder=4.9)
+    ends = axes.transData.inverted().transform(
+        [start + HAIR_GAPS[0] * direction, stop - HAIR_GAPS[1] * direction]
+    )
+    axes.plot(
+        *ends.T, color=colour, linewidth=0.5, alpha=0.7, scalex=False, scaley=False, clip_on=False, zorder=4.9
+    )
 
 
 def _level_label(axes: Axes, level: float, unit: float) -> np.ndarray:
@@ -214,7 +260,12 @@ def _level_label(axes: Axes, level: float, unit: float) -> np.ndarray:
     width, height = _size(axes, text)
     frame, y = axes.get_window_extent(), axes.transData.transform((0, level))[1]
     below = y - height - 4 * unit > frame.y0
-    place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "left", "va": "top" if below else "bottom"}
+    place = {
+        "xycoords": axes.get_yaxis_transform(),
+        "textcoords": "offset points",
+        "ha": "left",
+        "va": "top" if below else "bottom",
+    }
     axes.annotate(text, (0, level), (4, -2 if below else 2), **place, color="#222222", fontsize=FONT_SIZE)
     low, high = (y - height - 5 * unit, y) if below else (y, y + height + 5 * unit)
     return np.array([frame.x0, low, frame.x0 + width + 6 * unit, high])

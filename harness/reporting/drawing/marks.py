@@ -13,18 +13,28 @@ GREY, PALE, STAIR = "#777777", "#A6A6A6", "#D4D4D4"
 
 
 def shown(method: str, hollow: bool = False) -> dict:
-    """How the points of a method look: two methods together are half filled, and hollow ones are open to doubt."""
+    """How the points of a method look: two methods together are half filled, and hollow ones are open to
+    doubt.
+    """
     colour, marker = colour_and_marker(method)
     style = "none" if hollow else "bottom" if is_pair(method) else "full"
     face = "none" if hollow else colour
-    look = {"color": colour, "marker": marker, "markerfacecolor": face, "markeredgewidth": 1.1, "markersize": 5}
+    look = {
+        "color": colour,
+        "marker": marker,
+        "markerfacecolor": face,
+        "markeredgewidth": 1.1,
+        "markersize": 5,
+    }
     return look | {"fillstyle": style, "markerfacecoloralt": "white", "linestyle": "none"}
 
 
 def draw_level(axes: Axes, level: float | None, width: float = 0.9) -> None:
     """What others are compared with, the float model's number or a ratio of one, as a dashed line."""
     if level is not None:
-        axes.axhline(level, color=colour_and_marker(FLOAT)[0], linewidth=width, linestyle=(0, (6, 3)), zorder=1.5)
+        axes.axhline(
+            level, color=colour_and_marker(FLOAT)[0], linewidth=width, linestyle=(0, (6, 3)), zorder=1.5
+        )
 
 
 def draw_behind(axes: Axes, lines: Sequence[Sequence[tuple]]) -> None:
@@ -35,7 +45,9 @@ def draw_behind(axes: Axes, lines: Sequence[Sequence[tuple]]) -> None:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, value) that no other one beats in both, from little cost to much; less is better in both."""
+    """The points (cost, value) that no other one beats in both, from little cost to much; less is better in
+    both.
+    """
     chosen: list[tuple[float, float]] = []
     for point in sorted({point[:2] for point in points}):
         if not chosen or point[1] < chosen[-1][1]:
@@ -57,4 +69,10 @@ def stair(axes: Axes, best: Sequence[tuple[float, float]]) -> list[tuple[float, 
 def draw_front(axes: Axes, best: Sequence[tuple[float, float]]) -> None:
     """The front as a grey stair."""
     if best:
-        axes.plot(*zip(*stair(axes, best), strict=True), color=STAIR, linewidth=1.8, solid_joinstyle="round", zorder=1.2)
+        axes.plot(
+            *zip(*stair(axes, best), strict=True),
+            color=STAIR,
+            linewidth=1.8,
+            solid_joinstyle="round",
+            zorder=1.2,
+        )

@@ -6,7 +6,8 @@ from matplotlib.colors import to_hex, to_rgb
 
 from harness.records.naming import PLUS
 
-# Colours that people with colour blindness can tell apart (after Okabe and Ito); no marker twice, for greyscale.
+# Colours that people with colour blindness can tell apart (after Okabe and Ito); no marker twice, for
+# greyscale.
 METHODS = {
     "float": ("#222222", ""),
     "rtn": ("#7A7A7A", "s"),
@@ -35,7 +36,8 @@ LINES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (5, 1.4, 1.2, 1.4)), (0, (3, 1
 def colour_and_marker(method: str) -> tuple[str, str]:
     """Fixed for the methods we know; for any other one derived from its name alone.
 
-    A pair ("awq+gptq") has the colour of its transform and the marker of its solver, and figures fill it by half.
+    A pair ("awq+gptq") has the colour of its transform and the marker of its solver, and figures fill it by
+    half.
     """
     if method in METHODS:
         return METHODS[method]

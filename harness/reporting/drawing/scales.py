@@ -28,12 +28,15 @@ def scale_bits(axes: Axes, bits: Sequence[float]) -> None:
     wide = high - low > 0.2
     margin = 0.06 * (high - low) if wide else 0.5
     axes.set_xlim(low - margin, high + margin)
-    ticks = [tick for tick in range(math.floor(low), math.ceil(high) + 1) if low - margin <= tick <= high + margin]
+    ticks = [
+        tick for tick in range(math.floor(low), math.ceil(high) + 1) if low - margin <= tick <= high + margin
+    ]
     axes.xaxis.set_major_locator(FixedLocator(ticks) if wide < len(ticks) < 20 else MaxNLocator(6))
 
 
 def scale_perplexity(axes: Axes, values: Sequence[float]) -> float:
-    """Along y. Where a model is broken, the axis ends at the limit and a band stands above it for all that are.
+    """Along y. Where a model is broken, the axis ends at the limit and a band stands above it for all that
+    are.
 
     Returns:
         the height of what is broken: of `held`.
@@ -68,7 +71,9 @@ def held(value: float, ceiling: float) -> float:
 
 
 def scale_along(axes: Axes, which: str, values: Sequence[float], log: bool | None = None) -> None:
-    """Limits and ticks of one axis, logarithmic where the values (all above 0) are far apart, or as `log` says."""
+    """Limits and ticks of one axis, logarithmic where the values (all above 0) are far apart, or as `log`
+    says.
+    """
     low, high = min(values), max(values)
     axis, limits = getattr(axes, f"{which}axis"), getattr(axes, f"set_{which}lim")
     if low > 0 and (high / low >= LOG_FROM if log is None else log):

@@ -1,6 +1,7 @@
 """The look of figures: the same colour and marker for the same method everywhere, readable in greyscale too."""
 
-WIDTH = 7.2  # inches of every picture: about as wide as the text of a page, so that its letters keep their size in print
+# inches of every picture: about as wide as the text of a page, so that its letters keep their size in print
+WIDTH = 7.2
 
 FIGURE = {  # sizes are those of a picture as wide as `WIDTH` says
     "font.family": "DejaVu Sans",

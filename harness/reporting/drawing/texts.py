@@ -31,12 +31,16 @@ def labelled(text: str) -> str:
     words = text.split(SEPARATOR)
     if len(text) <= ONE_LINE or len(words) == 1:
         return text
-    halves = [(SEPARATOR.join(words[:place]), SEPARATOR.join(words[place:])) for place in range(1, len(words))]
+    halves = [
+        (SEPARATOR.join(words[:place]), SEPARATOR.join(words[place:])) for place in range(1, len(words))
+    ]
     return "\n".join(min(halves, key=lambda lines: max(map(len, lines))))
 
 
 def drawable(text: str) -> str:
-    """The text with an escape in place of every character that the font lacks: two names that differ still do."""
+    """The text with an escape in place of every character that the font lacks: two names that differ still
+    do.
+    """
     return "".join(letter if ord(letter) in _glyphs() else _escape(letter) for letter in visible(text))
 
 

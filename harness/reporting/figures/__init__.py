@@ -1,1 +1,3 @@
-"""The pictures of a report, one module for each kind; `harness.reporting.figures.pictures` puts them together."""
+"""The pictures of a report, one module for each kind; `harness.reporting.figures.pictures` puts them
+together.
+"""

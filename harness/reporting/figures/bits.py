@@ -1,4 +1,6 @@
-"""Perplexity against the bits that are really stored: every method as a line, and the front of what none beats in both."""
+"""Perplexity against the bits that are really stored: every method as a line, and the front of what none
+beats in both.
+"""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +39,9 @@ class Line:
 
     @property
     def variant(self) -> str:
-        """What the label says beside the method; the same variant of two methods is drawn with the same kind of line."""
+        """What the label says beside the method; the same variant of two methods is drawn with the same kind
+        of line.
+        """
         return self.label.partition(SEPARATOR)[2]
 
     @property
@@ -47,7 +51,11 @@ class Line:
             return "transforms"
         if self.method.startswith(("gptvq", "vptq")):
             return "codebooks"
-        return "outliers" if "spqr" in self.method or any(word.endswith("outliers") for word in self.label.split(SEPARATOR)) else "rounding"
+        return (
+            "outliers"
+            if "spqr" in self.method or any(word.endswith("outliers") for word in self.label.split(SEPARATOR))
+            else "rounding"
+        )
 
     @property
     def whole(self) -> list[tuple]:
@@ -71,19 +79,30 @@ def perplexity_tables(tables: Sequence[Table]) -> list[tuple[Table, list[Line]]]
 
 
 def lines_of(table: Table) -> list[Line]:
-    """The series that have a number and weighed bits somewhere, one line for each number of bits of activations."""
+    """The series that have a number and weighed bits somewhere, one line for each number of bits of
+    activations.
+    """
     names = series_of(table.rows)
     found: dict[tuple[str, str], list[tuple]] = {}
     for row in table.rows:
         for head, cell in zip(table.head[1:], row.cells, strict=False):
-            if row.method not in ("", FLOAT) and cell.bits is not None and cell.value is not None and math.isfinite(cell.value):
+            if (
+                row.method not in ("", FLOAT)
+                and cell.bits is not None
+                and cell.value is not None
+                and math.isfinite(cell.value)
+            ):
                 point = (cell.bits, cell.value, max(0.0, finite(cell.spread) or 0.0), cell.doubtful)
-                found.setdefault((row.method, joined(names[row.label], activations_in(head))), []).append(point)
+                found.setdefault((row.method, joined(names[row.label], activations_in(head))), []).append(
+                    point
+                )
     return [Line(label, method, tuple(sorted(points))) for (method, label), points in found.items()]
 
 
 def build_figure(tables: Sequence[Table]) -> Figure | None:
-    """One panel for each of the first tables that have a point to draw, or, where a panel would be crowded, one for each family."""
+    """One panel for each of the first tables that have a point to draw, or, where a panel would be crowded,
+    one for each family.
+    """
     wanted = [panel for found in perplexity_tables(tables) for panel in _split(*found)][:PANELS]
     if not wanted:
         return None
@@ -108,7 +127,9 @@ def lines_picture(tables: Sequence[Table]) -> Picture | None:
             "front: what is above and to the right of it is beaten in both. Hollow marks: the weights had no more bits before anyone "
             "quantized them."
         )
-        if any(point[1] > LIMIT for panel in wanted[:PANELS] for line in panel.lines for point in line.points):
+        if any(
+            point[1] > LIMIT for panel in wanted[:PANELS] for line in panel.lines for point in line.points
+        ):
             caption += f" Beyond {LIMIT:,.0f} a model is broken: such points lie in the band at the top, all at one height."
         if any(panel.family for panel in wanted):
             caption += f" Tables with more than {CROWD} lines are split into families of methods; the other families stand behind in grey."
@@ -122,7 +143,10 @@ def _split(table: Table, lines: Sequence[Line]) -> list[Panel]:
     families = [(family, found) for family, found in families if found]
     if len(lines) <= CROWD or len(families) == 1:
         return [Panel(table, tuple(lines))]
-    return [Panel(table, tuple(own), tuple(line for line in lines if line not in own), family) for family, own in families]
+    return [
+        Panel(table, tuple(own), tuple(line for line in lines if line not in own), family)
+        for family, own in families
+    ]
 
 
 def _panel(axes: Axes, panel: Panel, styles: dict) -> None:
@@ -132,7 +156,14 @@ def _panel(axes: Axes, panel: Panel, styles: dict) -> None:
     values = [point[1] for line in everything for point in line.points]
     ceiling = scale_perplexity(axes, values + ([] if level is None else [level]))
     named = _named(panel.lines)
-    draw_behind(axes, [[(bits, held(value, ceiling)) for bits, value, *_ in line.points] for line in everything if line not in named])
+    draw_behind(
+        axes,
+        [
+            [(bits, held(value, ceiling)) for bits, value, *_ in line.points]
+            for line in everything
+            if line not in named
+        ],
+    )
     for line in named:
         _draw(axes, line, styles[line.variant], ceiling)
     draw_level(axes, level)
@@ -167,12 +198,24 @@ def _label(line: Line, ceiling: float) -> Label:
 def _draw(axes: Axes, line: Line, style: str | tuple, ceiling: float) -> None:
     colour = colour_and_marker(line.method)[0]
     axes.plot(
-        *zip(*((bits, held(value, ceiling)) for bits, value, *_ in line.points), strict=True), color=colour, linestyle=style, zorder=3
+        *zip(*((bits, held(value, ceiling)) for bits, value, *_ in line.points), strict=True),
+        color=colour,
+        linestyle=style,
+        zorder=3,
     )
     if line.whole:
         bits, values, spreads, _ = zip(*line.whole, strict=True)
         lower = [max(0.0, min(spread, value * 0.99)) for spread, value in zip(spreads, values, strict=True)]
-        axes.errorbar(bits, values, yerr=(lower, spreads), fmt="none", ecolor=colour, elinewidth=0.9, alpha=0.45, zorder=2)
+        axes.errorbar(
+            bits,
+            values,
+            yerr=(lower, spreads),
+            fmt="none",
+            ecolor=colour,
+            elinewidth=0.9,
+            alpha=0.45,
+            zorder=2,
+        )
     for hollow in sorted({point[3] for point in line.points}):
         points = [(x, held(y, ceiling)) for x, y, _, mark in line.points if mark is hollow]
         axes.plot(*zip(*points, strict=True), **shown(line.method, hollow), zorder=4)

@@ -15,7 +15,17 @@ from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level,
 from harness.reporting.drawing.method_styles import colour_and_marker
 from harness.reporting.drawing.scales import LIMIT, scale_along, scale_perplexity
 from harness.reporting.drawing.texts import labelled
-from harness.reporting.figures.points import Point, bits_in_words, by_run, float_level, joined, mean_over, points_of, protocols, series_of
+from harness.reporting.figures.points import (
+    Point,
+    bits_in_words,
+    by_run,
+    float_level,
+    joined,
+    mean_over,
+    points_of,
+    protocols,
+    series_of,
+)
 
 METHODS = 3  # from which on a column deserves a panel; the fullest column of a table gets one from two on
 NAMED = 16  # series that get a name in one panel: those on the front first, then by perplexity
@@ -40,7 +50,13 @@ def time_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None
         "Seconds are those in the solver and in the transform, on the machine that ran it. The forward passes of calibration are not in "
         "it, because a sweep shares them and only the first run pays; the last picture has them."
     )
-    return _picture("time", "seconds of the method's own work", said, by_run(frame, "seconds.quantize", "seconds.transform"), tables)
+    return _picture(
+        "time",
+        "seconds of the method's own work",
+        said,
+        by_run(frame, "seconds.quantize", "seconds.transform"),
+        tables,
+    )
 
 
 def memory_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None:
@@ -49,8 +65,12 @@ def memory_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | No
     return _picture("memory", "peak memory, GiB", said, _peaks(frame), tables)
 
 
-def _picture(cost: str, axis: str, said: str, costs: Mapping[str, float], tables: Sequence[Table]) -> Picture | None:
-    columns = [(table, *found) for table in tables if table.kind == "perplexity" for found in _compared(table, costs)]
+def _picture(
+    cost: str, axis: str, said: str, costs: Mapping[str, float], tables: Sequence[Table]
+) -> Picture | None:
+    columns = [
+        (table, *found) for table in tables if table.kind == "perplexity" for found in _compared(table, costs)
+    ]
     wanted = [_Panel(table, head, axis, tuple(_with(points, costs))) for table, head, points in columns]
     if not wanted:
         return None
@@ -73,19 +93,29 @@ def _picture(cost: str, axis: str, said: str, costs: Mapping[str, float], tables
 
 
 def _compared(table: Table, costs: Mapping[str, float]) -> list[tuple[str, list[Point]]]:
-    """The columns with enough methods of which the cost is known, no matter how many of them are hollow or broken beside those."""
+    """The columns with enough methods of which the cost is known, no matter how many of them are hollow or
+    broken beside those.
+    """
     heads: dict[str, list[Point]] = {}
     for point in points_of(table):
         if point.value <= LIMIT and mean_over(point.run_keys, costs):
             heads.setdefault(point.head, []).append(point)
-    evidence = {head: len({point.method for point in points if not point.doubtful}) for head, points in heads.items()}
+    evidence = {
+        head: len({point.method for point in points if not point.doubtful}) for head, points in heads.items()
+    }
     methods = {head: len({point.method for point in points}) for head, points in heads.items()}
     fullest = max(heads, key=lambda head: (evidence[head], methods[head]), default=None)
-    return [(head, points) for head, points in heads.items() if evidence[head] >= METHODS or (head == fullest and methods[head] > 1)]
+    return [
+        (head, points)
+        for head, points in heads.items()
+        if evidence[head] >= METHODS or (head == fullest and methods[head] > 1)
+    ]
 
 
 def _peaks(frame: pd.DataFrame) -> dict[str, float]:
-    """Peak memory in GiB, of the GPU if the run used one. The peak of an attempt that took over what another had done is not the run's."""
+    """Peak memory in GiB, of the GPU if the run used one. The peak of an attempt that took over what another
+    had done is not the run's.
+    """
     reused = by_run(frame, "reused.blocks", "reused.evaluations")
     gpu = {key: value for key, value in by_run(frame, "peak_memory_bytes.gpu").items() if value > 0}
     peaks = by_run(frame, "peak_memory_bytes.cpu") | gpu
@@ -112,7 +142,9 @@ def _best(panel: _Panel) -> list[tuple[float, float]]:
 def _figure(drawn: Sequence[_Panel], crowded: bool) -> Figure:
     """Panels with many names are as wide as the page, and so are then the others."""
     heights = [2.7 if len(_series(panel)) > CROWD else 1.6 for panel in drawn] if crowded else 2.3
-    figure, axes = panels(len(drawn), 1 if crowded else 2, heights, protocols([panel.table for panel in drawn]))
+    figure, axes = panels(
+        len(drawn), 1 if crowded else 2, heights, protocols([panel.table for panel in drawn])
+    )
     for place, panel in zip(axes, drawn, strict=True):
         _draw(place, panel)
     return figure
@@ -124,7 +156,12 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     scale_along(axes, "x", [cost for cost, _ in panel.points])
     scale_perplexity(axes, [point.value for _, point in panel.points] + ([] if level is None else [level]))
     ranked = sorted(
-        series, key=lambda name: (not any((cost, point.value) in best for cost, point in series[name]), series[name][0][1].value, name)
+        series,
+        key=lambda name: (
+            not any((cost, point.value) in best for cost, point in series[name]),
+            series[name][0][1].value,
+            name,
+        ),
     )
     draw_behind(axes, [[(cost, point.value)] for name in ranked[NAMED:] for cost, point in series[name]])
     labels, lines = [], [stair(axes, best)]
@@ -148,4 +185,6 @@ def _in_words(panel: _Panel, what: str) -> str:
     names = {(cost, point.value): point.label for cost, point in panel.points}
     unit = "s" if what == "time" else "GiB"
     steps = [f"{names[spot]} {spot[1]:.4g} at {spot[0]:.3g} {unit}" for spot in _best(panel)[:5]]
-    return f"{panel.table.model} at {panel.head}: front of perplexity and {what}: " + (", ".join(steps) or "none")
+    return f"{panel.table.model} at {panel.head}: front of perplexity and {what}: " + (
+        ", ".join(steps) or "none"
+    )

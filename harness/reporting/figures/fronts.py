@@ -22,7 +22,9 @@ Found = list[tuple[float, float, Line]]
 
 def front_picture(tables: Sequence[Table]) -> Picture | None:
     """Which methods are on the front between 2 and 5 bits."""
-    found = [(table, points) for table, lines in perplexity_tables(tables) if len(points := _compared(lines)) > 1]
+    found = [
+        (table, points) for table, lines in perplexity_tables(tables) if len(points := _compared(lines)) > 1
+    ]
     if not found:
         return None
     with plain_texts():
@@ -60,7 +62,12 @@ def _panel(axes: Axes, table: Table, points: Found) -> None:
     axes.set_xlabel("stored bits per weight")
     axes.set_ylabel(labelled(table.title).lower())
     labels = [
-        Label(labelled(" = ".join(line.label for line in found)), colour_and_marker(found[0].method)[0], spot, spot)
+        Label(
+            labelled(" = ".join(line.label for line in found)),
+            colour_and_marker(found[0].method)[0],
+            spot,
+            spot,
+        )
         for spot, found in named.items()
     ]
     place_labels(axes, labels, [stair(axes, best), *([point[:2]] for point in points)], level)

@@ -1,4 +1,6 @@
-"""How training went: what is left of the loss after every epoch, a line per block, a panel per run of a learned transform."""
+"""How training went: what is left of the loss after every epoch, a line per block, a panel per run of a
+learned transform.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +18,8 @@ from harness.reporting.figures.points import bits_in_words, joined
 from harness.reporting.figures.series import Group, Models, Run, first, groups_of, positive
 
 READ = 48  # tables looked into for curves; those of runs without epochs hold none
-DEPTH = LinearSegmentedColormap.from_list("depth", ["#A9CBE6", "#5E9CCB", "#1F5F9E", "#08244A"])  # light to dark, in greyscale too
+# light to dark, in greyscale too
+DEPTH = LinearSegmentedColormap.from_list("depth", ["#A9CBE6", "#5E9CCB", "#1F5F9E", "#08244A"])
 MOST = 1.4  # of the loss of the first epoch: the end of the axis
 BAR = 0.62  # inches at the right for the bar of depths
 
@@ -34,9 +37,29 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
     if not found:
         return None
     with plain_texts():
-        highest = max([1.0, *(float(np.nanmax(left)) for *_, losses in found[:PANELS] if np.isfinite(left := relative(losses)).any())])
+        highest = max(
+            [
+                1.0,
+                *(
+                    float(np.nanmax(left))
+                    for *_, losses in found[:PANELS]
+                    if np.isfinite(left := relative(losses)).any()
+                ),
+            ]
+        )
         drawn = [(*entry, min(highest, MOST)) for entry in found]
-        figure = panel_each(drawn, _panel, across=3, alone=2.9, several=1.75, top=0.6, high=0.9, wide=0.42, left=0.55, right=0.12 + BAR)
+        figure = panel_each(
+            drawn,
+            _panel,
+            across=3,
+            alone=2.9,
+            several=1.75,
+            top=0.6,
+            high=0.9,
+            wide=0.42,
+            left=0.55,
+            right=0.12 + BAR,
+        )
         _bar(figure)
         caption = (
             "Mean training loss of each epoch over that of the first one, the same scale in all panels: what is left of it. A line per "
@@ -47,7 +70,10 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
             caption += f" Where a loss rose above {MOST:g} its line leaves the panel."
         runs = sum(len(group.runs) for group in groups)
         caption += part_of(min(len(found), PANELS), runs, "runs that trained")
-        alt = "; ".join(f"{joined(run.label, group.head)}: mean over blocks {_ends(losses)}" for group, run, losses in found[:PANELS])
+        alt = "; ".join(
+            f"{joined(run.label, group.head)}: mean over blocks {_ends(losses)}"
+            for group, run, losses in found[:PANELS]
+        )
         return picture("loss-curves", "Loss of learned transforms by epoch", caption, alt, figure)
 
 
@@ -64,7 +90,9 @@ def _panel(axes: Axes, group: Group, run: Run, losses: np.ndarray, highest: floa
     axes.set_ylim(0, 1.06 * highest)
     for block in range(blocks):
         look = {"marker": "o", "markersize": 1.8 if epochs > 1 else 4, "linewidth": 0.8}
-        axes.plot(steps, left[block], color=DEPTH(block / max(1, blocks - 1)), **look, zorder=2 + block / blocks)
+        axes.plot(
+            steps, left[block], color=DEPTH(block / max(1, blocks - 1)), **look, zorder=2 + block / blocks
+        )
     draw_level(axes, 1.0, 0.8)
     titled(axes, run.label, joined(bits_in_words(group.head), group.model))
     axes.set_xlabel("epoch")
@@ -77,7 +105,9 @@ def _bar(figure: Figure) -> None:
     """What light and dark mean, beside the panels."""
     boxes = [axes.get_position() for axes in figure.axes]
     low, high, width = min(box.y0 for box in boxes), max(box.y1 for box in boxes), figure.get_figwidth()
-    place = figure.add_axes((1 - BAR / width, (low + high) / 2 - 0.25 * (high - low), 0.1 / width, 0.5 * (high - low)))
+    place = figure.add_axes(
+        (1 - BAR / width, (low + high) / 2 - 0.25 * (high - low), 0.1 / width, 0.5 * (high - low))
+    )
     bar = figure.colorbar(ScalarMappable(Normalize(0, 1), DEPTH), cax=place, ticks=[])
     bar.outline.set_visible(False)
     place.set_title("last\nblock", fontsize=7, fontweight="normal", loc="center", pad=3)

@@ -1,4 +1,6 @@
-"""What outliers buy: perplexity against the share of weights that stay in float16, a line per method and column."""
+"""What outliers buy: perplexity against the share of weights that stay in float16, a line per method and
+column.
+"""
 
 from collections.abc import Sequence
 
@@ -44,7 +46,10 @@ def outliers_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | 
     drawn = found[:PANELS]
     with plain_texts():
         numbers = any(len(lines) <= NUMBERS for *_, lines in drawn)
-        notes = [*(["Small numbers: stored bits per weight."] if numbers else []), *protocols([table for table, *_ in drawn])]
+        notes = [
+            *(["Small numbers: stored bits per weight."] if numbers else []),
+            *protocols([table for table, *_ in drawn]),
+        ]
         figure = panel_each(found, _panel, notes=notes)
         caption = (
             "Perplexity (lower is better) against the share of weights that are kept in float16, where a share varies. A line starts at 0 "
@@ -57,14 +62,18 @@ def outliers_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | 
             )
         if any(point.value > LIMIT for *_, lines in drawn for spots in lines.values() for _, point in spots):
             caption += f" Beyond {LIMIT:,.0f} a model is broken: such points lie in the band at the top, all at one height."
-        caption += f" A panel has at most {LINES} lines." if any(len(lines) > LINES for *_, lines in drawn) else ""
+        caption += (
+            f" A panel has at most {LINES} lines." if any(len(lines) > LINES for *_, lines in drawn) else ""
+        )
         caption += part_of(PANELS, len(found), "panels")
         alt = "; ".join(_in_words(*entry) for entry in found[:3])
         return picture("perplexity-against-outliers", "What outliers buy", caption, alt, figure)
 
 
 def outlier_lines(table: Table, shares: dict[str, float]) -> dict[str, Lines]:
-    """By column the settings with two shares or more: points by growing share, under what the setting is called."""
+    """By column the settings with two shares or more: points by growing share, under what the setting is
+    called.
+    """
     plain: dict[tuple[str, str], Spot] = {}
     lines: dict[tuple[str, str], dict[str, list[Spot]]] = {}
     for point in points_of(table):
@@ -82,7 +91,9 @@ def outlier_lines(table: Table, shares: dict[str, float]) -> dict[str, Lines]:
             start = [plain[head, rest]] if (head, rest) in plain else []
             if len({round(share, 3) for share, _ in (*start, *spots)}) > 1:
                 name = joined(rest, STRUCTURES.get(structure, "") if len(structures) > 1 else "")
-                found.setdefault(head, {})[name] = sorted([*start, *spots], key=lambda spot: (spot[0], spot[1].label))
+                found.setdefault(head, {})[name] = sorted(
+                    [*start, *spots], key=lambda spot: (spot[0], spot[1].label)
+                )
     return {point.head: found[point.head] for point in points_of(table) if point.head in found}
 
 
@@ -97,7 +108,9 @@ def _panel(axes: Axes, table: Table, head: str, lines: Lines) -> None:
     for place, (name, spots) in enumerate(lines.items()):
         method, line = spots[-1][1].method, [(share, held(point.value, ceiling)) for share, point in spots]
         colour = colour_and_marker(method)[0]
-        axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.2, linestyle=line_style(place), zorder=3)
+        axes.plot(
+            *zip(*line, strict=True), color=colour, linewidth=1.2, linestyle=line_style(place), zorder=3
+        )
         for spot, (_, point) in zip(line, spots, strict=True):
             axes.plot(*([number] for number in spot), **shown(method, point.doubtful), zorder=4)
             numbers[spot] = point.bits
@@ -113,19 +126,31 @@ def _panel(axes: Axes, table: Table, head: str, lines: Lines) -> None:
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= axes.get_xlim()[1]])
 
 
-def _write_bits(axes: Axes, spot: tuple[float, float], bits: float | None, every: Sequence[tuple[float, float]]) -> None:
-    """Small beside the point: to the upper right of the highest of its neighbours, to the lower left of the others, where lines fall."""
+def _write_bits(
+    axes: Axes, spot: tuple[float, float], bits: float | None, every: Sequence[tuple[float, float]]
+) -> None:
+    """Small beside the point: to the upper right of the highest of its neighbours, to the lower left of the
+    others, where lines fall.
+    """
     panel = axes.transScale + axes.transLimits
     near = [other[1] for other in every if abs(panel.transform(other) - panel.transform(spot)).max() <= NEAR]
     if spot[1] >= max(near):
         look = {"xytext": (3, 2), "ha": "left", "va": "bottom"}
     else:
         look = {"xytext": (-3, -2), "ha": "right", "va": "top"}
-    axes.annotate("" if bits is None else f"{bits:.2f}", spot, textcoords="offset points", fontsize=6, color=GREY, **look)
+    axes.annotate(
+        "" if bits is None else f"{bits:.2f}",
+        spot,
+        textcoords="offset points",
+        fontsize=6,
+        color=GREY,
+        **look,
+    )
 
 
 def _in_words(table: Table, head: str, lines: Lines) -> str:
     steps = [
-        f"{name}: " + ", ".join(f"{share:.2g} % {point.value:.4g}" for share, point in spots) for name, spots in list(lines.items())[:4]
+        f"{name}: " + ", ".join(f"{share:.2g} % {point.value:.4g}" for share, point in spots)
+        for name, spots in list(lines.items())[:4]
     ]
     return f"{table.title} on {table.model} at {head} by share of outliers: " + "; ".join(steps)

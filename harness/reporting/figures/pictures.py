@@ -1,4 +1,6 @@
-"""The pictures of a report, in their order: perplexity against bits, time, memory and outliers, then what happened inside the runs."""
+"""The pictures of a report, in their order: perplexity against bits, time, memory and outliers, then what
+happened inside the runs.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,10 +33,18 @@ def pictures(records: Records, tables: Sequence[Table], results_dir: str | Path)
     frame = frame.sort_values(["run_key", "place"], kind="stable").reset_index(drop=True)
     models = labelled(frame)
     drawn = [
-        *(lines_picture(tables), front_picture(tables), time_picture(frame, tables), memory_picture(frame, tables)),
+        *(
+            lines_picture(tables),
+            front_picture(tables),
+            time_picture(frame, tables),
+            memory_picture(frame, tables),
+        ),
         outliers_picture(frame, tables),
         *layer_pictures(models, profiles),
         *(blocks_picture(models, profiles), loss_picture(models, profiles), runtime_picture(models)),
     ]
     found = [picture for picture in drawn if picture is not None]
-    return [replace(picture, slug=slug) for picture, slug in zip(found, slugs([picture.slug for picture in found]), strict=True)]
+    return [
+        replace(picture, slug=slug)
+        for picture, slug in zip(found, slugs([picture.slug for picture in found]), strict=True)
+    ]

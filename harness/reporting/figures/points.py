@@ -1,4 +1,6 @@
-"""Cells of perplexity tables joined with what their runs cost, for the pictures that have something else than bits on their axis."""
+"""Cells of perplexity tables joined with what their runs cost, for the pictures that have something else than
+bits on their axis.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +13,8 @@ from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, SEPARATOR
 
 RATIO = "% outliers"  # how labels end that say a share of outliers
-STRUCTURES = {"columns": "column outliers", "unstructured": "unstructured outliers"}  # how labels call their structure, and how pictures do
+# how labels call their structure, and how pictures do
+STRUCTURES = {"columns": "column outliers", "unstructured": "unstructured outliers"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ def points_of(table: Table) -> list[Point]:
 
 
 def apart(label: str) -> tuple[str, str, str]:
-    """A row's label without its outliers, their structure, and their share; the last two are "" where it says none."""
+    """A row's label without its outliers, their structure, and their share; the last two are "" where it says
+    none.
+    """
     words = label.split(SEPARATOR)
     rest = [word for word in words if not word.endswith(RATIO) and word not in STRUCTURES]
     structure = next((word for word in words if word in STRUCTURES), "")
@@ -47,7 +52,9 @@ def apart(label: str) -> tuple[str, str, str]:
 
 
 def series_of(rows: Iterable[Row]) -> dict[str, str]:
-    """What pictures call each row, by its label: rows that differ in their share of outliers alone are one series."""
+    """What pictures call each row, by its label: rows that differ in their share of outliers alone are one
+    series.
+    """
     parts = {row.label: (*apart(row.label), row.method) for row in rows if row.method}
     structures, ratios = {}, {}
     for rest, structure, ratio, _ in parts.values():
@@ -56,8 +63,17 @@ def series_of(rows: Iterable[Row]) -> dict[str, str]:
             ratios.setdefault(rest, set()).add(ratio)
     names = {}
     for label, (rest, structure, ratio, method) in parts.items():
-        several, always = len(structures.get(rest, ())) > 1, "spqr" in method  # whose outliers go without saying
-        words = STRUCTURES.get(structure, ratio) if several else ratio if len(ratios.get(rest, ())) == 1 else "" if always else "outliers"
+        # whose outliers go without saying
+        several, always = len(structures.get(rest, ())) > 1, "spqr" in method
+        words = (
+            STRUCTURES.get(structure, ratio)
+            if several
+            else ratio
+            if len(ratios.get(rest, ())) == 1
+            else ""
+            if always
+            else "outliers"
+        )
         names[label] = joined(rest, words) if structure or ratio else rest
     return names
 
@@ -98,7 +114,11 @@ def protocols(tables: Sequence[Table]) -> list[str]:
     for table in tables:
         found.setdefault(protocol_of(table), {})[table.model] = None
     several = len({model for models in found.values() for model in models}) > 1 < len(found)
-    return [f"{', '.join(models)}: {protocol}" if several else protocol for protocol, models in found.items() if protocol]
+    return [
+        f"{', '.join(models)}: {protocol}" if several else protocol
+        for protocol, models in found.items()
+        if protocol
+    ]
 
 
 def float_level(table: Table) -> float | None:

@@ -1,4 +1,6 @@
-"""Errors along the depth of a model: of every kind of linear, of QuantEase relative to GPTQ, of whole blocks; what training took off."""
+"""Errors along the depth of a model: of every kind of linear, of QuantEase relative to GPTQ, of whole blocks;
+what training took off.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,7 +20,16 @@ from harness.reporting.drawing.scales import scale_along
 from harness.reporting.drawing.styles import WIDTH
 from harness.reporting.drawing.texts import shortened
 from harness.reporting.figures.points import bits_in_words, joined
-from harness.reporting.figures.series import Group, Models, Run, chosen, fullest, groups_of, plainest, positive
+from harness.reporting.figures.series import (
+    Group,
+    Models,
+    Run,
+    chosen,
+    fullest,
+    groups_of,
+    plainest,
+    positive,
+)
 
 PICTURES = 4  # of linears
 ROWS = 4  # of blocks, two panels each
@@ -33,7 +44,10 @@ def layer_pictures(models: Models, profiles: Profiles) -> list[Picture]:
     with plain_texts():
         drawn = [_layers(group, profiles) for group in fullest(groups, PICTURES)]
     more = part_of(PICTURES, len(groups), "bit widths, models and calibrations, those with the most runs")
-    return [picture(slug, title, caption + more, alt, figure) for slug, title, caption, alt, figure in filter(None, drawn)]
+    return [
+        picture(slug, title, caption + more, alt, figure)
+        for slug, title, caption, alt, figure in filter(None, drawn)
+    ]
 
 
 def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figure] | None:
@@ -64,15 +78,21 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
         )
     if len(group.runs) > len(errors):
         caption += f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice and with its least error."
-    alt = f"{title}; medians over the linears: " + ", ".join(f"{run.label} {_median(found):.3g}" for run, found in errors)
+    alt = f"{title}; medians over the linears: " + ", ".join(
+        f"{run.label} {_median(found):.3g}" for run, found in errors
+    )
     return f"layer-errors-{group.model}-{group.head}", title, caption, alt, figure
 
 
 def _ratio(errors: Sequence[tuple[Run, dict]]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]] | None:
-    """What is compared, and by kind the blocks with the ratio there; of the plainest runs of both methods under one scheme."""
+    """What is compared, and by kind the blocks with the ratio there; of the plainest runs of both methods
+    under one scheme.
+    """
     ranked = sorted(errors, key=lambda entry: plainest(entry[0]))
     for run, ours in ranked:
-        others = [(other, found) for other, found in ranked if other.method == "gptq" and other.scheme == run.scheme]
+        others = [
+            (other, found) for other, found in ranked if other.method == "gptq" and other.scheme == run.scheme
+        ]
         if run.method != "quantease" or not others:
             continue
         other, theirs = others[0]
@@ -90,10 +110,21 @@ def _ratios(axes: Axes, title: str, ratios: dict[str, tuple[np.ndarray, np.ndarr
     scale_along(axes, "y", [*every[np.isfinite(every)], 1.0])
     for blocks, ratio in ratios.values():
         axes.plot(blocks, ratio, color="#B9B9B9", linewidth=0.6, zorder=2)
-    table = pd.DataFrame({kind: pd.Series(np.log(ratio), index=blocks) for kind, (blocks, ratio) in ratios.items()}).mean(axis=1)
+    table = pd.DataFrame(
+        {kind: pd.Series(np.log(ratio), index=blocks) for kind, (blocks, ratio) in ratios.items()}
+    ).mean(axis=1)
     colour, marker = colour_and_marker("quantease")
     every_nth = max(1, len(table) // 8)
-    axes.plot(table.index, np.exp(table), color=colour, marker=marker, markersize=3.5, linewidth=1.4, markevery=every_nth, zorder=3)
+    axes.plot(
+        table.index,
+        np.exp(table),
+        color=colour,
+        marker=marker,
+        markersize=3.5,
+        linewidth=1.4,
+        markevery=every_nth,
+        zorder=3,
+    )
     draw_level(axes, 1.0, 0.8)
     titled(axes, title)
     _along_blocks(axes)
@@ -104,7 +135,13 @@ def _along_blocks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def _depth(axes: Axes, title: str, lines: Sequence[tuple[Run, np.ndarray, np.ndarray]], looks: dict[str, dict], facts: str = "") -> None:
+def _depth(
+    axes: Axes,
+    title: str,
+    lines: Sequence[tuple[Run, np.ndarray, np.ndarray]],
+    looks: dict[str, dict],
+    facts: str = "",
+) -> None:
     """Positive values against the index of the block, log scale, one line per run."""
     values = np.concatenate([positive(values) for _, _, values in lines])
     titled(axes, title, facts)
@@ -115,7 +152,13 @@ def _depth(axes: Axes, title: str, lines: Sequence[tuple[Run, np.ndarray, np.nda
     scale_along(axes, "y", values[np.isfinite(values)].tolist(), log=True)
     for place, (run, blocks, errors) in enumerate(lines):
         every = max(1, len(blocks) // 6)
-        axes.plot(blocks, positive(errors), **looks[run.label], markevery=(place * every // len(lines), every), zorder=3)
+        axes.plot(
+            blocks,
+            positive(errors),
+            **looks[run.label],
+            markevery=(place * every // len(lines), every),
+            zorder=3,
+        )
 
 
 def _looks(runs: Iterable[Run]) -> dict[str, dict]:
@@ -123,7 +166,12 @@ def _looks(runs: Iterable[Run]) -> dict[str, dict]:
     looks, seen = {}, {}
     for run in runs:
         colour = colour_and_marker(run.method)[0]
-        line = {"markersize": 3.5, "markeredgewidth": 0.9, "linestyle": line_style(seen.get(colour, 0)), "linewidth": 0.9}
+        line = {
+            "markersize": 3.5,
+            "markeredgewidth": 0.9,
+            "linestyle": line_style(seen.get(colour, 0)),
+            "linewidth": 0.9,
+        }
         looks[run.label] = shown(run.method) | line
         seen[colour] = seen.get(colour, 0) + 1
     return looks
@@ -133,8 +181,11 @@ def _legend(figure: Figure, looks: dict[str, dict]) -> None:
     """One for all panels, below them: direct labels have no room in so many."""
     handles = [Line2D([], [], **look) for look in looks.values()]
     labels = [shortened(label) for label in looks]
-    legend = figure.legend(handles, ["x"] * len(labels), loc="lower center", ncols=_across(labels), handlelength=3)
-    for text, label in zip(legend.get_texts(), labels, strict=True):  # a label that begins with _ would be left out
+    legend = figure.legend(
+        handles, ["x"] * len(labels), loc="lower center", ncols=_across(labels), handlelength=3
+    )
+    # a label that begins with _ would be left out
+    for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
 
 
@@ -154,11 +205,17 @@ def _median(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
-    """Output errors of blocks on the left; on the right the loss before and after training, where a transform trained."""
+    """Output errors of blocks on the left; on the right the loss before and after training, where a transform
+    trained.
+    """
     groups = groups_of(models, "block_error.mean")
     rows = []
     for group in fullest(groups, ROWS):
-        found = [(run, table) for run in chosen(group.runs, LINES) if (table := profiles.blocks(run.place)) is not None]
+        found = [
+            (run, table)
+            for run in chosen(group.runs, LINES)
+            if (table := profiles.blocks(run.place)) is not None
+        ]
         rows += [(group, found)] if found else []
     if not rows:
         return None
@@ -168,11 +225,21 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
         across = 2 if any(trained) else 1
         extra = {"thin: before training": {"color": GREY, "linewidth": 0.7}} if across == 2 else {}
         figure, axes = panels(
-            across * len(rows), across, 1.4, bottom=0.45 + _legend_height(looks | extra), left=0.66, wide=0.55, high=0.82, top=0.45
+            across * len(rows),
+            across,
+            1.4,
+            bottom=0.45 + _legend_height(looks | extra),
+            left=0.66,
+            wide=0.55,
+            high=0.82,
+            top=0.45,
         )
         for place, (group, found) in enumerate(rows):
             name = joined(bits_in_words(group.head), group.model)
-            lines = [(run, table["block"].to_numpy(dtype=float), table["error"].to_numpy(dtype=float)) for run, table in found]
+            lines = [
+                (run, table["block"].to_numpy(dtype=float), table["error"].to_numpy(dtype=float))
+                for run, table in found
+            ]
             _depth(axes[across * place], "Output error", lines, looks, name)
             if across == 2:
                 _training(axes[2 * place + 1], name, found, looks)
@@ -193,12 +260,17 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
         return picture("block-errors", "Errors of blocks along the depth", caption, alt, figure)
 
 
-def _training(axes: Axes, name: str, found: Sequence[tuple[Run, pd.DataFrame]], looks: dict[str, dict]) -> None:
+def _training(
+    axes: Axes, name: str, found: Sequence[tuple[Run, pd.DataFrame]], looks: dict[str, dict]
+) -> None:
     names = ("stats.loss_before", "stats.loss_after")
     lines = [(run, table) for run, table in found if set(names) <= set(table.columns)]
     titled(axes, "Training loss", name)
     _along_blocks(axes)
-    values = np.concatenate([positive(table[name].to_numpy(dtype=float)) for _, table in lines for name in names] or [np.array([])])
+    values = np.concatenate(
+        [positive(table[name].to_numpy(dtype=float)) for _, table in lines for name in names]
+        or [np.array([])]
+    )
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "nothing was trained", transform=axes.transAxes, ha="center", color=GREY)
         axes.set_xticks([])

@@ -31,17 +31,29 @@ def runtime_picture(models: Models) -> Picture | None:
     if not found:
         return None
     shares = shared([len(rows) for _, rows in found[:MODELS]], ROWS)
-    drawn = [(model, _most_expensive(rows, share)) for (model, rows), share in zip(found, shares, strict=False)]
+    drawn = [
+        (model, _most_expensive(rows, share)) for (model, rows), share in zip(found, shares, strict=False)
+    ]
     with plain_texts():
         longest = max(len(shortened(label)) for _, rows in drawn for label, *_ in rows)
         heights = [ROW * (len(rows) + 0.4) for _, rows in drawn]
-        figure, axes = panels(len(drawn), 1, heights, left=0.25 + LETTER * longest, bottom=0.68, high=0.42, top=0.3)
-        seconds = [second for _, rows in drawn for _, _, stages in rows for found in stages.values() for second in found]
+        figure, axes = panels(
+            len(drawn), 1, heights, left=0.25 + LETTER * longest, bottom=0.68, high=0.42, top=0.3
+        )
+        seconds = [
+            second
+            for _, rows in drawn
+            for _, _, stages in rows
+            for found in stages.values()
+            for second in found
+        ]
         for place, (model, rows) in zip(axes, drawn, strict=True):
             scale_along(place, "x", seconds, log=True)
             _panel(place, model, rows)
         axes[-1].set_xlabel("seconds")
-        known = [stage for stage in STAGES if any(stage[0] in stages for _, rows in drawn for *_, stages in rows)]
+        known = [
+            stage for stage in STAGES if any(stage[0] in stages for _, rows in drawn for *_, stages in rows)
+        ]
         handles = [_handle(marker, colour, filled) for *_, marker, colour, filled in known]
         figure.legend(handles, [name for _, name, *_ in known], loc="lower center", ncols=len(known))
         caption = (
@@ -52,11 +64,19 @@ def runtime_picture(models: Models) -> Picture | None:
         if any(len(rows) > share for (_, rows), share in zip(found, shares, strict=False)):
             caption += f" At most {ROWS} rows are shown, of each model those that take longest."
         caption += part_of(MODELS, len(found), "models")
-        return picture("seconds-by-stage", "Where the time goes", caption, "; ".join(_in_words(*entry) for entry in drawn), figure)
+        return picture(
+            "seconds-by-stage",
+            "Where the time goes",
+            caption,
+            "; ".join(_in_words(*entry) for entry in drawn),
+            figure,
+        )
 
 
 def shared(wanted: list[int], room: int) -> list[int]:
-    """How many each gets of what there is room for: those that want little all of it, the others equal shares of the rest."""
+    """How many each gets of what there is room for: those that want little all of it, the others equal shares
+    of the rest.
+    """
     shares = [0] * len(wanted)
     for rank, place in enumerate(sorted(range(len(wanted)), key=lambda place: wanted[place])):
         shares[place] = min(wanted[place], (room - sum(shares)) // (len(wanted) - rank))
@@ -73,7 +93,11 @@ def _rows(records: pd.DataFrame) -> list[tuple[str, str, Stages]]:
     for method, label in sorted(grouped, key=lambda key: row_rank(*key)):
         stages = {}
         for column, *_ in STAGES:
-            seconds = sorted(value for value in (finite(record.get(column)) for record in grouped[method, label]) if value and value > 0)
+            seconds = sorted(
+                value
+                for value in (finite(record.get(column)) for record in grouped[method, label])
+                if value and value > 0
+            )
             if seconds:
                 stages[column] = seconds[0], seconds[len(seconds) // 2], seconds[-1]
         rows += [(label, method, stages)] if stages else []
@@ -82,7 +106,9 @@ def _rows(records: pd.DataFrame) -> list[tuple[str, str, Stages]]:
 
 def _most_expensive(rows: list[tuple[str, str, Stages]], count: int) -> list[tuple[str, str, Stages]]:
     """At most `count`, in their order."""
-    ranked = sorted(range(len(rows)), key=lambda place: (-sum(median for _, median, _ in rows[place][2].values()), place))[:count]
+    ranked = sorted(
+        range(len(rows)), key=lambda place: (-sum(median for _, median, _ in rows[place][2].values()), place)
+    )[:count]
     return [rows[place] for place in sorted(ranked)]
 
 
@@ -103,7 +129,13 @@ def _panel(axes: Axes, model: str, rows: list[tuple[str, str, Stages]]) -> None:
 
 
 def _look(marker: str, colour: str, filled: bool) -> dict:
-    return {"marker": marker, "color": colour, "markerfacecolor": colour if filled else "white", "markersize": 4.6, "markeredgewidth": 1.1}
+    return {
+        "marker": marker,
+        "color": colour,
+        "markerfacecolor": colour if filled else "white",
+        "markersize": 4.6,
+        "markeredgewidth": 1.1,
+    }
 
 
 def _handle(marker: str, colour: str, filled: bool) -> Line2D:
@@ -111,5 +143,9 @@ def _handle(marker: str, colour: str, filled: bool) -> Line2D:
 
 
 def _in_words(model: str, rows: list[tuple[str, str, Stages]]) -> str:
-    said = [f"{label} {stages['seconds.quantize'][1]:.3g}" for label, _, stages in rows if "seconds.quantize" in stages][:8]
+    said = [
+        f"{label} {stages['seconds.quantize'][1]:.3g}"
+        for label, _, stages in rows
+        if "seconds.quantize" in stages
+    ][:8]
     return f"{model}, median seconds of quantize: " + (", ".join(said) or "none")

@@ -1,4 +1,6 @@
-"""What happened inside the runs: the tables of their linears and blocks, read only where something is drawn of them."""
+"""What happened inside the runs: the tables of their linears and blocks, read only where something is drawn
+of them.
+"""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +11,16 @@ import pandas as pd
 
 from harness.records.naming import method_rank
 from harness.reporting.frames import entries_of
-from harness.reporting.labels import FLOAT, SEPARATOR, column_label, column_of, column_rank, row_labels, row_rank, settings
+from harness.reporting.labels import (
+    FLOAT,
+    SEPARATOR,
+    column_label,
+    column_of,
+    column_rank,
+    row_labels,
+    row_rank,
+    settings,
+)
 from harness.reporting.tables.all_numbers import by_model
 
 Models = list[tuple[str, pd.DataFrame]]  # what `labelled` gives
@@ -37,10 +48,15 @@ class Group:
 
 
 def labelled(frame: pd.DataFrame) -> Models:
-    """(model, its quantized runs that are done, by key) in the order of a report, with the column `label`: what tables call their rows."""
+    """(model, its quantized runs that are done, by key) in the order of a report, with the column `label`:
+    what tables call their rows.
+    """
     done = frame[(frame["status"] == "done") & (frame["method.name"] != FLOAT)]
     models = by_model(done) if len(done) else ()
-    return [(model, records.assign(label=row_labels(records).labels).sort_values("run_key", kind="stable")) for model, records in models]
+    return [
+        (model, records.assign(label=row_labels(records).labels).sort_values("run_key", kind="stable"))
+        for model, records in models
+    ]
 
 
 def groups_of(models: Models, column: str) -> list[Group]:
@@ -48,20 +64,34 @@ def groups_of(models: Models, column: str) -> list[Group]:
 
     Args:
         models: as `labelled` gives them.
-        column: of the records; only runs that have a number there are meant. Of several seeds the first run by key stands for all.
+        column: of the records; only runs that have a number there are meant. Of several seeds the first run
+            by key stands for all.
     """
     found = []
     for model, records in models:
         if column not in records:
             continue
-        used = [name for name in records if name in ("label", "method.name", "place", column) or name.startswith(("data.", "scheme."))]
+        used = [
+            name
+            for name in records
+            if name in ("label", "method.name", "place", column) or name.startswith(("data.", "scheme."))
+        ]
         cells: dict[tuple, dict[str, Run]] = {}
         for record in entries_of(records.loc[pd.to_numeric(records[column], errors="coerce").notna(), used]):
             head = column_of(record)
             runs = cells.setdefault((settings(record, "data"), head), {})
             if (label := record["label"]) not in runs:
-                runs[label] = Run(label, record["method.name"], record["place"], float(record[column]), settings(record, "scheme"))
-        ranked = sorted((calibration, column_rank(*head), column_label(*head), runs) for (calibration, head), runs in cells.items())
+                runs[label] = Run(
+                    label,
+                    record["method.name"],
+                    record["place"],
+                    float(record[column]),
+                    settings(record, "scheme"),
+                )
+        ranked = sorted(
+            (calibration, column_rank(*head), column_label(*head), runs)
+            for (calibration, head), runs in cells.items()
+        )
         for calibration, _, head, runs in ranked:
             ordered = tuple(sorted(runs.values(), key=lambda run: row_rank(run.method, run.label)))
             found.append(Group(model, calibration, head, ordered))
@@ -80,7 +110,9 @@ def plainest(run: Run) -> tuple:
 
 
 def chosen(runs: tuple[Run, ...], count: int) -> list[Run]:
-    """At most `count` runs, every method once before any twice: the plainest label first, the least error; in the order of a table."""
+    """At most `count` runs, every method once before any twice: the plainest label first, the least error; in
+    the order of a table.
+    """
     ranks: dict[str, int] = {}
     order = []
     for run in sorted(runs, key=plainest):

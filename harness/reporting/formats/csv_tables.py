@@ -17,7 +17,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
 def render(document: Document) -> dict[str, bytes]:
-    """{"tables.csv": RFC 4180 in UTF-8 with "\\n" at the ends of lines}; `number` counts the tables of the document from 1."""
+    """{"tables.csv": RFC 4180 in UTF-8 with "\\n" at the ends of lines}; `number` counts the tables of the
+    document from 1.
+    """
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -34,7 +36,10 @@ def plain(text: str) -> str:
 
 def _lines(place: int, table: Table) -> Iterator[list[str]]:
     about = [str(place), *map(plain, (table.title, table.kind, table.model))]
-    columns = [[plain(group), plain(head)] for group, head in zip(groups_by_column(table), table.head[1:], strict=True)]
+    columns = [
+        [plain(group), plain(head)]
+        for group, head in zip(groups_by_column(table), table.head[1:], strict=True)
+    ]
     heading = ""
     for row in table.rows:
         if not row.cells:

@@ -1,7 +1,9 @@
-"""A report as one HTML page that needs nothing else: tables that sort and filter, figures that zoom, every number linked to its run.
+"""A report as one HTML page that needs nothing else: tables that sort and filter, figures that zoom, every
+number linked to its run.
 
-The texts of a document never become markup: the template escapes every one of them, and the scripts only ever set text. A policy in
-the page's head allows exactly its own style and script (by their hashes) and pictures that are part of it; nothing is fetched.
+The texts of a document never become markup: the template escapes every one of them, and the scripts only ever
+set text. A policy in the page's head allows exactly its own style and script (by their hashes) and pictures
+that are part of it; nothing is fetched.
 """
 
 import base64
@@ -87,9 +89,15 @@ def render(document: Document) -> dict[str, bytes]:
     page = _template().render(
         document=document,
         sections=sections,
-        ledgers=[view for section in sections for _, view in section.blocks if isinstance(view, TableView) and view.scope == "claims"],
+        ledgers=[
+            view
+            for section in sections
+            for _, view in section.blocks
+            if isinstance(view, TableView) and view.scope == "claims"
+        ],
         runs=[(run, _address(run.href), *_state(run)) for run in document.runs],
-        long=len(document.runs) + sum(len(row.cells) for table in tables_of(document) for row in table.rows) > MANY,
+        long=len(document.runs) + sum(len(row.cells) for table in tables_of(document) for row in table.rows)
+        > MANY,
         states=sorted({_state(run)[0] for run in document.runs}),
         facts=Markup(_json(_facts(document.runs))),
         style=Markup(style),
@@ -102,7 +110,9 @@ def render(document: Document) -> dict[str, bytes]:
 
 @cache
 def _template():
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.filters |= {"data_uri": _data_uri, "verdicts": _verdicts}
     return environment.from_string(_part("page.html"))
 
@@ -112,8 +122,14 @@ def _part(name: str) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Every text of the template passes here: `visible`, but for those it would leave as they are (most of a large page)."""
-    return value if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable() else visible(value)
+    """Every text of the template passes here: `visible`, but for those it would leave as they are (most of a
+    large page).
+    """
+    return (
+        value
+        if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable()
+        else visible(value)
+    )
 
 
 def _sections(document: Document, numbers: dict[str, int]) -> list[SectionView]:
@@ -132,14 +148,19 @@ def _sections(document: Document, numbers: dict[str, int]) -> list[SectionView]:
     return views
 
 
-def table_view(table: Table, anchor: str, numbers: dict[str, int], chapters: tuple[str, ...] = ()) -> TableView:
-    """The table with anchors, links and tooltips; `numbers` tells which run of the page a run key is, `chapters` are the headings above.
+def table_view(
+    table: Table, anchor: str, numbers: dict[str, int], chapters: tuple[str, ...] = ()
+) -> TableView:
+    """The table with anchors, links and tooltips; `numbers` tells which run of the page a run key is,
+    `chapters` are the headings above.
 
     Raises:
         ValueError: its groups do not cover its columns.
     """
     if table.groups and sum(width for _, width in table.groups) != len(table.head) - 1:
-        raise ValueError(f"{table.title!r}: groups over {[width for _, width in table.groups]} columns of {len(table.head) - 1}")
+        raise ValueError(
+            f"{table.title!r}: groups over {[width for _, width in table.groups]} columns of {len(table.head) - 1}"
+        )
     notes = notes_of(table.notes, anchor)
     parts: list[tuple[Row | None, list[Line]]] = [(None, [])]
     methods = any(row.method for row in table.rows)
@@ -148,29 +169,39 @@ def table_view(table: Table, anchor: str, numbers: dict[str, int], chapters: tup
             parts.append((row, []))
             continue
         kind = "fixed" if methods and not row.method else "float" if row.method == FLOAT else ""
-        cells = [_entry(cell, row, head, notes, numbers) for cell, head in zip(row.cells, table.head[1:], strict=True)]
+        cells = [
+            _entry(cell, row, head, notes, numbers)
+            for cell, head in zip(row.cells, table.head[1:], strict=True)
+        ]
         parts[-1][1].append(Line(row, kind, pieces(f" {row.marks}".rstrip(), notes, row.label), cells))
     parts = [part for part in parts if part[0] or part[1]]
-    return TableView(anchor, table, title_of(table, chapters), *_scope(table), notes, parts, _layouts(table), _dense(table))
+    return TableView(
+        anchor, table, title_of(table, chapters), *_scope(table), notes, parts, _layouts(table), _dense(table)
+    )
 
 
 def _scope(table: Table) -> tuple[str, bool]:
     """Which filter works on it, and whether it waits folded: statements that nothing was found out about."""
     if table.kind != "claims":
         return "none" if table.kind == SUMMARY else "tables", False
-    return "claims" if table.textual else "none", table.textual and not any(cell.tone for row in table.rows for cell in row.cells)
+    return "claims" if table.textual else "none", table.textual and not any(
+        cell.tone for row in table.rows for cell in row.cells
+    )
 
 
 def _layouts(table: Table) -> list[str]:
     """How what follows a number is set, so that the numbers of a column end at one edge.
 
-    Beside it in a box as wide as the longest of the column ("w7"), or, where that is long, on a line of its own ("below", and
-    "below w1" where there are ties, whose sign stays beside the number).
+    Beside it in a box as wide as the longest of the column ("w7"), or, where that is long, on a line of its
+    own ("below", and "below w1" where there are ties, whose sign stays beside the number).
     """
     layouts = []
     for column in _columns([row for row in table.rows if row.cells]):
         ties = any(cell.tied and not cell.best for cell in column)
-        width = max(2 * (cell.tied and not cell.best) + len(cell.detail) + bool(cell.detail) + len(cell.marks) for cell in column)
+        width = max(
+            2 * (cell.tied and not cell.best) + len(cell.detail) + bool(cell.detail) + len(cell.marks)
+            for cell in column
+        )
         layouts.append(f"w{width}" if width <= WIDEST else "below w1" if ties else "below w0")
     return [""] * len(layouts) if table.textual else layouts
 
@@ -178,8 +209,13 @@ def _layouts(table: Table) -> list[str]:
 def _dense(table: Table) -> bool:
     """Whether numbers need closer setting to stand on one screen."""
     lines = [row for row in table.rows if row.cells]
-    columns = [[len(row.label) for row in lines], *([len(cell.text) + len(cell.detail) for cell in column] for column in _columns(lines))]
-    return not table.textual and (len(columns) >= DENSE[0] or sum(map(max, filter(None, columns))) >= DENSE[1])
+    columns = [
+        [len(row.label) for row in lines],
+        *([len(cell.text) + len(cell.detail) for cell in column] for column in _columns(lines)),
+    ]
+    return not table.textual and (
+        len(columns) >= DENSE[0] or sum(map(max, filter(None, columns))) >= DENSE[1]
+    )
 
 
 def _columns(lines: Sequence[Row]) -> list[tuple[Cell, ...]]:
@@ -189,13 +225,23 @@ def _columns(lines: Sequence[Row]) -> list[tuple[Cell, ...]]:
 def _entry(cell: Cell, row: Row, head: str, notes: list[Note], numbers: dict[str, int]) -> Entry:
     place = f"{row.label} at {head}"
     runs = sorted({numbers[key] for key in cell.run_keys if key in numbers})
-    sort = "" if cell.value is None or math.isnan(cell.value) else str(float(cell.value)).replace("inf", "Infinity")
-    return Entry(cell, sort, runs, pieces(cell.detail, notes, place), pieces(cell.marks, notes, place), _tooltip(cell))
+    sort = (
+        ""
+        if cell.value is None or math.isnan(cell.value)
+        else str(float(cell.value)).replace("inf", "Infinity")
+    )
+    return Entry(
+        cell, sort, runs, pieces(cell.detail, notes, place), pieces(cell.marks, notes, place), _tooltip(cell)
+    )
 
 
 def _tooltip(cell: Cell) -> str:
     """What a table has no room for."""
-    exact = None if cell.value is None else f"{cell.value:.8g}" + ("" if cell.spread is None else f" ± {cell.spread:.3g}")
+    exact = (
+        None
+        if cell.value is None
+        else f"{cell.value:.8g}" + ("" if cell.spread is None else f" ± {cell.spread:.3g}")
+    )
     facts = [
         exact if exact != cell.text else None,
         "cannot be told from the best of its column" if cell.tied and not cell.best else None,
@@ -209,7 +255,9 @@ def _tooltip(cell: Cell) -> str:
 
 def _verdicts(ledgers: Sequence[TableView]) -> list[str]:
     """The words of all verdicts, in the order in which a reader meets them."""
-    cells = (entry.cell for view in ledgers for _, lines in view.parts for line in lines for entry in line.cells)
+    cells = (
+        entry.cell for view in ledgers for _, lines in view.parts for line in lines for entry in line.cells
+    )
     return list(dict.fromkeys(cell.text for cell in cells if cell.tone))
 
 
@@ -225,19 +273,30 @@ def _address(href: str) -> str:
 
 
 def _facts(runs: Sequence[RunEntry]) -> dict:
-    """The facts of all runs, each text once: {"texts": [...], "runs": [[name, value, name, value, ...] as places in texts]}."""
+    """The facts of all runs, each text once: {"texts": [...], "runs": [[name, value, name, value, ...] as
+    places in texts]}.
+    """
     texts: dict[str, int] = {}
-    entries = [[texts.setdefault(_shown(text), len(texts)) for fact in run.facts for text in fact] for run in runs]
+    entries = [
+        [texts.setdefault(_shown(text), len(texts)) for fact in run.facts for text in fact] for run in runs
+    ]
     return {"texts": list(texts), "runs": entries}
 
 
 def _json(value: Any) -> str:
     """JSON that no HTML parser can take for markup."""
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return (
+        json.dumps(value, separators=(",", ":"))
+        .replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("&", "\\u0026")
+    )
 
 
 def _data_uri(picture: Picture) -> str:
-    """Lines where there are any, else pixels; as the source of an image, where a script or a link of an SVG is dead."""
+    """Lines where there are any, else pixels; as the source of an image, where a script or a link of an SVG
+    is dead.
+    """
     kind, content = ("svg+xml", picture.svg) if picture.svg else ("png", picture.png)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 

@@ -1,6 +1,7 @@
 r"""Table bodies for LaTeX: `tables.tex` holds one `tabular` per table, to be copied into a table float.
 
-They need `\usepackage{booktabs}` and compile with pdflatex, xelatex and lualatex, whatever characters the records hold.
+They need `\usepackage{booktabs}` and compile with pdflatex, xelatex and lualatex, whatever characters the
+records hold.
 """
 
 import re
@@ -28,8 +29,15 @@ TEXTS = {
     "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "–": "--{}", "—": "---{}", "…": r"\ldots{}", "“": "``{}", "”": "''{}", "‘": "`{}",
     "’": "'{}", "\u00a0": "~", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}",
 }  # fmt: skip
-LIGATURES = re.compile("([-,'](?=[-,'\"–—’”]))|(.)", re.DOTALL)  # what would melt with the character after it, and all the rest
-ACCENTS = dict(zip("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327", "`'^~=u.\"rHvc", strict=True))
+# what would melt with the character after it, and all the rest
+LIGATURES = re.compile("([-,'](?=[-,'\"–—’”]))|(.)", re.DOTALL)
+ACCENTS = dict(
+    zip(
+        "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327",
+        "`'^~=u.\"rHvc",
+        strict=True,
+    )
+)
 
 
 def render(document: Document) -> dict[str, bytes]:
@@ -54,7 +62,9 @@ def tabular(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """LaTeX in ASCII that shows exactly this text on one line; a character that LaTeX does not know appears as an escape."""
+    """LaTeX in ASCII that shows exactly this text on one line; a character that LaTeX does not know appears
+    as an escape.
+    """
     return LIGATURES.sub(lambda match: f"{match[1]}{{}}" if match[1] else _character(match[2]), visible(text))
 
 

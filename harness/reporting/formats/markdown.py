@@ -11,14 +11,18 @@ from harness.reporting.formats.shown import TIE, below, groups_by_column, tied, 
 # Underscores inside words mean nothing to Markdown, and names read better without backslashes.
 SPECIAL = re.compile(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])")
 HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-BLOCK = re.compile(r"^(?=[-+=])|^(\d{1,9})(?=[.)])")  # at the start of a line: a list, a rule, the underline of a heading
+# at the start of a line: a list, a rule, the underline of a heading
+BLOCK = re.compile(r"^(?=[-+=])|^(\d{1,9})(?=[.)])")
 FIGURES = "figures"
-READABLE = 160  # characters of a line up to which the columns of the source are lined up; beyond, nobody reads it as it is
+# characters of a line up to which the columns of the source are lined up; beyond, nobody reads it as it is
+READABLE = 160
 
 
 def render(document: Document) -> dict[str, bytes]:
     """{"report.md": the text, "figures/<slug>.png": a picture, …}."""
-    pictures = [block for section in document.sections for block in section.blocks if isinstance(block, Picture)]
+    pictures = [
+        block for section in document.sections for block in section.blocks if isinstance(block, Picture)
+    ]
     names = [f"{FIGURES}/{slug}.png" for slug in slugs([picture.slug for picture in pictures])]
     parts, files, chapters = [f"# {escape(document.title)}\n"], iter(names), {}
     for section in document.sections:
@@ -26,7 +30,10 @@ def render(document: Document) -> dict[str, bytes]:
         parts += [f"{'#' * (section.level + 1)} {escape(section.title)}\n"] if section.title else []
         parts += [_block(block, section.level, tuple(chapters.values()), files) for block in section.blocks]
     text = "\n".join(filter(None, parts))
-    return {"report.md": text.encode(), **{name: picture.png for name, picture in zip(names, pictures, strict=True)}}
+    return {
+        "report.md": text.encode(),
+        **{name: picture.png for name, picture in zip(names, pictures, strict=True)},
+    }
 
 
 def escape(text: str) -> str:
@@ -47,7 +54,10 @@ def _block(block: Block, level: int, chapters: tuple[str, ...], files: Iterator[
         case Bullets(items):
             return _list(items)
         case Facts(entries):
-            return "".join(f"- **{escape(subject).strip()}:** {'; '.join(map(escape, texts))}\n" for subject, texts in entries)
+            return "".join(
+                f"- **{escape(subject).strip()}:** {'; '.join(map(escape, texts))}\n"
+                for subject, texts in entries
+            )
         case Picture():
             said = " ".join([_wrapped(escape(block.title), "**"), escape(block.caption)]).strip()
             return f"![{escape(block.alt)}]({next(files)})\n\n{said}\n"
@@ -60,7 +70,10 @@ def markdown_table(table: Table, level: int = 3, title: str | None = None) -> st
     title = table.title if title is None else title
     lines = [f"{'#' * level} {escape(title)}", ""] if title else []
     lines += [escape_line(table.caption), ""]
-    heads = [f"{group}: {head}" if group else head for group, head in zip(groups_by_column(table), table.head[1:], strict=True)]
+    heads = [
+        f"{group}: {head}" if group else head
+        for group, head in zip(groups_by_column(table), table.head[1:], strict=True)
+    ]
     rows = [markdown_row(row, len(table.head), table.textual) for row in table.rows]
     lines += pipe_table([escape(text) for text in (table.head[0], *heads)], rows, table.textual)
     if table.notes:
@@ -83,16 +96,24 @@ def markdown_cell(cell: Cell) -> str:
 
 
 def pipe_table(head: list[str], rows: list[list[str]], textual: bool = False) -> list[str]:
-    """The lines of a table whose cells are already Markdown: first column to the left, the others to the right, or all to the left."""
+    """The lines of a table whose cells are already Markdown: first column to the left, the others to the
+    right, or all to the left.
+    """
     widths = [max(3, *map(len, column)) for column in zip(head, *rows, strict=True)]
     widths = widths if sum(widths) <= READABLE else [3] * len(widths)
     left = [True, *[textual] * (len(widths) - 1)]
-    rule = [f":{'-' * (width - 1)}" if to_left else f"{'-' * (width - 1)}:" for width, to_left in zip(widths, left, strict=True)]
+    rule = [
+        f":{'-' * (width - 1)}" if to_left else f"{'-' * (width - 1)}:"
+        for width, to_left in zip(widths, left, strict=True)
+    ]
     return [_line(cells, widths, left) for cells in (head, rule, *rows)]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
-    padded = [cell.ljust(width) if to_left else cell.rjust(width) for cell, width, to_left in zip(cells, widths, left, strict=True)]
+    padded = [
+        cell.ljust(width) if to_left else cell.rjust(width)
+        for cell, width, to_left in zip(cells, widths, left, strict=True)
+    ]
     return f"| {' | '.join(padded)} |"
 
 

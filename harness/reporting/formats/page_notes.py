@@ -25,12 +25,18 @@ def notes_of(notes: Sequence[str], anchor: str) -> list[Note]:
     found = []
     for place, note in enumerate(notes, 1):
         mark, _, text = note.partition(" ")
-        found.append(Note(f"{anchor}-note-{place}", mark, text) if MARK.fullmatch(mark) else Note(f"{anchor}-note-{place}", "", note))
+        found.append(
+            Note(f"{anchor}-note-{place}", mark, text)
+            if MARK.fullmatch(mark)
+            else Note(f"{anchor}-note-{place}", "", note)
+        )
     return found
 
 
 def pieces(text: str, notes: Sequence[Note], place: str) -> list[Piece]:
-    """The text in parts, every mark that has a footnote with that one; of several under one mark, the one about `place`."""
+    """The text in parts, every mark that has a footnote with that one; of several under one mark, the one
+    about `place`.
+    """
     if not text or not notes or not MARK.search(text):
         return [Piece(text, None)] if text else []
     found, end = [], 0

@@ -1,4 +1,6 @@
-"""The report as a PDF file, typeset by typst. Texts travel as JSON and are never read as markup; see print/report.typ."""
+"""The report as a PDF file, typeset by typst. Texts travel as JSON and are never read as markup; see
+print/report.typ.
+"""
 
 import json
 import re
@@ -20,7 +22,8 @@ LONG_ROW = 600  # characters from which a row may be divided between two pages
 UNBROKEN = 22  # characters after which a line may end inside a word
 TALL = 1.2  # height over width from which a picture is fitted to the height of the page
 ANY_WIDTH = 1000  # points, of a picture that says none: more than any page has
-# What the fonts that come with typst show. Everything else, whatever fonts this machine has, becomes an escape.
+# What the fonts that come with typst show. Everything else, whatever fonts this machine has, becomes an
+# escape.
 UNKNOWN = re.compile(
     "[^\u0020-\u007e\u00a0-\u00ac\u00ae-\u024f\u0386-\u038a\u038c\u038e-\u03a1\u03a3-\u03ce\u0400-\u045f\u0490\u0491"
     "\u1d40\u2010-\u2027\u2030-\u205e\u2070\u2071\u2074-\u208e\u2090-\u209c\u20a0-\u20bf\u2100-\u2129"
@@ -39,7 +42,9 @@ def render(document: Document) -> dict[str, bytes]:
     try:
         import typst
     except ImportError as error:
-        raise UserError("format=pdf needs the package typst: pip install 'ptq-bench[pdf]', or leave pdf out of format=") from error
+        raise UserError(
+            "format=pdf needs the package typst: pip install 'ptq-bench[pdf]', or leave pdf out of format="
+        ) from error
     template = (resources.files("harness.reporting.formats") / "print" / "report.typ").read_bytes()
     data = json.dumps(data_of(document), ensure_ascii=True, sort_keys=True)
     made = typst.compile(template, format="pdf", ignore_system_fonts=True, sys_inputs={"document": data})
@@ -47,7 +52,9 @@ def render(document: Document) -> dict[str, bytes]:
 
 
 def printable(text: str) -> str:
-    """The text with a visible escape for every character that no font has, and places where a long word may end a line."""
+    """The text with a visible escape for every character that no font has, and places where a long word may
+    end a line.
+    """
     known = UNKNOWN.sub(lambda match: f"\\u{ord(match[0]):04x}", visible(text))
     return " ".join(_breakable(word) for word in known.split(" "))
 
@@ -56,7 +63,11 @@ def _breakable(word: str) -> str:
     if len(word) <= UNBROKEN:
         return word
     pieces = BREAKS.sub(ZERO_WIDTH_SPACE, word).split(ZERO_WIDTH_SPACE)
-    cut = [piece[start : start + UNBROKEN] for piece in pieces for start in range(0, max(1, len(piece)), UNBROKEN)]
+    cut = [
+        piece[start : start + UNBROKEN]
+        for piece in pieces
+        for start in range(0, max(1, len(piece)), UNBROKEN)
+    ]
     return ZERO_WIDTH_SPACE.join(cut)
 
 
@@ -83,7 +94,9 @@ def _named(table: Table) -> Paragraph:
 
 def _runs(runs: Sequence[RunEntry]) -> dict[str, Any]:
     more = len(runs) - SHOWN_RUNS
-    said = f"{len(runs)} run{'s' * (len(runs) != 1)}" + (f"; the first {SHOWN_RUNS} of them:" if more > 0 else ":")
+    said = f"{len(runs)} run{'s' * (len(runs) != 1)}" + (
+        f"; the first {SHOWN_RUNS} of them:" if more > 0 else ":"
+    )
     shown = [[printable(text) for text in (run.run_key, run.title, run.status)] for run in runs[:SHOWN_RUNS]]
     return {"runs": shown, "runs-said": said}
 
@@ -96,12 +109,18 @@ def _block(block: Block, numbers: Mapping[type, Iterator[int]], chapters: tuple[
         case Bullets(items):
             return {"kind": "bullets", "items": [printable(item) for item in items]}
         case Facts(entries):
-            return {"kind": "facts", "entries": [[printable(subject), [printable(text) for text in texts]] for subject, texts in entries]}
+            return {
+                "kind": "facts",
+                "entries": [
+                    [printable(subject), [printable(text) for text in texts]] for subject, texts in entries
+                ],
+            }
         case Picture():
             texts = {name: printable(getattr(block, name)) for name in ("title", "caption", "alt")}
             texts["number"] = str(next(numbers[Picture]))
             width, height = _size(block.svg)
-            sizes = {"width": width or ANY_WIDTH, "tall": height > TALL * width}  # a tall one would run over the foot of the page
+            # a tall one would run over the foot of the page
+            sizes = {"width": width or ANY_WIDTH, "tall": height > TALL * width}
             return {"kind": "picture", "svg": block.svg.decode("utf-8"), **sizes, **texts}
         case Table():
             return _table(block, next(numbers[Table]), chapters)
@@ -117,9 +136,15 @@ def _table(table: Table, place: int, chapters: tuple[str, ...]) -> dict[str, Any
     groups_by_column(table)  # raises where groups and columns do not agree
     title, model = title_parts(table, chapters)
     title = title if title or model else table.title  # on paper a number needs some words behind it
-    texts = {name: printable(text) for name, text in (("title", title), ("model", model), ("caption", table.caption))}
+    texts = {
+        name: printable(text)
+        for name, text in (("title", title), ("model", model), ("caption", table.caption))
+    }
     more = len(table.rows) - SHOWN_ROWS
-    notes = [*table.notes, *([f"… and {more} more lines: tables.csv and report.html have them all"] if more > 0 else [])]
+    notes = [
+        *table.notes,
+        *([f"… and {more} more lines: tables.csv and report.html have them all"] if more > 0 else []),
+    ]
     return {
         "kind": "table",
         "number": str(place),
@@ -136,7 +161,13 @@ def _row(row: Row) -> dict[str, Any]:
     cells = [_cell(cell) for cell in row.cells]
     length = max([len(row.label), *(len(cell["text"]) + len(cell["detail"]) for cell in cells)])
     long = length > LONG_ROW
-    return {"label": printable(row.label), "marks": printable(row.marks), "method": bool(row.method), "cells": cells, "long": long}
+    return {
+        "label": printable(row.label),
+        "marks": printable(row.marks),
+        "method": bool(row.method),
+        "cells": cells,
+        "long": long,
+    }
 
 
 def _cell(cell: Cell) -> dict[str, Any]:

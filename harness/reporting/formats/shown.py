@@ -29,7 +29,9 @@ def groups_by_column(table: Table) -> list[str]:
 
 def below(chapters: Mapping[int, str], section: Section) -> dict[int, str]:
     """The headings above what stands in this section, by level, given those above the section."""
-    return {level: title for level, title in chapters.items() if level < section.level} | {section.level: section.title}
+    return {level: title for level, title in chapters.items() if level < section.level} | {
+        section.level: section.title
+    }
 
 
 def title_of(table: Table, chapters: tuple[str, ...] = ()) -> str:

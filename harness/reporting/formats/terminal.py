@@ -23,10 +23,15 @@ TONES = {"good": "bold green", "bad": "bold red", "open": "yellow"}
 
 
 def print_first(document: Document, whole: bool) -> None:
-    """Print tables that were asked for; of a `whole` report who leads, then numbers, perplexities first, and how many are left."""
+    """Print tables that were asked for; of a `whole` report who leads, then numbers, perplexities first, and
+    how many are left.
+    """
     tables = tables_of(document)
     if whole:
-        tables = sorted((table for table in tables if table.kind not in ON_A_PAGE), key=lambda table: FIRST.get(table.kind, len(FIRST)))
+        tables = sorted(
+            (table for table in tables if table.kind not in ON_A_PAGE),
+            key=lambda table: FIRST.get(table.kind, len(FIRST)),
+        )
     lines = accumulate(len(table.rows) for table in tables)
     shown = tables[: max(1, sum(count <= ON_TERMINAL for count in lines))]
     print_tables(shown)
@@ -35,7 +40,8 @@ def print_first(document: Document, whole: bool) -> None:
 
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Print the tables; on a terminal too narrow for one, its cells lose all but the number and its marks, and words are wrapped.
+    """Print the tables; on a terminal too narrow for one, its cells lose all but the number and its marks,
+    and words are wrapped.
 
     A note that holds for several tables stands below the first of them; numbered ones belong to theirs.
     """
@@ -45,11 +51,16 @@ def print_tables(tables: Sequence[Table], console: Console | None = None) -> Non
     said: set[str] = set()
     for table in tables:
         view = terminal_table(table, plain=not console.is_terminal)
-        if not table.textual and console.measure(view, options=console.options.update(width=UNBOUNDED)).maximum > console.width:
+        if (
+            not table.textual
+            and console.measure(view, options=console.options.update(width=UNBOUNDED)).maximum > console.width
+        ):
             view = terminal_table(table, brief=True)
         title = Text(visible(title_of(table)))
         title.stylize("bold", 0, len(visible(table.title)))
-        notes = [Text(visible(note), "dim") for note in table.notes if note not in said or note.startswith(NUMBERS)]
+        notes = [
+            Text(visible(note), "dim") for note in table.notes if note not in said or note.startswith(NUMBERS)
+        ]
         said.update(table.notes)
         console.print(title, Text(visible(table.caption), "dim"), "", view, *notes, "", sep="\n")
 

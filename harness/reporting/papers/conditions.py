@@ -36,7 +36,11 @@ class Masks:
         names = [method] if method else lines.methods
         key = ("method.name", repr(names))
         if key not in self._known:
-            every = ~self._float if "*" in names else np.array([one in names for one in self._methods], dtype=bool)
+            every = (
+                ~self._float
+                if "*" in names
+                else np.array([one in names for one in self._methods], dtype=bool)
+            )
             self._known[key] = every
         return self._known[key] & self.of(spec.where, lines.where)
 
@@ -44,14 +48,18 @@ class Masks:
         """bool (records,): all that stand in any cell, but for the float model's."""
         result = np.zeros(len(self._frame), dtype=bool)
         for lines in rows:
-            result |= self.lines(spec, lines) & np.logical_or.reduce([self.of(group.where) for group in columns])
+            result |= self.lines(spec, lines) & np.logical_or.reduce(
+                [self.of(group.where) for group in columns]
+            )
         return result & ~self._float
 
     def _one(self, name: str, wanted: Any) -> np.ndarray:
         key = (name, repr(wanted))
         if key not in self._known:
             values = wanted if isinstance(wanted, list) else [wanted]
-            found = self._frame[name].to_numpy(dtype=object) if name in self._frame else [None] * len(self._frame)
+            found = (
+                self._frame[name].to_numpy(dtype=object) if name in self._frame else [None] * len(self._frame)
+            )
             kinds = {(type(value), value) for value in found}  # many records, few different values
             met = {kind for kind in kinds if any(_is(kind[1], one) for one in values)}
             self._known[key] = np.array([(type(value), value) in met for value in found], dtype=bool)
@@ -59,7 +67,9 @@ class Masks:
 
 
 def _is(value: Any, wanted: Any) -> bool:
-    """Whether a field of a record is what a condition wants; null and 0 are also what a record without the field has."""
+    """Whether a field of a record is what a condition wants; null and 0 are also what a record without the
+    field has.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return wanted is None or (not isinstance(wanted, str) and wanted == 0)
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)

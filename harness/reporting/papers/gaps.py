@@ -21,11 +21,16 @@ class Gaps:
         self._left_out: frozenset[str] = frozenset()
 
     def any(self, section: Sequence[Lines]) -> bool:
-        """Whether there is a run for any of these lines, whatever the column; of the float model alone there always is what others keep."""
+        """Whether there is a run for any of these lines, whatever the column; of the float model alone there
+        always is what others keep.
+        """
         if all(lines.methods == (FLOAT,) for lines in section):
             return True
         groups = [self.part.masks.of(column.group.where) for column in self.part.columns]
-        return any((self.part.masks.lines(self.spec, lines) & np.logical_or.reduce(groups)).any() for lines in section)
+        return any(
+            (self.part.masks.lines(self.spec, lines) & np.logical_or.reduce(groups)).any()
+            for lines in section
+        )
 
     def methods(self, lines: Lines) -> Sequence[str]:
         """The methods that these lines show, in their order."""
@@ -40,17 +45,23 @@ class Gaps:
         for lines in (lines for _, section in empty for lines in section):
             methods = tuple(method for method in lines.methods if method not in (FLOAT, "*"))
             wheres.setdefault(methods, []).extend(self._merged(lines, group) for group in self._groups())
-        commands = [command(self.part.settings, methods, found) for methods, found in wheres.items() if methods]
+        commands = [
+            command(self.part.settings, methods, found) for methods, found in wheres.items() if methods
+        ]
         headings = "; ".join(visible(heading) for heading, _ in empty)
         return f"{self.part.model}: {headings}: not run: {'; '.join(commands)}"
 
     def leave_out(self, shown: Sequence[Lines]) -> dict[str, str]:
-        """Methods without any run in these lines, which get none from here on, and the commands that would make the runs."""
+        """Methods without any run in these lines, which get none from here on, and the commands that would
+        make the runs.
+        """
         wheres: dict[str, list[tuple[Where, ...]]] = {}
         for lines in shown:
             for method in lines.methods:
                 if method not in (FLOAT, "*") and not any(self._has(other, method) for other in shown):
-                    wheres.setdefault(method, []).append(tuple(self._merged(lines, group) for group in self._groups()))
+                    wheres.setdefault(method, []).append(
+                        tuple(self._merged(lines, group) for group in self._groups())
+                    )
         texts = {}
         for method, found in wheres.items():
             same = [other for other in wheres if wheres[other] == found]
@@ -62,22 +73,30 @@ class Gaps:
 
     def _has(self, lines: Lines, method: str) -> bool:
         groups = [self.part.masks.of(group.where) for group in self._groups()]
-        return bool(method in lines.methods and (self.part.masks.lines(self.spec, lines, method) & np.logical_or.reduce(groups)).any())
+        return bool(
+            method in lines.methods
+            and (self.part.masks.lines(self.spec, lines, method) & np.logical_or.reduce(groups)).any()
+        )
 
     def why_not(self, lines: Lines, method: str, column: Column) -> str:
-        """Why there is no run for a cell; methods and schemes that lack one for the same reason are named together."""
+        """Why there is no run for a cell; methods and schemes that lack one for the same reason are named
+        together.
+        """
         if column.group not in self._gaps(lines, method):
             return "measured under another protocol: in a table of its own"
         same = self._lacking_like(lines, method)
         wheres = [self._merged(lines, group) for group in self._gaps(lines, method)]
-        if all(map(is_scheme, wheres)):  # other lines whose command differs in the scheme alone share this one
+        # other lines whose command differs in the scheme alone share this one
+        if all(map(is_scheme, wheres)):
             alike = [other for other in self.spec.rows if self._lacking_like(other, method) == same]
             found = [[self._merged(other, group) for group in self._gaps(other, method)] for other in alike]
             wheres = [where for one in found if all(map(is_scheme, one)) for where in one]
         return f"not run: {command(self.part.settings, same, wheres)}"
 
     def _lacking_like(self, lines: Lines, method: str) -> list[str]:
-        """The methods of these lines that lack runs for the same columns as this one; none where the lines have no run at all."""
+        """The methods of these lines that lack runs for the same columns as this one; none where the lines
+        have no run at all.
+        """
         if method not in self.methods(lines) or not self.any([lines]):
             return []
         gaps = self._gaps(lines, method)
@@ -90,7 +109,11 @@ class Gaps:
         key = (self.spec.rows.index(lines), method)
         if key not in self._known_gaps:
             of_lines = self.part.all_masks.lines(self.spec, lines, method)
-            self._known_gaps[key] = [group for group in self._groups() if not (of_lines & self.part.all_masks.of(group.where)).any()]
+            self._known_gaps[key] = [
+                group
+                for group in self._groups()
+                if not (of_lines & self.part.all_masks.of(group.where)).any()
+            ]
         return self._known_gaps[key]
 
     def _groups(self) -> list[Columns]:

@@ -1,4 +1,6 @@
-"""Which records of a model may share a table, and which models: those that were measured under the same protocols."""
+"""Which records of a model may share a table, and which models: those that were measured under the same
+protocols.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -66,7 +68,9 @@ class Source(Protocol):
 
     def cell(self, entries: list[dict], column: Column, part: Part, notes: Notes, place: str) -> Cell: ...
 
-    def float_cell(self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes) -> Cell: ...
+    def float_cell(
+        self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes
+    ) -> Cell: ...
 
     def caption(self, parts: Sequence[Part]) -> list[str]: ...
 
@@ -86,14 +90,22 @@ def parts_of(model: str, records: pd.DataFrame, spec: Spec, source: Source) -> l
     entries = entries_of(records)
     signatures = [_signature(entry, metrics, source) for entry in entries]
     sets = _protocol_sets(signatures)
-    homes = [next((place for place, known in enumerate(sets) if one and compatible(known, one)), None) for one in signatures]
-    evaluations = [repr([(name, entry[name]) for name in sorted(entry) if name.startswith("eval.")]) for entry in entries]
+    homes = [
+        next((place for place, known in enumerate(sets) if one and compatible(known, one)), None)
+        for one in signatures
+    ]
+    evaluations = [
+        repr([(name, entry[name]) for name in sorted(entry) if name.startswith("eval.")]) for entry in entries
+    ]
     known = set(zip(evaluations, homes, strict=True))
     measured = {evaluation for evaluation, home in known if home is not None}
     found = []
     for place, protocols in enumerate(sets):
         chosen = [  # what has no number stands where its evaluation was measured, else in the first table
-            home == place or (home is None and ((evaluation, place) in known or (place == 0 and evaluation not in measured)))
+            home == place
+            or (
+                home is None and ((evaluation, place) in known or (place == 0 and evaluation not in measured))
+            )
             for evaluation, home in zip(evaluations, homes, strict=True)
         ]
         mine = records[chosen].reset_index(drop=True)
@@ -104,9 +116,13 @@ def parts_of(model: str, records: pd.DataFrame, spec: Spec, source: Source) -> l
 
 
 def _protocol_sets(signatures: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The fewest, greedily, sets of protocols with one for each metric that all signatures fit into; {} where there is none."""
+    """The fewest, greedily, sets of protocols with one for each metric that all signatures fit into; {} where
+    there is none.
+    """
     sets: list[dict[str, str]] = []
-    for signature in sorted({tuple(sorted(one.items())) for one in signatures if one}, key=lambda one: (-len(one), one)):
+    for signature in sorted(
+        {tuple(sorted(one.items())) for one in signatures if one}, key=lambda one: (-len(one), one)
+    ):
         home = next((known for known in sets if compatible(known, dict(signature))), None)
         if home is None:
             sets.append(dict(signature))
@@ -117,7 +133,11 @@ def _protocol_sets(signatures: Sequence[Mapping[str, str]]) -> list[dict[str, st
 
 def _signature(entry: Mapping[str, Any], metrics: Sequence[str], source: Source) -> dict[str, str]:
     """Metric -> protocol of what a record has of these metrics."""
-    found = {metric: measurement.protocol for metric in metrics if (measurement := source.measured(entry, metric)) is not None}
+    found = {
+        metric: measurement.protocol
+        for metric in metrics
+        if (measurement := source.measured(entry, metric)) is not None
+    }
     return {metric: protocol for metric, protocol in found.items() if protocol}
 
 
@@ -127,13 +147,17 @@ def compatible(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 
 def comparable(protocol: str, whole: bool) -> str:
-    """A protocol without what the tokenizer decides: where whole texts are read, how many windows and tokens they are."""
+    """A protocol without what the tokenizer decides: where whole texts are read, how many windows and tokens
+    they are.
+    """
     return COUNTS.sub("", protocol) if whole else protocol
 
 
 def _expanded(records: pd.DataFrame, columns: Sequence[Columns]) -> list[Column]:
     """The columns with every "perplexity/*" replaced by what these records have."""
-    names = sorted({name for column in ("metrics", "baseline") for found in records[column] for name in found})
+    names = sorted(
+        {name for column in ("metrics", "baseline") for found in records[column] for name in found}
+    )
     names = sorted(names, key=lambda name: (measure_of(name)[0].order, name))
     expanded = []
     for group in columns:
@@ -155,7 +179,9 @@ def _matching(values: Sequence[Value], names: Sequence[str]) -> list[Value]:
 
 
 def with_each(frame: pd.DataFrame, masks: Masks, spec: Spec) -> Spec:
-    """The specification with a group of columns for every value of the fields that it wants some `each` of, wide groups first."""
+    """The specification with a group of columns for every value of the fields that it wants some `each` of,
+    wide groups first.
+    """
     columns: list[Columns] = []
     for group in spec.columns:
         meant = frame[group.each][masks.union(spec, spec.rows, [group])] if group.each in frame else ()
@@ -178,7 +204,11 @@ def _said(field: str, value: Any) -> str:
     """A value as the head of a column says it, "g64"; what is not there needs no words."""
     if value is None:
         return ""
-    return f"{LETTERS[field]}{value_text(value)}" if field in LETTERS else visible(f"{field.rpartition('.')[2]}={value_text(value)}")
+    return (
+        f"{LETTERS[field]}{value_text(value)}"
+        if field in LETTERS
+        else visible(f"{field.rpartition('.')[2]}={value_text(value)}")
+    )
 
 
 def together(found: Sequence[Part]) -> list[list[Part]]:
@@ -196,4 +226,9 @@ def together(found: Sequence[Part]) -> list[list[Part]]:
 def _may_share(one: Part, other: Part) -> bool:
     if one.model == other.model or one.columns != other.columns:
         return False
-    return compatible(*({metric: comparable(text, part.whole) for metric, text in part.protocols.items()} for part in (one, other)))
+    return compatible(
+        *(
+            {metric: comparable(text, part.whole) for metric, text in part.protocols.items()}
+            for part in (one, other)
+        )
+    )

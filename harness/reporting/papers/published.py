@@ -1,6 +1,7 @@
 """Numbers that papers printed, found beside a measured one, or as records of their own.
 
-A number belongs beside a measured one where model, method and scheme agree. A difference is taken only where the protocol agrees too.
+A number belongs beside a measured one where model, method and scheme agree. A difference is taken only where
+the protocol agrees too.
 """
 
 import math
@@ -17,7 +18,8 @@ from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, present, signed
 from harness.reporting.papers.reference import ANY_MEAN, COSTS, NAMES, Printed, hub_models, printed_numbers
 
-STORED_BITS = 0.05  # papers that say bits per weight instead of a scheme round them, and some forget the norms
+# papers that say bits per weight instead of a scheme round them, and some forget the norms
+STORED_BITS = 0.05
 PROTOCOL = re.compile(r"[^/]*/test, (\d+) windows of (\d+) tokens, (\w+), bos=(\w+), (\w+), .*")
 
 
@@ -32,7 +34,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a paper measured: dtypes of the model, calibration (corpus, samples, window), corpora that it leaves unclear."""
+    """Under what a paper measured: dtypes of the model, calibration (corpus, samples, window), corpora that
+    it leaves unclear.
+    """
 
     dtypes: tuple[str, ...]
     calibration: tuple[str, int, int] | None
@@ -54,13 +58,21 @@ def beside(cell: Cell, record: Mapping[str, Any], metric: str, shape: Shape, not
     Args:
         record: one of the runs behind the cell.
     """
-    found = [(differences(one, record, cell.protocol), one) for one in _candidates(shape, record) if _same_value(one, metric)]
+    found = [
+        (differences(one, record, cell.protocol), one)
+        for one in _candidates(shape, record)
+        if _same_value(one, metric)
+    ]
     if not found or cell.value is None:
         return cell
     why, one = min(found, key=lambda pair: len(pair[0]))  # the first of those that agree most
     extra = notes.number(f"{one.paper}, Table {one.table.removeprefix('T')}: {one.note}") if one.note else ""
     if why or not math.isfinite(one.value):
-        text = f"published under another protocol, so that no difference is taken: {'; '.join(why)}" if why else "published as it stands"
+        text = (
+            f"published under another protocol, so that no difference is taken: {'; '.join(why)}"
+            if why
+            else "published as it stands"
+        )
         detail = f"[published {one.text}{notes.number(text)}{extra}]"
         return replace(cell, detail=f"{cell.detail} {detail}".lstrip(), published=one.value)
     gap = cell.value - one.value
@@ -74,7 +86,11 @@ def differences(one: Printed, record: Mapping[str, Any], protocol: str) -> list[
     """In words, what the paper's protocol has and the measured one has not; empty where they agree."""
     kind, _, subject = one.metric.partition("/")
     if kind != "perplexity":
-        return ["the time of another machine" if one.metric in COSTS.values() else "an early or unstated version of lm-eval and its tasks"]
+        return [
+            "the time of another machine"
+            if one.metric in COSTS.values()
+            else "an early or unstated version of lm-eval and its tasks"
+        ]
     found = PROTOCOL.fullmatch(protocol)
     conditions = PAPERS.get(one.paper)
     if not found or not conditions:
@@ -92,21 +108,29 @@ def differences(one: Printed, record: Mapping[str, Any], protocol: str) -> list[
 
 
 def published_frame(shape: Shape) -> pd.DataFrame:
-    """The numbers of a paper in the form of records: one per model, method and setting, nothing that runs alone know."""
+    """The numbers of a paper in the form of records: one per model, method and setting, nothing that runs
+    alone know.
+    """
     records: dict[tuple, dict[str, Any]] = {}
     for one in _of_shape(shape):
         if one.model not in shape.models:
             continue
-        scheme = () if one.stored else (one.group_size, one.act_bits, one.outlier_ratio, one.outlier_structure)
+        scheme = (
+            () if one.stored else (one.group_size, one.act_bits, one.outlier_ratio, one.outlier_structure)
+        )
         key = (one.model, one.method, one.setting, one.bits, scheme)
         record = records.setdefault(key, _record(one, f"published {len(records):05}"))
         protocol = f"windows of {one.window} tokens" if one.window else f"as {one.paper} prints it"
         entry = {"value": one.value, "stderr": None, "protocol": protocol, "printed": one}
         known = record["metrics"].get(one.metric)
-        if known is None or (one.window or 0) > (known["printed"].window or 0):  # of two windows the longer: the paper's own
+        # of two windows the longer: the paper's own
+        if known is None or (one.window or 0) > (known["printed"].window or 0):
             record["metrics"][one.metric] = entry
         if one.outlier_ratio:  # of two tables one may not repeat it
-            record |= {"scheme.outlier_ratio": one.outlier_ratio, "scheme.outlier_structure": one.outlier_structure}
+            record |= {
+                "scheme.outlier_ratio": one.outlier_ratio,
+                "scheme.outlier_structure": one.outlier_structure,
+            }
     return pd.DataFrame(list(records.values()), dtype=object)
 
 
@@ -134,13 +158,25 @@ def _record(one: Printed, key: str) -> dict[str, Any]:
 
 def _candidates(shape: Shape, record: Mapping[str, Any]) -> list[Printed]:
     model = hub_models().get(str(record.get("model.id")).lower())
-    return [one for one in _of_shape(shape) if one.model == model and not one.setting and _same_scheme(one, record)] if model else []
+    return (
+        [
+            one
+            for one in _of_shape(shape)
+            if one.model == model and not one.setting and _same_scheme(one, record)
+        ]
+        if model
+        else []
+    )
 
 
 @cache
 def _of_shape(shape: Shape) -> tuple[Printed, ...]:
     """A paper's numbers, those of the tables named first in front."""
-    found = [one for one in printed_numbers() if one.paper == shape.paper and (not shape.tables or one.table in shape.tables)]
+    found = [
+        one
+        for one in printed_numbers()
+        if one.paper == shape.paper and (not shape.tables or one.table in shape.tables)
+    ]
     return tuple(sorted(found, key=lambda one: shape.tables.index(one.table) if shape.tables else 0))
 
 
@@ -156,12 +192,19 @@ def _same_scheme(one: Printed, record: Mapping[str, Any]) -> bool:
     ratio = finite(record.get("scheme.outlier_ratio")) or 0
     structure = record.get("scheme.outlier_structure") if ratio else None
     coarse = present(record.get("scheme.scale_bits")) or present(record.get("scheme.kv_bits"))
-    if coarse or finite(record.get("scheme.act_bits")) != one.act_bits or (ratio, structure) != (one.outlier_ratio, one.outlier_structure):
+    if (
+        coarse
+        or finite(record.get("scheme.act_bits")) != one.act_bits
+        or (ratio, structure) != (one.outlier_ratio, one.outlier_structure)
+    ):
         return False
     if one.stored:
         weighed = finite(record.get("bits_per_weight"))
         return weighed is not None and one.bits is not None and abs(weighed - one.bits) <= STORED_BITS
-    return (finite(record.get("scheme.bits")), finite(record.get("scheme.group_size"))) == (one.bits, one.group_size)
+    return (finite(record.get("scheme.bits")), finite(record.get("scheme.group_size"))) == (
+        one.bits,
+        one.group_size,
+    )
 
 
 def _calibration(paper: str, record: Mapping[str, Any]) -> str:

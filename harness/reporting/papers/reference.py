@@ -1,4 +1,6 @@
-"""The file of numbers that papers printed, reports/reference/published.csv, line by line; and what hubs call the papers' models."""
+"""The file of numbers that papers printed, reports/reference/published.csv, line by line; and what hubs call
+the papers' models.
+"""
 
 import csv
 import re

@@ -1,4 +1,6 @@
-"""The lines of a paper's table: which records stand in which cell, what the lines are called, and why a cell is empty."""
+"""The lines of a paper's table: which records stand in which cell, what the lines are called, and why a cell
+is empty.
+"""
 
 from collections.abc import Sequence
 
@@ -23,7 +25,12 @@ def table_labels(parts: Sequence[Part], spec: Spec) -> tuple[list[list[str]], st
     told: list[frozenset[str] | None] = [None] * len(together)
     for lines in spec.rows:
         for group in spec.columns:
-            said = fixed | {name for where in (lines.where, group.where) for name, wanted in where.items() if not isinstance(wanted, list)}
+            said = fixed | {
+                name
+                for where in (lines.where, group.where)
+                for name, wanted in where.items()
+                if not isinstance(wanted, list)
+            }
             for place in np.flatnonzero(masks.lines(spec, lines) & masks.of(group.where)):
                 told[place] = said if told[place] is None else told[place] & said
     names = row_labels(together, [fixed if said is None else said for said in told])
@@ -34,7 +41,9 @@ def table_labels(parts: Sequence[Part], spec: Spec) -> tuple[list[list[str]], st
     return labels, names.usual
 
 
-def part_rows(part: Part, labels: Sequence[str], spec: Spec, source: Source, notes: Notes, alone: bool) -> list[Row]:
+def part_rows(
+    part: Part, labels: Sequence[str], spec: Spec, source: Source, notes: Notes, alone: bool
+) -> list[Row]:
     """Heading rows and lines of one model; headings say which where it is not `alone` in its table."""
     block = _Block(part, labels, spec, source, notes)
     measures = [source.measure(column.value.metric) for column in part.columns]
@@ -42,7 +51,9 @@ def part_rows(part: Part, labels: Sequence[str], spec: Spec, source: Source, not
     found = sections(spec.rows)
     empty = [one for one in found if len(found) > 1 and not block.gaps.any(one[1])]
     shown = [one for one in found if one not in empty]
-    unrun = block.gaps.leave_out([lines for _, section in shown for lines in section]) if len(shown) > 1 else {}
+    unrun = (
+        block.gaps.leave_out([lines for _, section in shown for lines in section]) if len(shown) > 1 else {}
+    )
     for heading, section in shown:
         title = SEPARATOR.join(filter(None, ("" if alone else part.model, visible(heading))))
         rows += _closed(title, [row for lines in section for row in block.rows(lines)], measures)
@@ -92,7 +103,9 @@ class _Block:
     def _float(self) -> Row:
         own = [entry for entry in self.entries if entry["method.name"] == FLOAT]
         others = [entry for entry in self.entries if entry["method.name"] != FLOAT]
-        cells = [self.source.float_cell(own, others, column, self.part, self.notes) for column in self.part.columns]
+        cells = [
+            self.source.float_cell(own, others, column, self.part, self.notes) for column in self.part.columns
+        ]
         return Row(FLOAT, FLOAT, tuple(cells))
 
     def _method(self, lines: Lines, method: str) -> list[Row]:
@@ -112,12 +125,22 @@ class _Block:
                 if place in found[label]:
                     cells.append(self._cell(found[label][place], column, name))
                 else:
-                    why = self.gaps.why_not(lines, method, column) if len(found) == 1 else "not run with these settings"
-                    cells.append(Cell(NOT_RUN, why=why) if lines.methods == ("*",) else self.source.missing(why, self.notes))
+                    why = (
+                        self.gaps.why_not(lines, method, column)
+                        if len(found) == 1
+                        else "not run with these settings"
+                    )
+                    cells.append(
+                        Cell(NOT_RUN, why=why)
+                        if lines.methods == ("*",)
+                        else self.source.missing(why, self.notes)
+                    )
             marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in cells) else ""
             rows.append(Row(name, method, tuple(cells), marks))
         return rows
 
     def _cell(self, entries: list[dict], column: Column, name: str) -> Cell:
-        place = SEPARATOR.join(filter(None, (self.part.model, name, column.group.head if column.group.where else "")))
+        place = SEPARATOR.join(
+            filter(None, (self.part.model, name, column.group.head if column.group.where else ""))
+        )
         return self.source.cell(entries, column, self.part, self.notes, place)

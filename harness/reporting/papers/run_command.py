@@ -1,4 +1,6 @@
-"""The command that would fill a cell: on the model of the records beside it, under the settings that these share."""
+"""The command that would fill a cell: on the model of the records beside it, under the settings that these
+share.
+"""
 
 import re
 import shlex
@@ -29,12 +31,17 @@ def shared_settings(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def command(settings: Mapping[str, Any], methods: Sequence[str], wheres: Sequence[Where]) -> str:
-    """`ptq-bench run` for these methods and conditions, so that what it measures may stand beside what has these `shared_settings`."""
+    """`ptq-bench run` for these methods and conditions, so that what it measures may stand beside what has
+    these `shared_settings`.
+    """
     model = _model(settings)
     if all(PLUS not in method for method in methods):
         names = [["method=" + ",".join(methods)]]
     else:
-        names = [[f"method={transform}", f"method/solver={solver}"] for transform, _, solver in (m.partition(PLUS) for m in methods)]
+        names = [
+            [f"method={transform}", f"method/solver={solver}"]
+            for transform, _, solver in (m.partition(PLUS) for m in methods)
+        ]
     said = [_scheme(where) for where in wheres]
     schemes = list(dict.fromkeys(scheme for scheme, _ in said if scheme))
     values: dict[str, dict[str, None]] = {}
@@ -43,7 +50,11 @@ def command(settings: Mapping[str, Any], methods: Sequence[str], wheres: Sequenc
     rest = [f"scheme={','.join(schemes)}"] if schemes else []
     rest += [f"{key}={','.join(found)}" for key, found in values.items()]
     if list(methods) != [FLOAT]:  # which has neither a scheme nor a calibration
-        meant = {name for where in wheres for name in where} | {"scheme.bits", "scheme.group_size", "scheme.act_bits"}
+        meant = {name for where in wheres for name in where} | {
+            "scheme.bits",
+            "scheme.group_size",
+            "scheme.act_bits",
+        }
         rest += [text for scheme in schemes[:1] for text in _beyond(settings, "scheme", scheme, meant)]
         rest += _chosen(settings, "data")
     rest += _chosen(settings, "eval")
@@ -62,7 +73,11 @@ def _scheme(where: Where) -> tuple[str, list[tuple[str, Any]]]:
     plain = {name: wanted[0] if isinstance(wanted, list) else wanted for name, wanted in where.items()}
     bits, group, act = (plain.get(f"scheme.{name}") for name in ("bits", "group_size", "act_bits"))
     name = f"w{bits}" + (f"g{group}" if group else "") + (f"a{act}" if act else "")
-    said = {"scheme.bits", "scheme.group_size", "scheme.act_bits"} if (files("conf.scheme") / f"{name}.yaml").is_file() else set()
+    said = (
+        {"scheme.bits", "scheme.group_size", "scheme.act_bits"}
+        if (files("conf.scheme") / f"{name}.yaml").is_file()
+        else set()
+    )
     rest = [(key, value) for key, value in plain.items() if key not in said and present(value) and value]
     return (name if said else "", rest)
 
@@ -82,7 +97,9 @@ def _chosen(settings: Mapping[str, Any], group: str) -> Iterator[str]:
         yield from _beyond(settings, group, option)
 
 
-def _beyond(settings: Mapping[str, Any], group: str, option: str, meant: Collection[str] = ()) -> Iterator[str]:
+def _beyond(
+    settings: Mapping[str, Any], group: str, option: str, meant: Collection[str] = ()
+) -> Iterator[str]:
     """Overrides for what is set otherwise than in conf/group/option.yaml, those `meant` aside."""
     for name, default in _options(group, option).items():
         key = f"{group}.{name}"
@@ -109,7 +126,11 @@ def _text(value: Any) -> str | None:
 def _options(group: str, option: str) -> dict[str, Any]:
     """What conf/group/option.yaml says; nothing where there is no such option."""
     file = files("conf") / group / f"{option}.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if PLAIN.fullmatch(option) and "/" not in option and file.is_file() else {}
+    return (
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+        if PLAIN.fullmatch(option) and "/" not in option and file.is_file()
+        else {}
+    )
 
 
 @cache

@@ -1,4 +1,6 @@
-"""Where the cells of a paper's table come from: from runs, with what the paper printed beside them, or from the paper alone."""
+"""Where the cells of a paper's table come from: from runs, with what the paper printed beside them, or from
+the paper alone.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -38,16 +40,25 @@ class Measured:
             ValueError: one of them was measured under another protocol than the column.
         """
         metric = column.value.metric
-        entries = [entry | {"measurement": _checked(measured(entry, metric), metric, part)} for entry in entries]
+        entries = [
+            entry | {"measurement": _checked(measured(entry, metric), metric, part)} for entry in entries
+        ]
         spec = Grid(measure(metric), "", part.model, part.protocols.get(metric, ""), None, metric, notes)
         if all(entry["status"] == "done" and entry["measurement"] is None for entry in entries):
             why = _unmeasured(entries[0], metric)
-            return Cell(NOT_RUN, notes.number(why), run_keys=tuple(sorted(entry["run_key"] for entry in entries)), why=why)
+            return Cell(
+                NOT_RUN,
+                notes.number(why),
+                run_keys=tuple(sorted(entry["run_key"] for entry in entries)),
+                why=why,
+            )
         cell = method_cell(sorted(entries, key=lambda entry: entry["run_key"]), None, spec, place)
         found = next((entry for entry in entries if has_number(entry)), None)
         return beside(cell, found, metric, self._shape, notes) if found else cell
 
-    def float_cell(self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes) -> Cell:
+    def float_cell(
+        self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes
+    ) -> Cell:
         """The float model's own run, or what runs of others keep of it."""
         metric = column.value.metric
         if metric in COSTS:
@@ -56,11 +67,15 @@ class Measured:
         own = sorted(entries, key=lambda entry: (_under(entry, metric, protocol) is None, entry["run_key"]))
         own = [entry | {"measurement": _under(entry, metric, protocol)} for entry in own]
         kept = [entry | {"metrics": entry["baseline"]} for entry in others]
-        reference = next((found for entry in [*own, *kept] if (found := _under(entry, metric, protocol))), None)
+        reference = next(
+            (found for entry in [*own, *kept] if (found := _under(entry, metric, protocol))), None
+        )
         if reference is None:
             why = _unmeasured(own[0], metric) if own else f"not run: {command(part.settings, [FLOAT], [])}"
             return Cell(NOT_RUN, notes.number(why), why=why)
-        cell = float_cell(reference, own, Grid(measure(metric), "", part.model, protocol, None, metric, notes))
+        cell = float_cell(
+            reference, own, Grid(measure(metric), "", part.model, protocol, None, metric, notes)
+        )
         found = next(iter([*own, *others]))
         return beside(cell, dict(found) | {"method.name": FLOAT}, metric, self._shape, notes)
 
@@ -95,14 +110,27 @@ class Printed:
             return Cell(NOT_RUN, why="the paper does not have it")
         one, value = found["printed"], finite(found["value"])
         text = one.text if value is None or value < LARGE else measure(metric).text(value)
-        return Cell(text, notes.number(one.note) if one.note else "", value=value, metric=metric, protocol=found["protocol"])
+        return Cell(
+            text,
+            notes.number(one.note) if one.note else "",
+            value=value,
+            metric=metric,
+            protocol=found["protocol"],
+        )
 
-    def float_cell(self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes) -> Cell:
+    def float_cell(
+        self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes
+    ) -> Cell:
         return self.cell(entries, column, part, notes, "") if entries else Cell(NOT_RUN)
 
     def caption(self, parts: Sequence[Part]) -> list[str]:
         """The sources of what is shown."""
-        found = [one["printed"].source for part in parts for metrics in part.records["metrics"] for one in metrics.values()]
+        found = [
+            one["printed"].source
+            for part in parts
+            for metrics in part.records["metrics"]
+            for one in metrics.values()
+        ]
         return [f"As printed in {_sources(found)}"]
 
     def measure(self, metric: str) -> Measure:
@@ -118,7 +146,9 @@ class Printed:
 
 def _checked(measurement: Measurement | None, metric: str, part: Part) -> Measurement | None:
     if measurement is not None and measurement.protocol != part.protocols.get(metric, ""):
-        raise ValueError(f"two protocols in one column: {part.protocols.get(metric)!r} and {measurement.protocol!r}")
+        raise ValueError(
+            f"two protocols in one column: {part.protocols.get(metric)!r} and {measurement.protocol!r}"
+        )
     return measurement
 
 

@@ -1,4 +1,5 @@
-"""What a table in a paper's shape is, written down in a small yaml file: which records, which lines, which columns.
+"""What a table in a paper's shape is, written down in a small yaml file: which records, which lines, which
+columns.
 
 A file of `conf/report` is one table:
 
@@ -11,12 +12,14 @@ A file of `conf/report` is one table:
       - {methods: [float, rtn]}
       - {head: words above the lines, where: …, methods: [gptq], label: what to call a single method}
     columns:                                groups of columns
-      - {head: words above the columns, where: …, values: [perplexity/ptb, …], instead: [perplexity/*], each: scheme.group_size}
+      - {head: words above the columns, where: …, values: [perplexity/ptb, …], instead: [perplexity/*], each:
+        scheme.group_size}
 
-`where` names fields as reports do (scheme.bits, method.transform.stability); a list means any of these, null and 0 also mean a field that
-the record lacks; the float model has no scheme, no calibration and no settings, so that conditions on them do not concern it.
-`methods: ["*"]` are all there are. A value is a metric of records ("perplexity/*": all perplexities that were measured; `instead` is for
-models on which none of the values was), one of `COSTS`, or {value: …, label: head of the column} or {mean: [acc/…, …]}. `each` makes
+`where` names fields as reports do (scheme.bits, method.transform.stability); a list means any of these, null
+and 0 also mean a field that the record lacks; the float model has no scheme, no calibration and no settings,
+so that conditions on them do not concern it. `methods: ["*"]` are all there are. A value is a metric of
+records ("perplexity/*": all perplexities that were measured; `instead` is for models on which none of the
+values was), one of `COSTS`, or {value: …, label: head of the column} or {mean: [acc/…, …]}. `each` makes
 columns for every value that a field has in the records meant.
 """
 
@@ -85,8 +88,14 @@ class Spec:
 @cache
 def load_specs() -> dict[str, Spec]:
     """The tables of `conf/report`, by name."""
-    found = sorted((file for file in files("conf.report").iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {(name := file.name.removesuffix(".yaml")): _spec(file.read_text(encoding="utf-8"), name, file.name) for file in found}
+    found = sorted(
+        (file for file in files("conf.report").iterdir() if file.name.endswith(".yaml")),
+        key=lambda file: file.name,
+    )
+    return {
+        (name := file.name.removesuffix(".yaml")): _spec(file.read_text(encoding="utf-8"), name, file.name)
+        for file in found
+    }
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -113,9 +122,13 @@ def _spec(text: str, name: str, file: str) -> Spec:
     return Spec(
         name=name,
         title=_word(found["title"], f"{place}title"),
-        rows=tuple(_lines(entry, f"{place}rows[{number}]: ") for number, entry in enumerate(_list(found["rows"], f"{place}rows"))),
+        rows=tuple(
+            _lines(entry, f"{place}rows[{number}]: ")
+            for number, entry in enumerate(_list(found["rows"], f"{place}rows"))
+        ),
         columns=tuple(
-            _columns(entry, f"{place}columns[{number}]: ") for number, entry in enumerate(_list(found["columns"], f"{place}columns"))
+            _columns(entry, f"{place}columns[{number}]: ")
+            for number, entry in enumerate(_list(found["columns"], f"{place}columns"))
         ),
         caption=_word(found.get("caption", ""), f"{place}caption"),
         paper=_word(found.get("paper", ""), f"{place}paper"),
@@ -136,7 +149,10 @@ def _lines(entry: Any, place: str) -> Lines:
 
 def _columns(entry: Any, place: str) -> Columns:
     _keys(entry, place, Columns, required=("values",))
-    values, instead = (tuple(_value(one, place) for one in _list(entry.get(key, []), f"{place}{key}")) for key in ("values", "instead"))
+    values, instead = (
+        tuple(_value(one, place) for one in _list(entry.get(key, []), f"{place}{key}"))
+        for key in ("values", "instead")
+    )
     if not values:
         raise UserError(f"{place}values: name at least one, e.g. perplexity/wikitext2")
     each = _word(entry.get("each", ""), f"{place}each")
@@ -167,14 +183,18 @@ def head_of(metric: str) -> str:
     """What the head of a column says of a value where nobody chose a name."""
     if metric in COSTS:
         return COSTS[metric].label
-    return "mean" if metric.startswith(MEAN) else NAMES.get(metric.partition("/")[2], metric.partition("/")[2])
+    return (
+        "mean" if metric.startswith(MEAN) else NAMES.get(metric.partition("/")[2], metric.partition("/")[2])
+    )
 
 
 def _metric(name: str, place: str) -> str:
     kind, _, subject = name.partition("/")
     if name in COSTS or (kind in METRICS and subject and (subject == "*" or "*" not in subject)):
         return name
-    close = difflib.get_close_matches(name, [*COSTS, *(f"{known}/{subject or 'wikitext2'}" for known in METRICS)], n=1)
+    close = difflib.get_close_matches(
+        name, [*COSTS, *(f"{known}/{subject or 'wikitext2'}" for known in METRICS)], n=1
+    )
     hint = f"unknown: did you mean {close[0]}?" if close else f"{NEITHER} {', '.join(COSTS)}"
     raise UserError(f"{place}values: {name!r} is {hint}")
 
@@ -193,7 +213,9 @@ def _where(entry: Mapping, place: str) -> Where:
 
 def _field(name: Any, place: str) -> None:
     if not isinstance(name, str) or (not name.startswith(PARTS) and name != "seed"):
-        raise UserError(f"{place}{name!r} is no field of a record; they begin with {', '.join(PARTS)} or are seed")
+        raise UserError(
+            f"{place}{name!r} is no field of a record; they begin with {', '.join(PARTS)} or are seed"
+        )
 
 
 def _keys(entry: Any, place: str, kind: type, required: Sequence[str], without: Sequence[str] = ()) -> None:

@@ -1,7 +1,9 @@
-"""Tables in the papers' shape: models below one another, methods as lines, schemes and corpora as columns, after a `Spec`.
+"""Tables in the papers' shape: models below one another, methods as lines, schemes and corpora as columns,
+after a `Spec`.
 
-Perplexities of two protocols never meet in a column. Models share a table only where every column was measured under the same protocol up
-to what the tokenizer decides; records of one model that were measured under two go to two tables.
+Perplexities of two protocols never meet in a column. Models share a table only where every column was
+measured under the same protocol up to what the tokenizer decides; records of one model that were measured
+under two go to two tables.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,8 @@ __all__ = ["Spec", "load_spec", "load_specs", "paper_tables"]
 
 
 def paper_tables(frame: pd.DataFrame, spec: Spec) -> list[Table]:
-    """The tables that these records fill, and behind them what the paper printed; none where no record fills any.
+    """The tables that these records fill, and behind them what the paper printed; none where no record fills
+    any.
 
     Raises:
         ValueError: two protocols would share a column; a fault of this program.
@@ -39,14 +42,24 @@ def paper_tables(frame: pd.DataFrame, spec: Spec) -> list[Table]:
 
 
 def as_published(spec: Spec) -> list[Table]:
-    """What the paper printed for `published_models`, in the same shape; its other methods too, nothing where it printed nothing."""
+    """What the paper printed for `published_models`, in the same shape; its other methods too, nothing where
+    it printed nothing.
+    """
     frame = published_frame(spec.shape)
     if not len(frame):
         return []
     known = {method for lines in spec.rows for method in lines.methods}
     others = sorted(set(frame["method.name"]) - known - {FLOAT}, key=method_rank)
-    rows = tuple(replace(lines, methods=(*lines.methods, *others) if _is_open(lines) else lines.methods) for lines in spec.rows)
-    tables = _tables(frame, replace(spec, rows=rows, title=f"{spec.title}: as published", caption=""), Printed(), "published")
+    rows = tuple(
+        replace(lines, methods=(*lines.methods, *others) if _is_open(lines) else lines.methods)
+        for lines in spec.rows
+    )
+    tables = _tables(
+        frame,
+        replace(spec, rows=rows, title=f"{spec.title}: as published", caption=""),
+        Printed(),
+        "published",
+    )
     return [pruned for table in tables if (pruned := _pruned(table)).rows]
 
 
@@ -72,7 +85,10 @@ def _table(group: Sequence[Part], spec: Spec, source: Source, kind: str, alone: 
     group = _without_empty(group, spec, source, notes, kind)
     columns = group[0].columns
     labels, usual = table_labels(group, spec)
-    blocks = [part_rows(part, names, spec, source, notes, len(group) == 1) for part, names in zip(group, labels, strict=True)]
+    blocks = [
+        part_rows(part, names, spec, source, notes, len(group) == 1)
+        for part, names in zip(group, labels, strict=True)
+    ]
     check_protocols(blocks, group)
     said = [
         spec.caption,
@@ -94,8 +110,12 @@ def _table(group: Sequence[Part], spec: Spec, source: Source, kind: str, alone: 
     )
 
 
-def _without_empty(group: Sequence[Part], spec: Spec, source: Source, notes: Notes, kind: str) -> Sequence[Part]:
-    """The parts without the columns of what nobody measured; a note of a table of runs says what is not there and why."""
+def _without_empty(
+    group: Sequence[Part], spec: Spec, source: Source, notes: Notes, kind: str
+) -> Sequence[Part]:
+    """The parts without the columns of what nobody measured; a note of a table of runs says what is not there
+    and why.
+    """
     columns = group[0].columns
 
     def stays(column: Column) -> bool:
@@ -161,13 +181,24 @@ def _protocols(group: Sequence[Part]) -> str:
 
 def _instead(columns: Sequence[Column]) -> str:
     """What the caption says where something else stands for a paper's corpora and tasks."""
-    groups = {id(column.group): column.group for column in columns if column.group.instead and column.value not in column.group.values}
+    groups = {
+        id(column.group): column.group
+        for column in columns
+        if column.group.instead and column.value not in column.group.values
+    }
     lacking = [value.label for group in groups.values() for value in group.values]
-    return f"Not measured here: {', '.join(dict.fromkeys(lacking))}; what was measured stands instead" if lacking else ""
+    return (
+        f"Not measured here: {', '.join(dict.fromkeys(lacking))}; what was measured stands instead"
+        if lacking
+        else ""
+    )
 
 
 def _pruned(table: Table) -> Table:
     """A published table without the lines that the paper does not have."""
     lines = [row for row in table.rows if not row.cells or any(cell.text != NOT_RUN for cell in row.cells)]
     following = [*lines[1:], Row("", "", ())]
-    return replace(table, rows=tuple(row for row, after in zip(lines, following, strict=True) if row.cells or after.cells))
+    return replace(
+        table,
+        rows=tuple(row for row, after in zip(lines, following, strict=True) if row.cells or after.cells),
+    )

@@ -1,4 +1,6 @@
-"""Which tables a set of records makes: per model every metric under every protocol, then errors of layers and blocks, then costs."""
+"""Which tables a set of records makes: per model every metric under every protocol, then errors of layers and
+blocks, then costs.
+"""
 
 from collections.abc import Iterator
 
@@ -20,12 +22,28 @@ from harness.reporting.labels import (
     value_text,
     varying,
 )
-from harness.reporting.measures import BLOCK_ERROR, COST_UNITS, LAYER_ERROR, Measure, Measurement, mean, measure_of
+from harness.reporting.measures import (
+    BLOCK_ERROR,
+    COST_UNITS,
+    LAYER_ERROR,
+    Measure,
+    Measurement,
+    mean,
+    measure_of,
+)
 from harness.reporting.tables.grid import Grid, grid
 
-DESCRIPTIVE = ("model.name", "model.id", "model.revision", "model.source_bits", "model.family")  # implied by the bytes
+# implied by the bytes
+DESCRIPTIVE = ("model.name", "model.id", "model.revision", "model.source_bits", "model.family")
 COST_COLUMNS = (
-    *("bits_per_weight", "outlier_share", "runtime_overhead.share", "seconds.quantize", "seconds.transform", "transform.cost.mean"),
+    *(
+        "bits_per_weight",
+        "outlier_share",
+        "runtime_overhead.share",
+        "seconds.quantize",
+        "seconds.transform",
+        "transform.cost.mean",
+    ),
     *("seconds.total", "peak_memory_bytes.cpu", "peak_memory_bytes.gpu"),
 )
 ERRORS = ((LAYER_ERROR, "layer_error.mean"), (BLOCK_ERROR, "block_error.mean"))
@@ -44,21 +62,33 @@ def build_tables(records: pd.DataFrame) -> list[Table]:
         tables += metric_tables(model, group)
         quantized = group[group["method.name"] != FLOAT].reset_index(drop=True)
         if len(quantized):
-            tables += [table for kind in ERRORS for table in error_tables(model, quantized, *kind)] + cost_tables(model, quantized)
+            tables += [
+                table for kind in ERRORS for table in error_tables(model, quantized, *kind)
+            ] + cost_tables(model, quantized)
     return tables
 
 
 def by_model(records: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(label, its records) of each model. The bytes, dtype and bos policy make a model, whatever it is called."""
+    """(label, its records) of each model. The bytes, dtype and bos policy make a model, whatever it is
+    called.
+    """
     known = zip(_column(records, "model.fingerprint"), _column(records, "model.id"), strict=True)
     content = [fingerprint if present(fingerprint) else origin for fingerprint, origin in known]
     records = records.assign(**{"model.fingerprint": pd.Series(content, records.index, dtype=object)})
     identity = [name for name in records if name.startswith("model.") and name not in DESCRIPTIVE]
-    models = [(min(group["model.name"]), key, group) for key, group in records.groupby(_joined(records, identity))]
+    models = [
+        (min(group["model.name"]), key, group) for key, group in records.groupby(_joined(records, identity))
+    ]
     for name, _, group in sorted(models, key=lambda model: model[:2]):
         namesakes = pd.concat([other for called, _, other in models if called == name])
-        fields = [(field.removeprefix("model."), value_text(group[field].iloc[0])[:20]) for field in varying(namesakes, identity)]
-        yield SEPARATOR.join([visible(name), *(f"{visible(field)}={text}" for field, text in fields)]), group.reset_index(drop=True)
+        fields = [
+            (field.removeprefix("model."), value_text(group[field].iloc[0])[:20])
+            for field in varying(namesakes, identity)
+        ]
+        yield (
+            SEPARATOR.join([visible(name), *(f"{visible(field)}={text}" for field, text in fields)]),
+            group.reset_index(drop=True),
+        )
 
 
 def metric_tables(model: str, records: pd.DataFrame) -> list[Table]:
@@ -77,12 +107,20 @@ def metric_tables(model: str, records: pd.DataFrame) -> list[Table]:
         reference = next((found for found in references.dropna()), None)
         measure, subject = measure_of(metric)
         title = f"{measure.title} on {subject}" if subject else measure.title
-        tables.append(grid(records[members], own[members].to_list(), Grid(measure, title, model, protocol, reference, metric)))
+        tables.append(
+            grid(
+                records[members],
+                own[members].to_list(),
+                Grid(measure, title, model, protocol, reference, metric),
+            )
+        )
     return tables
 
 
 def error_tables(model: str, records: pd.DataFrame, measure: Measure, column: str) -> list[Table]:
-    """One table for every calibration under which this was measured: errors are comparable on the same activations."""
+    """One table for every calibration under which this was measured: errors are comparable on the same
+    activations.
+    """
     if column != "layer_error.mean":
         records = records[[finite(value) is not None for value in _column(records, column)]]
     calibrations = pd.Series([settings(record, "data") for record in entries_of(records)], dtype=object)
@@ -104,7 +142,9 @@ def cost_tables(model: str, records: pd.DataFrame) -> list[Table]:
     names = row_labels(records)
     entries = records.assign(label=names.labels)
     entries = entries[entries["status"].isin(("done", "diverged"))]
-    costs = [name for name in COST_COLUMNS if name in entries and any(finite(value) for value in entries[name])]
+    costs = [
+        name for name in COST_COLUMNS if name in entries and any(finite(value) for value in entries[name])
+    ]
     if not costs:
         return []
     groups: dict[tuple, list[dict]] = {}
@@ -132,7 +172,10 @@ def _cost(values: list, unit: float, decimals: int, run_keys: tuple[str, ...]) -
 def _measured(records: pd.DataFrame) -> list[tuple[str, str]]:
     """(metric, protocol) of everything that was measured, in the order of a report."""
     found = {
-        (name, metric["protocol"]) for column in ("metrics", "baseline") for metrics in records[column] for name, metric in metrics.items()
+        (name, metric["protocol"])
+        for column in ("metrics", "baseline")
+        for metrics in records[column]
+        for name, metric in metrics.items()
     }
     return sorted(found, key=lambda pair: (measure_of(pair[0])[0].order, pair))
 
@@ -146,7 +189,9 @@ def _measurement(metrics: dict, metric: str, protocol: str) -> Measurement | Non
 
 def _joined(records: pd.DataFrame, columns: list[str]) -> pd.Series:
     """One string per record that is equal exactly where all these columns are."""
-    texts = map(repr, zip(*(records[name] for name in columns), strict=True)) if columns else [""] * len(records)
+    texts = (
+        map(repr, zip(*(records[name] for name in columns), strict=True)) if columns else [""] * len(records)
+    )
     return pd.Series(list(texts), index=records.index, dtype=object)
 
 

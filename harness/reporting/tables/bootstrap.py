@@ -1,10 +1,12 @@
-"""Is a difference between two runs more than noise? Paired bootstrap over the windows or items that both were measured on.
+"""Is a difference between two runs more than noise? Paired bootstrap over the windows or items that both were
+measured on.
 
-The interval is the symmetric studentized bootstrap ("bootstrap-t") of the mean difference (Efron & Tibshirani 1993, section 12.5;
-Hall 1988 for the symmetric form), because the usual evaluation has 8 to 16 windows: there the percentile and BCa intervals of
-`scipy.stats.bootstrap` are too narrow (about 88 % instead of 95 % at 8 windows), which Hesterberg (2015) explains, and this one holds
-93 to 97 % (97.5 % with heavy tails). It fails where 8 to 16 differences are strongly skewed (exponential: 92 to 93 %, log-normal of
-sigma 1: 88 to 90 %), and where fewer than about 4 of the outcomes differ, when it errs to either side. The simulation is
+The interval is the symmetric studentized bootstrap ("bootstrap-t") of the mean difference (Efron & Tibshirani
+1993, section 12.5; Hall 1988 for the symmetric form), because the usual evaluation has 8 to 16 windows: there
+the percentile and BCa intervals of `scipy.stats.bootstrap` are too narrow (about 88 % instead of 95 % at 8
+windows), which Hesterberg (2015) explains, and this one holds 93 to 97 % (97.5 % with heavy tails). It fails
+where 8 to 16 differences are strongly skewed (exponential: 92 to 93 %, log-normal of sigma 1: 88 to 90 %),
+and where fewer than about 4 of the outcomes differ, when it errs to either side. The simulation is
 tests/reporting/tables/test_bootstrap.py.
 """
 
@@ -17,12 +19,15 @@ from functools import lru_cache
 import numpy as np
 from statsmodels.stats.multitest import multipletests
 
-FEWEST = 6  # pairs; below, resamples of a single value are so frequent that the interval is no longer informative
+# pairs; below, resamples of a single value are so frequent that the interval is no longer informative
+FEWEST = 6
 RESAMPLES = 9_999
 PAIRS_AT_ONCE = 64  # what they are worked on with stays in the cache of a processor
 AT_ONCE = 1024  # resamples
-GRID = 2.0**30  # differences are rounded to this fraction of the largest: sums are then exact, whatever their order
-STEADY = 1e-8  # a variance below this is a resample of one value; on the scale where the largest deviation is 1
+# differences are rounded to this fraction of the largest: sums are then exact, whatever their order
+GRID = 2.0**30
+# a variance below this is a resample of one value; on the scale where the largest deviation is 1
+STEADY = 1e-8
 SLACK = 1 + 1e-9  # for ties between resamples and the observation, frequent with outcomes 0 and 1
 SEED = 20_150_924
 
@@ -41,7 +46,9 @@ class Paired:
     n: int
 
 
-def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95) -> Paired | None:
+def paired(
+    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, level: float = 0.95
+) -> Paired | None:
     """Compare two runs item by item; `a[i]` and `b[i]` belong to the same window or item.
 
     For perplexities give losses: exp(difference) is then the ratio of the perplexities.
@@ -54,7 +61,9 @@ def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, lev
 
 
 def paired_rows(differences: np.ndarray, level: float = 0.95) -> list[Paired | None]:
-    """`paired` of many pairs of runs with equally many items; `differences` is (pairs, items). Much faster than one by one."""
+    """`paired` of many pairs of runs with equally many items; `differences` is (pairs, items). Much faster
+    than one by one.
+    """
     pairs, n = differences.shape
     if n < FEWEST:
         return [None] * pairs
@@ -71,7 +80,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number after Holm (1979), in the same order."""
     if not len(p_values):
         return []
-    gc.freeze()  # statsmodels collects garbage at every call, which beside 10,000 records costs more than all the rest
+    # statsmodels collects garbage at every call, which beside 10,000 records costs more than all the rest
+    gc.freeze()
     try:
         return multipletests(p_values, method="holm")[1].tolist()
     finally:
@@ -87,7 +97,8 @@ def _compare(differences: np.ndarray, level: float) -> list[Paired]:
         observed = np.where(mean == 0, 0.0, np.abs(mean) / error)
     drawn = _studentized(differences - mean[:, None])
     p = (1 + np.sum(drawn * SLACK >= observed[:, None], axis=1)) / (RESAMPLES + 1)
-    beyond = math.ceil((1 - level) * (RESAMPLES + 1) - 1e-6) - 1  # so many resamples beyond the bound make p reach 1 - level
+    # so many resamples beyond the bound make p reach 1 - level
+    beyond = math.ceil((1 - level) * (RESAMPLES + 1) - 1e-6) - 1
     bound = np.partition(drawn, RESAMPLES - beyond, axis=1)[:, RESAMPLES - beyond] * SLACK
     with np.errstate(invalid="ignore"):
         half = np.where(error == 0, 0.0, bound * error)
@@ -97,7 +108,8 @@ def _compare(differences: np.ndarray, level: float) -> list[Paired]:
 def _studentized(centred: np.ndarray) -> np.ndarray:
     """|t| of RESAMPLES resamples of each row, (pairs, RESAMPLES); rows have mean 0.
 
-    A resample of one value has no t; it gets the largest of its row, which keeps intervals finite where few outcomes differ.
+    A resample of one value has no t; it gets the largest of its row, which keeps intervals finite where few
+    outcomes differ.
     """
     pairs, n = centred.shape
     largest = np.abs(centred).max(axis=1, initial=0, keepdims=True)

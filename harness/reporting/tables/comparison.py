@@ -1,4 +1,6 @@
-"""Two runs side by side, as tables: configuration, metrics with intervals, costs. Layers and blocks are in `comparison_layers`."""
+"""Two runs side by side, as tables: configuration, metrics with intervals, costs. Layers and blocks are in
+`comparison_layers`.
+"""
 
 import math
 from collections.abc import Collection, Mapping
@@ -18,7 +20,14 @@ from harness.reporting.tables.comparison_layers import layer_tables
 GROUPS = ("model", "data", "scheme", "method", "eval", "seed")
 ABSENT = "–"
 COST_COLUMNS = (
-    *("bits_per_weight", "layer_error.mean", "seconds.calibrate", "seconds.quantize", "seconds.evaluate", "seconds.total"),
+    *(
+        "bits_per_weight",
+        "layer_error.mean",
+        "seconds.calibrate",
+        "seconds.quantize",
+        "seconds.evaluate",
+        "seconds.total",
+    ),
     *("peak_memory_bytes.cpu", "peak_memory_bytes.gpu"),
 )
 INTERVAL = "paired bootstrap over the same windows or items, 95 % intervals; p corrected after Holm for the number of metrics"
@@ -34,20 +43,40 @@ class Run:
 
 def compare(a: Run, b: Run) -> list[Table]:
     """All that differs between two runs; how B stands to A."""
-    return [_runs(a, b), _configuration(a, b), *_metrics(a, b), _costs(a, b), *layer_tables(a.directory, b.directory, _caution(a, b))]
+    return [
+        _runs(a, b),
+        _configuration(a, b),
+        *_metrics(a, b),
+        _costs(a, b),
+        *layer_tables(a.directory, b.directory, _caution(a, b)),
+    ]
 
 
 def _caution(a: Run, b: Run) -> str:
     """What makes errors of layers less than comparable."""
     groups = [group for group in ("model", "data") if _differing(a, b, (group,))]
-    return f"The {' and the '.join(groups)} settings differ: the errors were not measured on the same activations. " if groups else ""
+    return (
+        f"The {' and the '.join(groups)} settings differ: the errors were not measured on the same activations. "
+        if groups
+        else ""
+    )
 
 
 def _runs(a: Run, b: Run) -> Table:
-    rows = [Row(name, "", tuple(Cell(text) for text in _words(run.record))) for name, run in (("A", a), ("B", b))]
+    rows = [
+        Row(name, "", tuple(Cell(text) for text in _words(run.record))) for name, run in (("A", a), ("B", b))
+    ]
     head = ("", "run", "model", "method", "bits", "seed", "status")
-    told = [f"{name} fell back: {'; '.join(run.record['fallbacks'])}" for name, run in (("A", a), ("B", b)) if run.record["fallbacks"]]
-    caption = "It is the same run twice" if a.directory.resolve() == b.directory.resolve() else "Differences say how B stands to A"
+    told = [
+        f"{name} fell back: {'; '.join(run.record['fallbacks'])}"
+        for name, run in (("A", a), ("B", b))
+        if run.record["fallbacks"]
+    ]
+    caption = (
+        "It is the same run twice"
+        if a.directory.resolve() == b.directory.resolve()
+        else "Differences say how B stands to A"
+    )
     return Table("comparison", "Two runs", "", caption, head, tuple(rows), tuple(told), textual=True)
 
 
@@ -55,16 +84,31 @@ def _words(record: Mapping[str, Any]) -> list[str]:
     reason = record.get("reason")
     status = f"{record['status']}: {reason}" if isinstance(reason, str) and reason else record["status"]
     columns = column_label(*column_of(record)) if present(record.get("scheme.bits")) else ABSENT
-    return [record["run_key"], record["model.name"], record["method.name"], columns, value_text(record.get("seed")), status]
+    return [
+        record["run_key"],
+        record["model.name"],
+        record["method.name"],
+        columns,
+        value_text(record.get("seed")),
+        status,
+    ]
 
 
 def _configuration(a: Run, b: Run) -> Table:
     differing = _differing(a, b, (*GROUPS, "versions"))
-    rows = [Row(name, "", (Cell(_value(a, name)), Cell(_value(b, name)))) for name in differing if not name.startswith("versions.")]
+    rows = [
+        Row(name, "", (Cell(_value(a, name)), Cell(_value(b, name))))
+        for name in differing
+        if not name.startswith("versions.")
+    ]
     groups = {name.partition(".")[0] for name in differing}
     same = ", ".join(group for group in GROUPS if group not in groups)
-    caption = SEPARATOR.join(filter(None, [f"Same {same}" if same else "", "" if rows else "nothing differs"]))
-    versions = [f"{name}: {_value(a, name)} | {_value(b, name)}" for name in differing if name.startswith("versions.")]
+    caption = SEPARATOR.join(
+        filter(None, [f"Same {same}" if same else "", "" if rows else "nothing differs"])
+    )
+    versions = [
+        f"{name}: {_value(a, name)} | {_value(b, name)}" for name in differing if name.startswith("versions.")
+    ]
     head = ("field", "A", "B")
     return Table("comparison", "Configuration", "", caption, head, tuple(rows), tuple(versions), textual=True)
 
@@ -98,10 +142,24 @@ def _metrics(a: Run, b: Run) -> list[Table]:
         change = ABSENT if obstacles[name] else _change(measure, *values)
         tested = _tested(measure, pairs.get(name, obstacles[name]), p_values.get(name))
         rows.append(Row(visible(name), "metric", (*map(Cell, (*shown, change)), *tested)))
-    notes = [f"{visible(name)}: {_protocols(ours[name], theirs[name])}" for name in names if name in ours and name in theirs]
+    notes = [
+        f"{visible(name)}: {_protocols(ours[name], theirs[name])}"
+        for name in names
+        if name in ours and name in theirs
+    ]
     notes = [*dict.fromkeys(note for note in notes if not note.endswith(": same"))]
     caption = INTERVAL + ("" if same_model else ". The models differ: a difference is not one of methods")
-    return [Table("comparison", "Metrics", "", caption, ("metric", "A", "B", "B to A", "95 %", "p", ""), tuple(rows), tuple(notes))]
+    return [
+        Table(
+            "comparison",
+            "Metrics",
+            "",
+            caption,
+            ("metric", "A", "B", "B to A", "95 %", "p", ""),
+            tuple(rows),
+            tuple(notes),
+        )
+    ]
 
 
 def _incomparable(name: str, one: Mapping | None, other: Mapping | None, same_model: bool) -> str:
@@ -109,7 +167,11 @@ def _incomparable(name: str, one: Mapping | None, other: Mapping | None, same_mo
         return "not measured in " + ("A" if one is None else "B")
     if one["protocol"] != other["protocol"]:
         return "protocols differ: not compared"
-    return "models differ: perhaps other tokens, not compared" if measure_of(name)[0].kind == "perplexity" and not same_model else ""
+    return (
+        "models differ: perhaps other tokens, not compared"
+        if measure_of(name)[0].kind == "perplexity" and not same_model
+        else ""
+    )
 
 
 def _protocols(one: Mapping, other: Mapping) -> str:
@@ -177,5 +239,7 @@ def _costs(a: Run, b: Run) -> Table:
         shown = [Cell(ABSENT if value is None else f"{value / unit:.{decimals}f}") for value in values]
         ratio = _ratio(values[1] / values[0]) if values[0] and values[1] is not None else ABSENT
         rows.append(Row(label, "cost", (*shown, Cell(ratio))))
-    caption = "Seconds and memory are those of the machine that ran each" if rows else "Neither run recorded any"
+    caption = (
+        "Seconds and memory are those of the machine that ran each" if rows else "Neither run recorded any"
+    )
     return Table("comparison", "Costs", "", caption, ("", "A", "B", "B / A"), tuple(rows))

@@ -14,7 +14,9 @@ ERROR = "Error: tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ). "
 
 
 def layer_tables(a: Path, b: Path, caution: str = "") -> list[Table]:
-    """Tables of layers.parquet and blocks.parquet of two run directories, or one that says why not; `caution` goes with every one."""
+    """Tables of layers.parquet and blocks.parquet of two run directories, or one that says why not; `caution`
+    goes with every one.
+    """
     layers = _read(a / "layers.parquet", "layer"), _read(b / "layers.parquet", "layer")
     tables = [_absent("Layers", layers)] if any(one is None for one in layers) else _layers(*layers, caution)
     blocks = _read(a / "blocks.parquet", "name"), _read(b / "blocks.parquet", "name")
@@ -34,13 +36,19 @@ def _read(path: Path, key: str) -> pd.DataFrame | None:
 
 def _absent(title: str, found: tuple[pd.DataFrame | None, pd.DataFrame | None]) -> Table:
     names = " and ".join(name for name, one in zip("AB", found, strict=True) if one is None)
-    return Table("comparison", title, "", f"Not compared: {names} kept no layers.parquet that can be read", ("",), ())
+    return Table(
+        "comparison", title, "", f"Not compared: {names} kept no layers.parquet that can be read", ("",), ()
+    )
 
 
 def _joined(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """What both have, in the order of A, with finite errors above 0 and their ratio B / A; and what had to be left out, in words."""
+    """What both have, in the order of A, with finite errors above 0 and their ratio B / A; and what had to be
+    left out, in words.
+    """
     both = a.join(b[["error"]].rename(columns={"error": "other"}), how="inner")
-    usable = both[np.isfinite(both["error"]) & np.isfinite(both["other"]) & (both["error"] > 0) & (both["other"] > 0)]
+    usable = both[
+        np.isfinite(both["error"]) & np.isfinite(both["other"]) & (both["error"] > 0) & (both["other"] > 0)
+    ]
     left_out = [
         f"{count} {what}"
         for count, what in (
@@ -57,7 +65,17 @@ def _layers(a: pd.DataFrame, b: pd.DataFrame, caution: str) -> list[Table]:
     both, left_out = _joined(a, b)
     notes = (f"Left out: {', '.join(left_out)}",) if left_out else ()
     if both.empty:
-        return [Table("comparison", "Layers", "", "Not compared: no linear has an error above 0 in both runs", ("",), (), notes)]
+        return [
+            Table(
+                "comparison",
+                "Layers",
+                "",
+                "Not compared: no linear has an error above 0 in both runs",
+                ("",),
+                (),
+                notes,
+            )
+        ]
     caption = f"{ERROR}{caution}{_summary(both['ratio'], 'linears')}"
     kinds = [(visible(str(kind)), group) for kind, group in both.groupby("linear", sort=False)]
     rows = [_kind(kind, group) for kind, group in kinds] + ([_kind("all", both)] if len(kinds) > 1 else [])
@@ -87,7 +105,9 @@ def _extremes(both: pd.DataFrame) -> Table:
     rows = [Row("B gains most", "", ()), *map(_layer, *_pairs(order.head(EXTREMES)))]
     rows += [Row("B loses most, or gains least", "", ()), *map(_layer, *_pairs(order.tail(EXTREMES)[::-1]))]
     head = ("layer", "error of A", "error of B", "B / A")
-    return Table("comparison", "Layers that change most", "", "The lowest and the highest ratios", head, tuple(rows))
+    return Table(
+        "comparison", "Layers that change most", "", "The lowest and the highest ratios", head, tuple(rows)
+    )
 
 
 def _pairs(rows: pd.DataFrame) -> tuple[list[str], list[pd.Series]]:
@@ -95,7 +115,11 @@ def _pairs(rows: pd.DataFrame) -> tuple[list[str], list[pd.Series]]:
 
 
 def _layer(name: str, row: pd.Series) -> Row:
-    return Row(visible(name), "layer", tuple(Cell(text) for text in (f"{row['error']:.3g}", f"{row['other']:.3g}", f"{row['ratio']:.3f}")))
+    return Row(
+        visible(name),
+        "layer",
+        tuple(Cell(text) for text in (f"{row['error']:.3g}", f"{row['other']:.3g}", f"{row['ratio']:.3f}")),
+    )
 
 
 def _profile(both: pd.DataFrame) -> str:
@@ -115,11 +139,17 @@ def _blocks(a: pd.DataFrame, b: pd.DataFrame, caution: str) -> list[Table]:
     both, left_out = _joined(a, b)
     if both.empty:
         return []
-    caption = f"Error: ‖output − float output‖² / ‖float output‖². {caution}{_summary(both['ratio'], 'blocks')}"
+    caption = (
+        f"Error: ‖output − float output‖² / ‖float output‖². {caution}{_summary(both['ratio'], 'blocks')}"
+    )
     notes = [_profile(both)] if both["block"].nunique() > 1 else []
     notes += [f"Left out: {', '.join(left_out)}"] if left_out else []
     head = ("block", "error of A", "error of B", "B / A")
-    return [Table("comparison", "Block outputs", "", caption, head, tuple(map(_layer, *_pairs(both))), tuple(notes))]
+    return [
+        Table(
+            "comparison", "Block outputs", "", caption, head, tuple(map(_layer, *_pairs(both))), tuple(notes)
+        )
+    ]
 
 
 def _mean(ratio: pd.Series) -> float:

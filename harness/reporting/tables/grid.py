@@ -1,4 +1,6 @@
-"""One table: methods as rows, bits as columns, the float model on top. It belongs to one model, one metric, one protocol."""
+"""One table: methods as rows, bits as columns, the float model on top. It belongs to one model, one metric,
+one protocol.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +10,16 @@ from typing import Any
 import pandas as pd
 
 from harness.foundation.text import visible
-from harness.reporting.cells import CONFLICT_MARK, FALLBACK_MARK, NOT_RUN, SOURCE_MARK, Cell, Notes, Row, Table
+from harness.reporting.cells import (
+    CONFLICT_MARK,
+    FALLBACK_MARK,
+    NOT_RUN,
+    SOURCE_MARK,
+    Cell,
+    Notes,
+    Row,
+    Table,
+)
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import FLOAT, column_label, column_of, column_rank, row_labels, row_rank, signed
 from harness.reporting.measures import Measure, Measurement, mean, summary
@@ -21,12 +32,16 @@ SOURCE_NOTE = (
     f"{SOURCE_MARK} the weights of this model were already quantized to {{bits}} bits when we got them: "
     "rankings in these cells are not evidence, so none of them is set in bold"
 )
-LIMIT_NOTE = "Beyond {limit:,.0f} nothing is ranked: such a model is broken, and the number does not say how much"
+LIMIT_NOTE = (
+    "Beyond {limit:,.0f} nothing is ranked: such a model is broken, and the number does not say how much"
+)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a table is about; `reference` is the float model's number, used where no record of it is among the rows."""
+    """What a table is about; `reference` is the float model's number, used where no record of it is among the
+    rows.
+    """
 
     measure: Measure
     title: str
@@ -47,32 +62,43 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
         if measurement is not None and measurement.protocol != spec.protocol:
             raise ValueError(f"two protocols in one table: {spec.protocol!r} and {measurement.protocol!r}")
     names = row_labels(records)
-    entries = records.assign(measurement=pd.Series(measurements, records.index, dtype=object), label=names.labels)
+    entries = records.assign(
+        measurement=pd.Series(measurements, records.index, dtype=object), label=names.labels
+    )
     entries = entries_of(entries.sort_values("run_key"))
     floats = [entry for entry in entries if entry["method.name"] == FLOAT]
     quantized = [entry for entry in entries if entry["method.name"] != FLOAT]
     reference = next((entry["measurement"] for entry in floats if entry["measurement"]), spec.reference)
     columns = sorted({column_of(entry) for entry in quantized}, key=lambda column: column_rank(*column))
-    rows = with_bits(with_best(_method_rows(quantized, columns, reference, spec), [spec.measure] * len(columns)))
+    rows = with_bits(
+        with_best(_method_rows(quantized, columns, reference, spec), [spec.measure] * len(columns))
+    )
     if reference is not None or floats:
         rows = [Row(FLOAT, FLOAT, (float_cell(reference, floats, spec),) * max(1, len(columns))), *rows]
     head = [column_label(*column) for column in columns] or [spec.measure.title.lower()]
     usual = f"Where a row does not say: {names.usual}" if names.usual else ""
     caption = [spec.measure.hint, f"Protocol: {visible(spec.protocol)}", usual]
     caption = ". ".join(filter(None, caption))
-    return Table(spec.measure.kind, spec.title, spec.model, caption, ("method", *head), tuple(rows), spec.notes.lines())
+    return Table(
+        spec.measure.kind, spec.title, spec.model, caption, ("method", *head), tuple(rows), spec.notes.lines()
+    )
 
 
 def with_best(rows: list[Row], measures: Sequence[Measure]) -> list[Row]:
     """The rows with the best cells of every column marked, all that look the same as the best one included."""
 
     def marked(column: Sequence[Cell], measure: Measure) -> list[Cell]:
-        ranked = [cell.value is not None and cell.value <= measure.limit and not cell.doubtful for cell in column]
+        ranked = [
+            cell.value is not None and cell.value <= measure.limit and not cell.doubtful for cell in column
+        ]
         values = [cell.value for cell, counts in zip(column, ranked, strict=True) if counts]
         if not values or not measure.better:
             return list(column)
         best = measure.text(max(values, key=lambda value: measure.better * value))
-        return [replace(cell, best=counts and measure.text(cell.value) == best) for cell, counts in zip(column, ranked, strict=True)]
+        return [
+            replace(cell, best=counts and measure.text(cell.value) == best)
+            for cell, counts in zip(column, ranked, strict=True)
+        ]
 
     cells = zip(*(row.cells for row in rows), strict=True)
     columns = [marked(column, measure) for column, measure in zip(cells, measures, strict=True)]
@@ -80,12 +106,16 @@ def with_best(rows: list[Row], measures: Sequence[Measure]) -> list[Row]:
 
 
 def with_bits(rows: list[Row]) -> list[Row]:
-    """The rows and a last one with the weighed bits that most methods of a column have; a cell with others says its own."""
+    """The rows and a last one with the weighed bits that most methods of a column have; a cell with others
+    says its own.
+    """
     columns, last = [], []
     for column in zip(*(row.cells for row in rows), strict=True):
         counts = Counter(f"{cell.bits:.2f}" for cell in column if cell.bits is not None)
         usual = min(counts, key=lambda bits: (-counts[bits], float(bits)), default=NOT_RUN)
-        columns.append([cell if cell.bits is None or f"{cell.bits:.2f}" == usual else _at_bits(cell) for cell in column])
+        columns.append(
+            [cell if cell.bits is None or f"{cell.bits:.2f}" == usual else _at_bits(cell) for cell in column]
+        )
         last.append(Cell(usual, "or @" if len(counts) > 1 else ""))
     if all(cell.text == NOT_RUN for cell in last):
         return rows
@@ -93,7 +123,9 @@ def with_bits(rows: list[Row]) -> list[Row]:
     return [*filled, Row(BITS_ROW, "", tuple(last))]
 
 
-def _method_rows(entries: list[Record], columns: list[tuple], reference: Measurement | None, spec: Grid) -> list[Row]:
+def _method_rows(
+    entries: list[Record], columns: list[tuple], reference: Measurement | None, spec: Grid
+) -> list[Row]:
     cells: dict[tuple[str, str], dict[tuple, list[Record]]] = {}
     for entry in entries:
         row = cells.setdefault((entry["method.name"], entry["label"]), {})
@@ -102,7 +134,9 @@ def _method_rows(entries: list[Record], columns: list[tuple], reference: Measure
     for method, label in sorted(cells, key=lambda key: row_rank(*key)):
         found = cells[method, label]
         row = [
-            method_cell(found[column], reference, spec, f"{label} at {column_label(*column)}") if column in found else Cell(NOT_RUN)
+            method_cell(found[column], reference, spec, f"{label} at {column_label(*column)}")
+            if column in found
+            else Cell(NOT_RUN)
             for column in columns
         ]
         marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in row) else ""
@@ -118,39 +152,72 @@ def method_cell(entries: list[Record], reference: Measurement | None, spec: Grid
     keys = tuple(entry["run_key"] for entry in entries)
     if not good:
         why = "; ".join(dict.fromkeys(ending(entry) for entry in runs))
-        return Cell(_state(runs[0], spec.measure), lost, run_keys=keys, metric=spec.metric, protocol=spec.protocol, why=why)
+        return Cell(
+            _state(runs[0], spec.measure),
+            lost,
+            run_keys=keys,
+            metric=spec.metric,
+            protocol=spec.protocol,
+            why=why,
+        )
     scale, text = spec.measure.scale, spec.measure.text
     values = [entry["measurement"].value * scale for entry in good]
     value, spread = summary(values)
     if len(values) == 1 and good[0]["measurement"].spread is not None:
         spread = good[0]["measurement"].spread * scale
-    steady = spec.measure.kind == "bits" and len({text(one) for one in values}) == 1  # stored bits of seeds differ only beyond the digits
+    # stored bits of seeds differ only beyond the digits
+    steady = spec.measure.kind == "bits" and len({text(one) for one in values}) == 1
     detail = [] if spread is None or steady else [f"± {text(spread, value)}"]
     if len(runs) > 1 and not steady:
-        detail.append(f"(n={len(good)})" if len(good) == len(runs) else f"(n={len(good)} of {len(runs)}){lost}")
+        detail.append(
+            f"(n={len(good)})" if len(good) == len(runs) else f"(n={len(good)} of {len(runs)}){lost}"
+        )
     if reference is not None and finite(reference.value) is not None:
         detail.append(f"({signed(text(value - reference.value * scale, value))})")
-    bits = [weighed for weighed in (finite(entry.get("bits_per_weight")) for entry in good) if weighed is not None]
+    bits = [
+        weighed for weighed in (finite(entry.get("bits_per_weight")) for entry in good) if weighed is not None
+    ]
     if value > spec.measure.limit:
         spec.notes.mark(LIMIT_NOTE.format(limit=spec.measure.limit))
     doubtful = spec.measure.kind not in COSTS and _doubtful(good[0])
     if doubtful:
         spec.notes.mark(SOURCE_NOTE.format(bits=good[0]["model.source_bits"]))
-    marks = (SOURCE_MARK if doubtful else "") + _fallbacks(good, spec.notes) + _conflicts(entries, spec, place)
+    marks = (
+        (SOURCE_MARK if doubtful else "") + _fallbacks(good, spec.notes) + _conflicts(entries, spec, place)
+    )
     stored = mean(bits) if bits else None
-    return Cell(text(value), " ".join(detail), marks, value, spread, stored, False, doubtful, keys, spec.metric, spec.protocol)
+    return Cell(
+        text(value),
+        " ".join(detail),
+        marks,
+        value,
+        spread,
+        stored,
+        False,
+        doubtful,
+        keys,
+        spec.metric,
+        spec.protocol,
+    )
 
 
 def float_cell(reference: Measurement | None, floats: list[Record], spec: Grid) -> Cell:
     keys = tuple(entry["run_key"] for entry in floats)
     if reference is None:
-        return Cell(_state(floats[0], spec.measure), _reason(floats[0], spec.notes), run_keys=keys, why=ending(floats[0]))
+        return Cell(
+            _state(floats[0], spec.measure),
+            _reason(floats[0], spec.notes),
+            run_keys=keys,
+            why=ending(floats[0]),
+        )
     scale, text = spec.measure.scale, spec.measure.text
     value, spread = reference.value * scale, None if reference.spread is None else reference.spread * scale
     known = finite(value) is not None
     shown, detail = text(value), f"± {text(spread, value)}" if known and spread is not None else ""
     value = value if known else None
-    return Cell(shown, detail, value=value, spread=spread, run_keys=keys, metric=spec.metric, protocol=spec.protocol)
+    return Cell(
+        shown, detail, value=value, spread=spread, run_keys=keys, metric=spec.metric, protocol=spec.protocol
+    )
 
 
 def _one_per_seed(entries: list[Record]) -> list[Record]:
@@ -212,12 +279,16 @@ def _conflicts(entries: list[Record], spec: Grid, place: str) -> str:
         return ""
     texts: dict[str, set[str]] = {}
     for entry in filter(has_number, entries):
-        texts.setdefault(repr(entry.get("seed")), set()).add(spec.measure.text(entry["measurement"].value * spec.measure.scale))
+        texts.setdefault(repr(entry.get("seed")), set()).add(
+            spec.measure.text(entry["measurement"].value * spec.measure.scale)
+        )
     different = sorted({text for found in texts.values() if len(found) > 1 for text in found})
     if not different:
         return ""
     notes = "; the first run by key is shown"
-    spec.notes.mark(f"{CONFLICT_MARK} {place}: runs of the same configuration and seed gave {', '.join(different)}{notes}")
+    spec.notes.mark(
+        f"{CONFLICT_MARK} {place}: runs of the same configuration and seed gave {', '.join(different)}{notes}"
+    )
     return CONFLICT_MARK
 
 

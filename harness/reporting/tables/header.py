@@ -17,7 +17,10 @@ def what_was_run(records: pd.DataFrame) -> list[tuple[str, list[str]]]:
     return [
         ("Runs", [runs_in_words(records)]),
         ("Model", _distinct(_model(record) for record in rows)),
-        ("Calibration", _distinct(settings(record, "data") for record in rows if present(record.get("data.name")))),
+        (
+            "Calibration",
+            _distinct(settings(record, "data") for record in rows if present(record.get("data.name"))),
+        ),
         ("Evaluation", _distinct(settings(record, "eval") for record in rows)),
         ("Seed", [", ".join(_distinct(str(seed) for seed in records.get("seed", [])))]),
         ("Versions", [_versions(records)]),
@@ -34,7 +37,8 @@ def runs_in_words(records: pd.DataFrame) -> str:
 def models_in_words(records: pd.DataFrame) -> list[str]:
     """Their names, and what rankings on them are worth."""
     return _distinct(
-        f"{record['model.name']}" + (f" (came with {bits:g}-bit weights: rankings from there on are no evidence)" if bits else "")
+        f"{record['model.name']}"
+        + (f" (came with {bits:g}-bit weights: rankings from there on are no evidence)" if bits else "")
         for record in entries_of(records)
         for bits in [finite(record.get("model.source_bits"))]
     )
@@ -52,7 +56,11 @@ def _versions(records: pd.DataFrame) -> str:
     """Every version; where records differ, all of them."""
     columns = sorted(name for name in records if name.startswith("versions."))
     found = {name: _distinct(str(value) for value in records[name] if present(value)) for name in columns}
-    return SEPARATOR.join(f"{visible(name.removeprefix('versions.'))} {' / '.join(values)}" for name, values in found.items() if values)
+    return SEPARATOR.join(
+        f"{visible(name.removeprefix('versions.'))} {' / '.join(values)}"
+        for name, values in found.items()
+        if values
+    )
 
 
 def _distinct(texts) -> list[str]:

@@ -1,4 +1,6 @@
-"""Which cells of a table cannot be told from the best of their column: paired comparisons on the windows or items behind the numbers."""
+"""Which cells of a table cannot be told from the best of their column: paired comparisons on the windows or
+items behind the numbers.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +25,9 @@ Parts = tuple[np.ndarray, ...]  # the items of every metric that a cell is the m
 
 @dataclass(frozen=True)
 class Contest:
-    """One column of rows that are compared: the items of its best cell, and those of all others that have some."""
+    """One column of rows that are compared: the items of its best cell, and those of all others that have
+    some.
+    """
 
     metric: str
     best: Parts
@@ -31,15 +35,18 @@ class Contest:
 
 
 def mark_ties(tables: Sequence[Table], items: Items, places: Mapping[str, str]) -> list[Table]:
-    """The tables with `tied` set in every cell that a paired test cannot tell from the best of its column, and a note about it.
+    """The tables with `tied` set in every cell that a paired test cannot tell from the best of its column,
+    and a note about it.
 
-    Compared are cells of one column between two heading rows that have the same metric and protocol. The float model and cells
-    marked as doubtful are left out.
+    Compared are cells of one column between two heading rows that have the same metric and protocol. The
+    float model and cells marked as doubtful are left out.
 
     Args:
         places: run key → directory below runs/, of the runs whose numbers count (those that are done).
     """
-    contests = [contest for number, table in enumerate(tables) for contest in _contests(number, table, items, places)]
+    contests = [
+        contest for number, table in enumerate(tables) for contest in _contests(number, table, items, places)
+    ]
     tied: dict[int, set[tuple[int, int]]] = {}
     for contest, p_values in zip(contests, _p_values(contests), strict=True):
         compared = [(place, p) for place, p in zip(contest.others, p_values, strict=True) if p is not None]
@@ -50,22 +57,30 @@ def mark_ties(tables: Sequence[Table], items: Items, places: Mapping[str, str]) 
 
 
 def differences(a: Parts, b: Parts) -> np.ndarray | None:
-    """One row of differences whose mean is the difference of the two cells, or None where they have no common items.
+    """One row of differences whose mean is the difference of the two cells, or None where they have no common
+    items.
 
-    Several metrics weigh the same, however many items each has. Which metrics there are is no matter of chance: the differences
-    of each are moved to the common mean and scaled so that the row's standard error is that of independent samples per metric.
+    Several metrics weigh the same, however many items each has. Which metrics there are is no matter of
+    chance: the differences of each are moved to the common mean and scaled so that the row's standard error
+    is that of independent samples per metric.
     """
-    if len(a) != len(b) or any(x.shape != y.shape or x.ndim != 1 or len(x) < 2 for x, y in zip(a, b, strict=True)):
+    if len(a) != len(b) or any(
+        x.shape != y.shape or x.ndim != 1 or len(x) < 2 for x, y in zip(a, b, strict=True)
+    ):
         return None
     apart = [x - y for x, y in zip(a, b, strict=True)]
     if len(apart) == 1:
         return apart[0]
     total, middle = sum(map(len, apart)), np.mean([part.mean() for part in apart])
-    return np.concatenate([(part - part.mean()) * _weight(len(part), len(apart), total) + middle for part in apart])
+    return np.concatenate(
+        [(part - part.mean()) * _weight(len(part), len(apart), total) + middle for part in apart]
+    )
 
 
 def _weight(n: int, count: int, total: int) -> float:
-    """w with w² · SS / (total (total − 1)) = SS / (count² n (n − 1)), SS the sum of squares within one of `count` metrics."""
+    """w with w² · SS / (total (total − 1)) = SS / (count² n (n − 1)), SS the sum of squares within one of
+    `count` metrics.
+    """
     return (total * (total - 1) / (n * (n - 1))) ** 0.5 / count
 
 
@@ -82,13 +97,19 @@ def _contests(number: int, table: Table, items: Items, places: Mapping[str, str]
                 yield contest
 
 
-def _contest(metric: str, cells: dict[Place, Cell], items: Items, places: Mapping[str, str]) -> Contest | None:
+def _contest(
+    metric: str, cells: dict[Place, Cell], items: Items, places: Mapping[str, str]
+) -> Contest | None:
     better = _better(metric)
     best = max(cells, key=lambda place: (cells[place].best, better * cells[place].value))
     values = {place: _items(cell, items, places) for place, cell in cells.items()}
     if values[best] is None:
         return None
-    return Contest(metric, values[best], {place: found for place, found in values.items() if place != best and found is not None})
+    return Contest(
+        metric,
+        values[best],
+        {place: found for place, found in values.items() if place != best and found is not None},
+    )
 
 
 def _blocks(rows: Sequence[Row]) -> list[list[tuple[int, Row]]]:
@@ -109,13 +130,17 @@ def _competes(cell: Cell) -> bool:
 
 
 def _better(metric: str) -> int:
-    """Which direction is better, 0 where unknown. Means are taken of shares only: a mean of perplexities is no mean of losses."""
+    """Which direction is better, 0 where unknown. Means are taken of shares only: a mean of perplexities is
+    no mean of losses.
+    """
     better = measure(metric).better
     return max(better, 0) if metric.startswith(MEAN) else better
 
 
 def _items(cell: Cell, items: Items, places: Mapping[str, str]) -> Parts | None:
-    """The items behind a cell, averaged over its runs (the seeds); None where there are none, or different ones."""
+    """The items behind a cell, averaged over its runs (the seeds); None where there are none, or different
+    ones.
+    """
     found = []
     for name in parts(cell.metric):
         runs = [items.of(places[key], name) for key in cell.run_keys if key in places]
@@ -138,7 +163,10 @@ def _p_values(contests: Sequence[Contest]) -> list[list[float | None]]:
 
 def _marked(table: Table, tied: set[tuple[int, int]]) -> Table:
     rows = [
-        replace(row, cells=tuple(replace(cell, tied=(place, column) in tied) for column, cell in enumerate(row.cells)))
+        replace(
+            row,
+            cells=tuple(replace(cell, tied=(place, column) in tied) for column, cell in enumerate(row.cells)),
+        )
         for place, row in enumerate(table.rows)
     ]
     visible = any(cell.tied and not cell.best for row in rows for cell in row.cells)

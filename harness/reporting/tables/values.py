@@ -1,4 +1,6 @@
-"""What stands in a column of a paper's table: a metric, the mean of several, or a cost, each with the conditions it was taken under."""
+"""What stands in a column of a paper's table: a metric, the mean of several, or a cost, each with the
+conditions it was taken under.
+"""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +17,9 @@ JOIN = " + "
 
 @dataclass(frozen=True)
 class Cost:
-    """A number of records that is no metric. `field` is its column, "" where runs do not record it, and `absent` says so."""
+    """A number of records that is no metric. `field` is its column, "" where runs do not record it, and
+    `absent` says so.
+    """
 
     label: str
     field: str
@@ -26,20 +30,46 @@ class Cost:
 
 COSTS = {
     "bits_per_weight": Cost("bits", "bits_per_weight", Measure("bits", "Bits per weight", "", 0, decimals=2)),
-    "outlier_share": Cost("outliers, %", "outlier_share", Measure("share", "Outliers", "", 0, scale=100, decimals=2)),
+    "outlier_share": Cost(
+        "outliers, %", "outlier_share", Measure("share", "Outliers", "", 0, scale=100, decimals=2)
+    ),
     "layer_error.mean": Cost("layer error", "layer_error.mean", LAYER_ERROR, calibrated=True),
-    "block_error.mean": Cost("block error", "block_error.mean", BLOCK_ERROR, "not measured: data.block_error=true does", calibrated=True),
-    "seconds.quantize": Cost("quantize, s", "seconds.quantize", Measure("cost", "Seconds", "", 0, digits=3, decimals=1)),
-    "hours.quantize": Cost("quantize, h", "seconds.quantize", Measure("cost", "Hours", "", 0, scale=1 / 3600, digits=2)),
-    "seconds.total": Cost("whole run, s", "seconds.total", Measure("cost", "Seconds", "", 0, digits=3, decimals=1)),
-    "peak_memory_bytes.cpu": Cost("peak memory, GiB", "peak_memory_bytes.cpu", Measure("cost", "Memory", "", 0, scale=2**-30, decimals=2)),
+    "block_error.mean": Cost(
+        "block error",
+        "block_error.mean",
+        BLOCK_ERROR,
+        "not measured: data.block_error=true does",
+        calibrated=True,
+    ),
+    "seconds.quantize": Cost(
+        "quantize, s", "seconds.quantize", Measure("cost", "Seconds", "", 0, digits=3, decimals=1)
+    ),
+    "hours.quantize": Cost(
+        "quantize, h", "seconds.quantize", Measure("cost", "Hours", "", 0, scale=1 / 3600, digits=2)
+    ),
+    "seconds.total": Cost(
+        "whole run, s", "seconds.total", Measure("cost", "Seconds", "", 0, digits=3, decimals=1)
+    ),
+    "peak_memory_bytes.cpu": Cost(
+        "peak memory, GiB",
+        "peak_memory_bytes.cpu",
+        Measure("cost", "Memory", "", 0, scale=2**-30, decimals=2),
+    ),
     "peak_memory_bytes.gpu": Cost(
-        "peak GPU memory, GiB", "peak_memory_bytes.gpu", Measure("cost", "Memory", "", 0, scale=2**-30, decimals=2), "ran without a GPU"
+        "peak GPU memory, GiB",
+        "peak_memory_bytes.gpu",
+        Measure("cost", "Memory", "", 0, scale=2**-30, decimals=2),
+        "ran without a GPU",
     ),
     "inference_memory": Cost(
-        "memory at inference, GB", "", Measure("cost", "Memory", "", 0), "runs do not record the memory of a quantized model in use"
+        "memory at inference, GB",
+        "",
+        Measure("cost", "Memory", "", 0),
+        "runs do not record the memory of a quantized model in use",
     ),
-    "tokens_per_second": Cost("tok/s", "", Measure("cost", "Speed", "", 0), "runs do not record the speed of decoding"),
+    "tokens_per_second": Cost(
+        "tok/s", "", Measure("cost", "Speed", "", 0), "runs do not record the speed of decoding"
+    ),
 }
 
 

@@ -1,4 +1,6 @@
-"""Rounding to a grid in training, for CPUs: one pass forward, one back; see `methods.kernels.fake_quant` for what they compute."""
+"""Rounding to a grid in training, for CPUs: one pass forward, one back; see `methods.kernels.fake_quant` for
+what they compute.
+"""
 
 import numpy as np
 from numba import njit
@@ -67,4 +69,6 @@ def add_at_extremes(total, groups, least, greatest, of_least, of_greatest):
             at_low, at_high = of_least[row, group] / max(lows, one), of_greatest[row, group] / max(highs, one)
             for k in range(groups.shape[2]):
                 weight = groups[row, group, k]
-                total[row, group, k] += (at_low if weight == low else none) + (at_high if weight == high else none)
+                total[row, group, k] += (at_low if weight == low else none) + (
+                    at_high if weight == high else none
+                )

@@ -13,7 +13,8 @@ from numba import bool_, from_dtype, int64, njit
 TOGETHER = 4  # columns whose steps are fed to later columns in one pass
 STRIP = 16  # columns turned together: one cache line of float32
 
-# contract: fused multiply-adds in the feedback; the rounding formula has none to fuse, so codes agree with Grid.encode
+# contract: fused multiply-adds in the feedback; the rounding formula has none to fuse, so codes agree with
+# Grid.encode
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
@@ -22,7 +23,9 @@ def round_block(dtype: np.dtype):
     """`methods.kernels.feedback.round_block` for arrays of a dtype."""
     block, feedback = from_dtype(dtype)[:, ::1], from_dtype(dtype)[:, :]
     limits = from_dtype(dtype)[::1]
-    return njit((block, block, block, block, feedback, block, block, int64[::1], limits, int64, bool_), **OPTIONS)(_round_block)
+    return njit(
+        (block, block, block, block, feedback, block, block, int64[::1], limits, int64, bool_), **OPTIONS
+    )(_round_block)
 
 
 @cache
@@ -76,7 +79,9 @@ def _round_within(targets, scale, zero, limit, low, high):
 
 @njit(**OPTIONS)
 def take_step(steps, offset, weight):
-    """Turn the new values of a column into its steps, and its offset into the new one; how many steps are not zero."""
+    """Turn the new values of a column into its steps, and its offset into the new one; how many steps are not
+    zero.
+    """
     moved = 0
     for r in range(len(steps)):
         before = offset[r]
@@ -96,9 +101,19 @@ def feed_one(targets, steps, factor):
 def feed_four(steps, feedback, j):
     """Feed the steps of columns j to j + 3 to all columns after them, passing over each target once."""
     for k in range(j + TOGETHER, steps.shape[0]):
-        first, second, third, fourth = feedback[k, j], feedback[k, j + 1], feedback[k, j + 2], feedback[k, j + 3]
+        first, second, third, fourth = (
+            feedback[k, j],
+            feedback[k, j + 1],
+            feedback[k, j + 2],
+            feedback[k, j + 3],
+        )
         for r in range(steps.shape[1]):
-            steps[k, r] += first * steps[j, r] + second * steps[j + 1, r] + third * steps[j + 2, r] + fourth * steps[j + 3, r]
+            steps[k, r] += (
+                first * steps[j, r]
+                + second * steps[j + 1, r]
+                + third * steps[j + 2, r]
+                + fourth * steps[j + 3, r]
+            )
 
 
 def _push_steps(pushed, steps, feedback):

@@ -1,4 +1,6 @@
-"""The cheapest centroid for CPUs: the vectors of a place side by side in the vector units, each with the best centroid so far."""
+"""The cheapest centroid for CPUs: the vectors of a place side by side in the vector units, each with the best
+centroid so far.
+"""
 
 import numpy as np
 from numba import njit
@@ -7,7 +9,9 @@ from numba import njit
 # contract: fused multiply-adds; no nans, no signed zeros: lets the choice be made in the vector units
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nnan", "nsz"})
 def cheapest(pulled, own, turned, codes):
-    """See `methods.kernels.metric_nearest.cheapest`; pulled (codebooks, places, length, rows), turned (codebooks, length, count)."""
+    """See `methods.kernels.metric_nearest.cheapest`; pulled (codebooks, places, length, rows), turned
+    (codebooks, length, count).
+    """
     books, places, length, rows = pulled.shape
     count = turned.shape[2]
     cost, least, winner = np.empty(rows, pulled.dtype), np.empty(rows, pulled.dtype), np.empty(rows, np.int32)

@@ -1,4 +1,5 @@
-"""Nearest centroids for CPUs: the vector units run across vectors, whose coordinates are laid out side by side, a batch at a time.
+"""Nearest centroids for CPUs: the vector units run across vectors, whose coordinates are laid out side by
+side, a batch at a time.
 
 Coordinates are taken four at a time (one or two where vectors have no more); zeros fill the last four.
 """
@@ -12,7 +13,8 @@ from torch import Tensor
 
 BATCH = 128  # vectors whose coordinates, scores and winners stay in the innermost cache
 
-# contract: fused multiply-adds in scores, which are compared with each other only; nnan, nsz: comparisons become selections
+# contract: fused multiply-adds in scores, which are compared with each other only; nnan, nsz: comparisons
+# become selections
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nnan", "nsz"}}
 
 
@@ -29,7 +31,9 @@ def padded_width(length: int) -> int:
 
 @cache
 def nearest(dtype: np.dtype):
-    """`methods.kernels.nearest.nearest` for arrays of a dtype: (vectors, *prepared codebook, codes), fills the codes."""
+    """`methods.kernels.nearest.nearest` for arrays of a dtype: (vectors, *prepared codebook, codes), fills
+    the codes.
+    """
     matrix, line = from_dtype(dtype)[:, ::1], from_dtype(dtype)[::1]
     return njit((matrix, matrix, line, int64[::1]), **OPTIONS)(_nearest)
 
@@ -37,7 +41,11 @@ def nearest(dtype: np.dtype):
 def _nearest(vectors, codebook, half, codes):
     count, length = vectors.shape
     x = np.zeros((codebook.shape[1], BATCH), vectors.dtype)
-    score, best, index = np.empty(BATCH, vectors.dtype), np.empty(BATCH, vectors.dtype), np.empty(BATCH, np.int32)
+    score, best, index = (
+        np.empty(BATCH, vectors.dtype),
+        np.empty(BATCH, vectors.dtype),
+        np.empty(BATCH, np.int32),
+    )
     for first in range(0, count, BATCH):
         here = min(BATCH, count - first)
         for r in range(here):
@@ -50,7 +58,9 @@ def _nearest(vectors, codebook, half, codes):
 
 @njit(**OPTIONS)
 def nearest_in_batch(x, count, codebook, half, score, best, index):
-    """Of `count` vectors x (width, BATCH) the lowest scores (`best`) and where they are (`index`); `score` is scratch."""
+    """Of `count` vectors x (width, BATCH) the lowest scores (`best`) and where they are (`index`); `score` is
+    scratch.
+    """
     for r in range(count):
         best[r], index[r] = np.inf, 0
     for c in range(len(codebook)):

@@ -1,4 +1,6 @@
-"""The range search for CPUs: all candidates of a group side by side in the vector units, whatever the group's size."""
+"""The range search for CPUs: all candidates of a group side by side in the vector units, whatever the group's
+size.
+"""
 
 import numpy as np
 from numba import njit
@@ -10,7 +12,11 @@ def best_shrink(grouped, scales, zeros, importance, max_code, best):
     """See `methods.kernels.range_search.best_shrink`; fills `best` (out, groups)."""
     candidates = scales.shape[2]
     low, high = grouped.dtype.type(0), grouped.dtype.type(max_code)
-    inverse, zero, cost = np.empty(candidates, grouped.dtype), np.empty(candidates, grouped.dtype), np.empty(candidates, grouped.dtype)
+    inverse, zero, cost = (
+        np.empty(candidates, grouped.dtype),
+        np.empty(candidates, grouped.dtype),
+        np.empty(candidates, grouped.dtype),
+    )
     for row in range(grouped.shape[0]):
         for group in range(grouped.shape[1]):
             for c in range(candidates):

@@ -1,4 +1,6 @@
-"""The kernels of `methods.kernels.token_rounding` for CPUs: a row is read once for its end points and once to be rounded, in cache."""
+"""The kernels of `methods.kernels.token_rounding` for CPUs: a row is read once for its end points and once to
+be rounded, in cache.
+"""
 
 from functools import cache
 
@@ -12,7 +14,9 @@ OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 def rounding(dtype: np.dtype):
     """(rows, steps, symmetric, fixed, low, high, result), fills the result."""
     number = from_dtype(dtype)
-    return njit(void(number[:, ::1], number, boolean, boolean, number, number, number[:, ::1]), **OPTIONS)(_rounding)
+    return njit(void(number[:, ::1], number, boolean, boolean, number, number, number[:, ::1]), **OPTIONS)(
+        _rounding
+    )
 
 
 @cache
@@ -48,7 +52,8 @@ def _gradient(rows, outer, steps, symmetric, fixed, low, high, result):
             continue
         of_high = (of_scale - beyond * (low / scale)) / steps
         of_low = beyond - of_high
-        highest, lowest = first_of(row, high), first_of(row, low)  # symmetric: perhaps only one of them is there
+        # symmetric: perhaps only one of them is there
+        highest, lowest = first_of(row, high), first_of(row, low)
         if symmetric and lowest < highest:
             own[lowest] += of_low - of_high
         elif symmetric and highest < len(row):
@@ -90,7 +95,8 @@ def to_grid(row, scale, zero, steps, result):
         code = np.rint(row[j] / scale) + zero
         code = 0 * scale if code < 0 else code
         code = steps if code > steps else code
-        result[j] = (code - zero) * scale + (row[j] - row[j])  # the last term: nothing, or not a number where the entry is not finite
+        # the last term: nothing, or not a number where the entry is not finite
+        result[j] = (code - zero) * scale + (row[j] - row[j])
 
 
 @njit(**OPTIONS)
@@ -105,7 +111,9 @@ def cut(row, low, high, fixed, result):
 
 @njit(fastmath={"reassoc", "contract", "nsz"}, **OPTIONS)  # sums in any order
 def through_grid(row, outer, scale, zero, steps, result):
-    """The straight-through part of the gradient into `result`; the gradient of the scale, and the sum of what lies beyond the grid."""
+    """The straight-through part of the gradient into `result`; the gradient of the scale, and the sum of what
+    lies beyond the grid.
+    """
     of_scale = beyond = 0.0
     for j in range(len(row)):
         ratio = row[j] / scale

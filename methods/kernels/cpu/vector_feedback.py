@@ -1,4 +1,6 @@
-"""The vector feedback loop for CPUs: vector units run across rows in the feedback, and across vectors in the search."""
+"""The vector feedback loop for CPUs: vector units run across rows in the feedback, and across vectors in the
+search.
+"""
 
 from functools import cache
 
@@ -16,17 +18,24 @@ def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, c
     """See `methods.kernels.vector_feedback.round_vectors`."""
     second, residual = (codes[0], book.centroids[:0]) if book.residual is None else (codes[1], book.residual)
     arrays = [values.numpy() for values in (weight, pull, offset, steps, codes[0], second, feedback)]
-    return _compiled(arrays[0].dtype)(*arrays, *prepared(book.centroids), *prepared(residual), book.length, beam)
+    return _compiled(arrays[0].dtype)(
+        *arrays, *prepared(book.centroids), *prepared(residual), book.length, beam
+    )
 
 
 @cache
 def _compiled(dtype: np.dtype):
     value = from_dtype(dtype)
     block, line, codes = value[:, ::1], value[::1], int64[:, ::1]
-    return njit((block, block, block, block, codes, codes, value[:, :], block, line, block, line, int64, int64), **OPTIONS)(_round_vectors)
+    return njit(
+        (block, block, block, block, codes, codes, value[:, :], block, line, block, line, int64, int64),
+        **OPTIONS,
+    )(_round_vectors)
 
 
-def _round_vectors(weight, pull, offset, steps, codes, codes2, feedback, book, half, residual, half2, length, beam):
+def _round_vectors(
+    weight, pull, offset, steps, codes, codes2, feedback, book, half, residual, half2, length, beam
+):
     columns, rows = weight.shape
     x, y = np.zeros((book.shape[1], BATCH), weight.dtype), np.zeros((book.shape[1], BATCH), weight.dtype)
     lines = np.empty((5, BATCH), weight.dtype)
@@ -44,9 +53,25 @@ def _round_vectors(weight, pull, offset, steps, codes, codes2, feedback, book, h
                 if len(residual) == 0:
                     _round_batch(here, codes[j, some], book, half, length, x, lines, index)
                 else:
-                    _round_batch_twice(here, codes[j, some], codes2[j, some], book, half, residual, half2, length, beam, x, y, lines, index)
+                    _round_batch_twice(
+                        here,
+                        codes[j, some],
+                        codes2[j, some],
+                        book,
+                        half,
+                        residual,
+                        half2,
+                        length,
+                        beam,
+                        x,
+                        y,
+                        lines,
+                        index,
+                    )
             if rows % length > 0:
-                _round_short(steps[j, rows - rows % length :], codes[j, -1:], codes2[j, -1:], book, residual, beam)
+                _round_short(
+                    steps[j, rows - rows % length :], codes[j, -1:], codes2[j, -1:], book, residual, beam
+                )
             moved += take_step(steps[j], offset[j], weight[j])
             if moved > 0:
                 for k in range(j + 1, min(first + TOGETHER, columns)):

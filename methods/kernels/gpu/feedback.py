@@ -1,4 +1,6 @@
-"""The feedback loop for CUDA devices: each program takes a few rows through the whole block, their steps kept in registers."""
+"""The feedback loop for CUDA devices: each program takes a few rows through the whole block, their steps kept
+in registers.
+"""
 
 import torch
 import triton
@@ -6,7 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 ROWS = 32  # rows of one program; with 128 columns their steps take 32 registers of each of 128 threads
-HALF_EVEN = {torch.float32: 1.5 * 2**23, torch.float64: 1.5 * 2**52}  # adding and subtracting it rounds small numbers, ties to even
+# adding and subtracting it rounds small numbers, ties to even
+HALF_EVEN = {torch.float32: 1.5 * 2**23, torch.float64: 1.5 * 2**52}
 
 
 def round_block(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, feedback: Tensor, scale: Tensor, zero: Tensor, group: Tensor,
@@ -32,7 +35,9 @@ def _kernel(weight, pull, offset, steps, feedback, scale, zero, group, limits, c
         factors = tl.load(feedback + k * feedback_stride + column, mask=column < k, other=0.0)
         here = k * rows + row
         original = tl.load(weight + here, mask=inside, other=0.0)
-        value = original + tl.load(pull + here, mask=inside, other=0.0) + tl.sum(factors[:, None] * made, axis=0)
+        value = (
+            original + tl.load(pull + here, mask=inside, other=0.0) + tl.sum(factors[:, None] * made, axis=0)
+        )
         if ROUNDS:
             level = tl.load(group + k) * rows + row
             size = tl.load(scale + level, mask=inside, other=1.0)

@@ -1,11 +1,14 @@
-"""Rounding of tokens for CUDA devices: a program reads whole rows once and writes them once; see `methods.kernels.token_rounding`."""
+"""Rounding of tokens for CUDA devices: a program reads whole rows once and writes them once; see
+`methods.kernels.token_rounding`.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-ENTRIES, WIDEST = 2048, 16384  # entries that a program holds (if rows are short), and how many one row may have
+# entries that a program holds (if rows are short), and how many one row may have
+ENTRIES, WIDEST = 2048, 16384
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # what is computed in float32
 HALF_EVEN = tl.constexpr(1.5 * 2**23)  # adding and subtracting it rounds numbers below 2^22, ties to even
 
@@ -21,7 +24,9 @@ def rounded(rows: Tensor, steps: int, symmetric: bool, result: Tensor) -> None:
 
 def gradient(rows: Tensor, outer: Tensor, steps: int, symmetric: bool, result: Tensor) -> None:
     """Fills `result`; all contiguous, (n, width)."""
-    _gradient[_programs(rows)](rows, outer, result, float(steps), *rows.shape, SYMMETRIC=symmetric, **_tile(rows))
+    _gradient[_programs(rows)](
+        rows, outer, result, float(steps), *rows.shape, SYMMETRIC=symmetric, **_tile(rows)
+    )
 
 
 def _tile(rows: Tensor) -> dict[str, int]:
@@ -34,7 +39,9 @@ def _programs(rows: Tensor) -> tuple[int]:
 
 
 @triton.jit
-def _rounding(rows, result, steps, count, width, SYMMETRIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _rounding(
+    rows, result, steps, count, width, SYMMETRIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     there = (row < count) & (column < width)
@@ -42,12 +49,23 @@ def _rounding(rows, result, steps, count, width, SYMMETRIC: tl.constexpr, ROWS: 
     low, scale, flat = _grid(x, column < width, steps, SYMMETRIC)
     zero = -_nearest(tl.div_rn(low, scale))
     code = tl.minimum(tl.maximum(_nearest(tl.div_rn(x, scale)) + zero, 0.0), steps)
-    value = tl.where(flat, x, (code - zero) * scale) + (x - x)  # the last term: nothing, or not a number where the entry is not finite
+    # the last term: nothing, or not a number where the entry is not finite
+    value = tl.where(flat, x, (code - zero) * scale) + (x - x)
     tl.store(result + row * width + column, value, mask=there)
 
 
 @triton.jit
-def _gradient(rows, outer, result, steps, count, width, SYMMETRIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _gradient(
+    rows,
+    outer,
+    result,
+    steps,
+    count,
+    width,
+    SYMMETRIC: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     there = (row < count) & (column < width)
@@ -60,7 +78,8 @@ def _gradient(rows, outer, result, steps, count, width, SYMMETRIC: tl.constexpr,
     code = tl.minimum(tl.maximum(place, 0.0), steps)
     inside = flat | (place == code)
     kept = tl.where(inside, given, 0.0)
-    of_scale = tl.sum(given * (code - zero - tl.where(inside, ratio, 0.0)), axis=1)[:, None]  # first what nearly cancels
+    # first what nearly cancels
+    of_scale = tl.sum(given * (code - zero - tl.where(inside, ratio, 0.0)), axis=1)[:, None]
     beyond = tl.sum(given - kept, axis=1)[:, None]
     of_high = (of_scale - beyond * lowest) / steps
     of_low = beyond - of_high
@@ -89,5 +108,7 @@ def _grid(x, real, steps, SYMMETRIC: tl.constexpr):
 
 @triton.jit
 def _nearest(x):
-    """The nearest integer, ties to even (as far as there are ties: numbers of 2^22 and more are as good as integers)."""
+    """The nearest integer, ties to even (as far as there are ties: numbers of 2^22 and more are as good as
+    integers).
+    """
     return tl.where(tl.abs(x) < 4194304.0, (x + HALF_EVEN) - HALF_EVEN, tl.floor(x + 0.5))

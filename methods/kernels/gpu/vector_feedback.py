@@ -1,4 +1,6 @@
-"""The vector feedback loop for CUDA devices: each program takes a few vectors through the whole block, their steps kept in registers."""
+"""The vector feedback loop for CUDA devices: each program takes a few vectors through the whole block, their
+steps kept in registers.
+"""
 
 import torch
 import triton
@@ -40,11 +42,17 @@ def _kernel(weight, pull, offset, steps, codes, codes2, feedback, centroids, res
         factors = tl.load(feedback + k * feedback_stride + column, mask=column < k, other=0.0)
         here = k * rows + row
         original = tl.load(weight + here, mask=real, other=0.0)
-        target = original + tl.load(pull + here, mask=real, other=0.0) + tl.sum(factors[:, None, None] * made, axis=0)
+        target = (
+            original
+            + tl.load(pull + here, mask=real, other=0.0)
+            + tl.sum(factors[:, None, None] * made, axis=0)
+        )
         if TWO:
             main = tl.load(codes + k * vectors + vector, mask=inside, other=-1)
             extra = tl.load(codes2 + k * vectors + vector, mask=inside, other=-1)
-            value = _centroid(centroids, tl.maximum(main, 0), length, i, real) + _centroid(residual, tl.maximum(extra, 0), length, i, real)
+            value = _centroid(centroids, tl.maximum(main, 0), length, i, real) + _centroid(
+                residual, tl.maximum(extra, 0), length, i, real
+            )
             least = tl.where(main >= 0, tl.sum((target - value) * (target - value), axis=1), float("inf"))
             floor = nothing
             for _ in range(beam):
@@ -75,7 +83,11 @@ def _nearest(x, floor, centroids, count, length, i, real, CENTROIDS: tl.constexp
     index = tl.zeros(floor.shape, tl.int64)
     for first in range(0, count, CENTROIDS):
         c = first + tl.arange(0, CENTROIDS)
-        book = tl.load(centroids + c[:, None] * length + i[None, :], mask=(c < count)[:, None] & (i < length)[None, :], other=0.0)
+        book = tl.load(
+            centroids + c[:, None] * length + i[None, :],
+            mask=(c < count)[:, None] & (i < length)[None, :],
+            other=0.0,
+        )
         apart = tl.where(real[:, None, :], x[:, None, :] - book[None, :, :], 0.0)
         distance = tl.sum(apart * apart, axis=2)
         distance = tl.where((c < count)[None, :] & (distance > floor[:, None]), distance, float("inf"))

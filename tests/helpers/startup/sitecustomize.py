@@ -1,4 +1,6 @@
-"""With this directory in PYTHONPATH every interpreter knows `methods.death`, a solver for tests; see tests/helpers/death.py."""
+"""With this directory in PYTHONPATH every interpreter knows `methods.death`, a solver for tests; see
+tests/helpers/death.py.
+"""
 
 import sys
 from importlib.util import spec_from_file_location

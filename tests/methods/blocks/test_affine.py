@@ -13,13 +13,21 @@ VALUES = ValueSeam(Heads("v", torch.arange(8).view(2, 4)), "o", query_heads=4)
 
 
 def queries_and_keys(rotary: int, size: int = 8, norms=None) -> QueryKeySeam:
-    return QueryKeySeam(Heads("q", torch.arange(4 * size).view(4, size)), Heads("k", torch.arange(2 * size).view(2, size)), rotary, norms)
+    return QueryKeySeam(
+        Heads("q", torch.arange(4 * size).view(4, size)),
+        Heads("k", torch.arange(2 * size).view(2, size)),
+        rotary,
+        norms,
+    )
 
 
 def random_parameters(site: Site, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     identity = site.identity(torch.device("cpu"))
-    return {name: (value + 0.3 * torch.randn(value.shape, generator=generator)).double() for name, value in identity.items()}
+    return {
+        name: (value + 0.3 * torch.randn(value.shape, generator=generator)).double()
+        for name, value in identity.items()
+    }
 
 
 @pytest.mark.parametrize("epoch", range(1, 6))
@@ -39,7 +47,9 @@ def test_the_last_mask_lets_everything_in_and_none_is_only_the_diagonal():
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("seam", [NORM, VALUES, queries_and_keys(0), queries_and_keys(8), queries_and_keys(4)])
+@pytest.mark.parametrize(
+    "seam", [NORM, VALUES, queries_and_keys(0), queries_and_keys(8), queries_and_keys(4)]
+)
 def test_the_identity_changes_nothing(seam, full):
     site = Site(seam, full, shift=not isinstance(seam, QueryKeySeam))
     factor = site.factor(site.identity(torch.device("cpu")), 1.0, 0.1)
@@ -89,7 +99,9 @@ def test_diagonals_stay_off_zero():
     site = Site(VALUES, True, shift=False)
     parameters = {"matrix": torch.zeros(2, 4, 4) - 1}
     site.keep_invertible_(parameters)
-    assert (parameters["matrix"].diagonal(dim1=-2, dim2=-1) == 0.01).all() and parameters["matrix"][0, 0, 1] == -1
+    assert (parameters["matrix"].diagonal(dim1=-2, dim2=-1) == 0.01).all() and parameters["matrix"][
+        0, 0, 1
+    ] == -1
 
 
 def test_margin_and_condition():

@@ -29,12 +29,17 @@ every_scheme = pytest.mark.parametrize("of", SCHEMES.values(), ids=SCHEMES)
 
 
 def operands(of: Scheme, dtype=torch.float64, rows=13, columns=48, seed=0) -> list[Tensor]:
-    """A weight with groups on one side of 0 and groups around it, and clips that leave weights beyond the ends."""
+    """A weight with groups on one side of 0 and groups around it, and clips that leave weights beyond the
+    ends.
+    """
     generator = torch.Generator().manual_seed(seed)
     weight = 0.05 * torch.randn(rows, columns, generator=generator, dtype=torch.float64) ** 3
     weight[0], weight[1] = weight[0].abs() + 0.01, -weight[1].abs() - 0.02
     clips = (
-        0.4 + 0.6 * torch.rand(rows, columns // (of.group_size or columns), generator=generator, dtype=torch.float64) for _ in range(2)
+        0.4
+        + 0.6
+        * torch.rand(rows, columns // (of.group_size or columns), generator=generator, dtype=torch.float64)
+        for _ in range(2)
     )
     return [tensor.to(dtype) for tensor in (weight, *clips)]
 
@@ -44,7 +49,9 @@ def straight_through(value: Tensor, rounded: Tensor) -> Tensor:
 
 
 def naive(weight: Tensor, clip_low: Tensor, clip_high: Tensor, of: Scheme) -> Tensor:
-    """Straight from the definition, by autograd; what is stored comes from the grid, its gradients from the formulas."""
+    """Straight from the definition, by autograd; what is stored comes from the grid, its gradients from the
+    formulas.
+    """
     groups = weight.reshape(len(weight), clip_low.shape[1], -1)
     least, greatest = groups.amin(2), groups.amax(2)
     if of.symmetric:
@@ -101,7 +108,9 @@ def test_without_clipping_it_is_the_min_max_grid(of):
 def test_gradients_are_those_of_the_definition(of):
     tensors = operands(of)
     upstream = upstream_of(tensors[0])
-    for found, expected in zip(gradients(fake_quantize, tensors, of, upstream), gradients(naive, tensors, of, upstream), strict=True):
+    for found, expected in zip(
+        gradients(fake_quantize, tensors, of, upstream), gradients(naive, tensors, of, upstream), strict=True
+    ):
         assert expected.abs().max() > 0.01
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
@@ -127,18 +136,29 @@ def test_plain_torch_does_what_the_compiled_kernel_does(of, monkeypatch):
 
 
 def test_ends_that_several_weights_share():
-    """Equal extremes take equal parts, as in the definition; a symmetric range hangs on the larger side, on both where they are equal."""
-    weight = torch.tensor([[-1.0, -1, 0.3, 0.7, 0.7, 0.7, 0.1, 0.2], [-1, 0.5, 0.2, 1, -0.2, 0.6, 1, 0.4]], dtype=torch.float64)
+    """Equal extremes take equal parts, as in the definition; a symmetric range hangs on the larger side, on
+    both where they are equal.
+    """
+    weight = torch.tensor(
+        [[-1.0, -1, 0.3, 0.7, 0.7, 0.7, 0.1, 0.2], [-1, 0.5, 0.2, 1, -0.2, 0.6, 1, 0.4]], dtype=torch.float64
+    )
     clips = [torch.full((2, 1), 0.8, dtype=torch.float64), torch.full((2, 1), 0.9, dtype=torch.float64)]
     for of in (scheme(bits=2), scheme(bits=2, symmetric=True), scheme(bits=2, **FLOAT)):
         upstream = upstream_of(weight)
-        found, expected = (gradients(rounding, [weight, *clips], of, upstream) for rounding in (fake_quantize, naive))
+        found, expected = (
+            gradients(rounding, [weight, *clips], of, upstream) for rounding in (fake_quantize, naive)
+        )
         for left, right in zip(found, expected, strict=True):
             torch.testing.assert_close(left, right, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    "of", [scheme(bits=3, group_size=4), scheme(bits=3, group_size=4, **FLOAT), scheme(bits=3, group_size=4, scale_bits=3)]
+    "of",
+    [
+        scheme(bits=3, group_size=4),
+        scheme(bits=3, group_size=4, **FLOAT),
+        scheme(bits=3, group_size=4, scale_bits=3),
+    ],
 )
 def test_groups_without_a_range(of):
     """All zeros, or one value throughout."""
@@ -212,7 +232,9 @@ KERNEL_SHAPES = [(3, 2, 5), (1, 1, 1), (5, 7, 32), (2, 1, 1500)]  # rows, groups
 
 
 def check_kernels(kernels, shape: tuple[int, int, int], dtype: torch.dtype, device: str = "cpu") -> None:
-    """Compiled passes against plain torch: weights within and beyond the ends, half-way between codes, and equal to each other."""
+    """Compiled passes against plain torch: weights within and beyond the ends, half-way between codes, and
+    equal to each other.
+    """
     generator = torch.Generator().manual_seed(shape[2])
     groups, grad = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
     scale = 0.2 + torch.rand(shape[:2], generator=generator, dtype=torch.float64).to(dtype)
@@ -220,7 +242,10 @@ def check_kernels(kernels, shape: tuple[int, int, int], dtype: torch.dtype, devi
     groups[0] = (torch.randint(-2, 9, shape[1:], generator=generator) + 0.5 - zero[0, :, None]) * 0.25
     scale[0] = 0.25
     groups, grad, scale, zero = (tensor.to(device) for tensor in (groups, grad, scale, zero))
-    rounded, results = torch.empty_like(groups), [torch.empty_like(groups), torch.empty_like(scale), torch.empty_like(scale)]
+    rounded, results = (
+        torch.empty_like(groups),
+        [torch.empty_like(groups), torch.empty_like(scale), torch.empty_like(scale)],
+    )
     kernels.forward(groups, scale, zero, 7, rounded)
     assert torch.equal(rounded, fake_quant.forward_reference(groups, scale, zero, 7))
     kernels.backward(grad, groups, scale, zero, 7, *results)
@@ -228,7 +253,10 @@ def check_kernels(kernels, shape: tuple[int, int, int], dtype: torch.dtype, devi
     totals = [results[0].clone() for _ in range(2)]
     kernels.add_at_extremes(totals[0], groups, *ends, scale, zero)
     fake_quant.add_at_extremes_reference_(totals[1], groups, *ends, scale, zero)
-    expected, slack = fake_quant.backward_reference(grad, groups, scale, zero, 7), 1e-4 if dtype == torch.float32 else 1e-12
+    expected, slack = (
+        fake_quant.backward_reference(grad, groups, scale, zero, 7),
+        1e-4 if dtype == torch.float32 else 1e-12,
+    )
     for left, right in zip((*results, totals[0]), (*expected, totals[1]), strict=True):
         torch.testing.assert_close(left, right, rtol=slack, atol=slack)
 
@@ -236,7 +264,9 @@ def check_kernels(kernels, shape: tuple[int, int, int], dtype: torch.dtype, devi
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("shape", KERNEL_SHAPES, ids=str)
 def test_cpu_kernels(shape, dtype):
-    check_kernels(SimpleNamespace(**{name: fake_quant._compiled(name, torch.ones(1)) for name in PASSES}), shape, dtype)
+    check_kernels(
+        SimpleNamespace(**{name: fake_quant._compiled(name, torch.ones(1)) for name in PASSES}), shape, dtype
+    )
 
 
 @pytest.mark.parametrize("shape", KERNEL_SHAPES, ids=str)

@@ -1,4 +1,6 @@
-"""Full matrices behind norms, folded into the rounded weights while a block is trained: the same loss, the same gradients."""
+"""Full matrices behind norms, folded into the rounded weights while a block is trained: the same loss, the
+same gradients.
+"""
 
 import pytest
 import torch
@@ -34,12 +36,17 @@ def lesson(family: str, windows: int, shift: Shift) -> Lesson:
 
 def some_leaves(work: Lesson) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    noisy = {name: leaf + 0.05 * torch.randn(leaf.shape, generator=generator) for name, leaf in start_leaves(work).items()}
+    noisy = {
+        name: leaf + 0.05 * torch.randn(leaf.shape, generator=generator)
+        for name, leaf in start_leaves(work).items()
+    }
     return {name: leaf.requires_grad_() for name, leaf in noisy.items()}
 
 
 @pytest.mark.parametrize("shift", [Shift.none, Shift.everywhere])
-@pytest.mark.parametrize(("family", "windows", "folded"), [("llama", 2, 0), ("llama", 6, 1), ("llama", 10, 2), ("opt", 10, 2)])
+@pytest.mark.parametrize(
+    ("family", "windows", "folded"), [("llama", 2, 0), ("llama", 6, 1), ("llama", 10, 2), ("opt", 10, 2)]
+)
 def test_folded_or_not_loss_and_gradients_are_the_same(family, windows, folded, shift, monkeypatch):
     """Rows behind the norms of a tiny llama: 128 and 256; of a tiny OPT 192 and 128. 32 tokens a window."""
     work = lesson(family, windows, shift)
@@ -53,7 +60,9 @@ def test_folded_or_not_loss_and_gradients_are_the_same(family, windows, folded, 
     assert sum(name.endswith(".inverse") for name in values) == 2, "here the wrapped norms multiply"
     expected = work.loss(work.samples[0], values)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
-    for name, mine, theirs in zip(leaves, found, torch.autograd.grad(expected, list(leaves.values())), strict=True):
+    for name, mine, theirs in zip(
+        leaves, found, torch.autograd.grad(expected, list(leaves.values())), strict=True
+    ):
         assert (mine - theirs).abs().max() <= 1e-4 * theirs.abs().max(), name
 
 

@@ -28,7 +28,14 @@ def operands(columns: int, rows: int, group_size: int | None, dtype: torch.dtype
     weight = normal(columns, rows)
     grid = fit_grid(weight.T.contiguous(), scheme(bits=3, group_size=group_size))
     offset = (grid.round(weight.T).T - weight).contiguous()
-    return [weight, 0.1 * normal(columns, rows), offset, torch.empty_like(weight), 0.1 * normal(columns, columns + 3)[:, :columns], grid]
+    return [
+        weight,
+        0.1 * normal(columns, rows),
+        offset,
+        torch.empty_like(weight),
+        0.1 * normal(columns, columns + 3)[:, :columns],
+        grid,
+    ]
 
 
 def both(kernel, columns, rows, group_size, dtype, rounds, limited=False):
@@ -53,7 +60,8 @@ def test_cpu_feedback(shape, rounds, limited, dtype):
 
 def test_cpu_feedback_rounds_as_the_grid_does():
     weight, _, _, steps, factors, grid = operands(24, 300, 8, torch.float32)
-    ties = torch.randint(-1, 9, (300, 24), generator=torch.Generator().manual_seed(0)) + 0.5  # half-way between codes, and beyond the ends
+    # half-way between codes, and beyond the ends
+    ties = torch.randint(-1, 9, (300, 24), generator=torch.Generator().manual_seed(0)) + 0.5
     scale, zero = grid.scale[:, grid.group_index], grid.zero[:, grid.group_index]
     ties = ((ties - zero) * scale).T.contiguous()
     offset = torch.zeros_like(weight)
@@ -66,7 +74,9 @@ def test_triton_feedback_in_its_interpreter():
         pytest.skip("triton is not installed")
     script = Path(__file__).parents[2] / "helpers" / "triton_in_interpreter.py"
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(script.parents[2])}
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -131,7 +141,10 @@ def test_threads_restore_the_setting_and_the_order():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert over_rows(lambda rows: (rows.start, torch.get_num_threads()), 4, torch.device("cpu")) == [(0, 1), (2, 1)]
+        assert over_rows(lambda rows: (rows.start, torch.get_num_threads()), 4, torch.device("cpu")) == [
+            (0, 1),
+            (2, 1),
+        ]
         assert torch.get_num_threads() == 2
         with torch.inference_mode():
             assert all(over_rows(lambda rows: torch.is_inference_mode_enabled(), 4, torch.device("cpu")))

@@ -7,13 +7,36 @@ from methods.kernels import nearest, vector_feedback
 from methods.kernels.vector_feedback import NO_CODE
 from methods.weights.book import Book
 
-SEARCHES = [(1, 1, 1), (300, 1, 16), (131, 2, 9), (77, 3, 70), (260, 4, 256), (64, 8, 65), (129, 6, 40), (5, 12, 130)]  # vectors, length, k
-PASSES = [(1, 1, 1, 3, 0), (9, 13, 4, 8, 0), (20, 24, 6, 70, 0), (7, 600, 2, 5, 0), (6, 3, 8, 9, 0), (10, 31, 4, 16, 5), (5, 48, 12, 6, 66)]
+# vectors, length, k
+SEARCHES = [
+    (1, 1, 1),
+    (300, 1, 16),
+    (131, 2, 9),
+    (77, 3, 70),
+    (260, 4, 256),
+    (64, 8, 65),
+    (129, 6, 40),
+    (5, 12, 130),
+]
+PASSES = [
+    (1, 1, 1, 3, 0),
+    (9, 13, 4, 8, 0),
+    (20, 24, 6, 70, 0),
+    (7, 600, 2, 5, 0),
+    (6, 3, 8, 9, 0),
+    (10, 31, 4, 16, 5),
+    (5, 48, 12, 6, 66),
+]
 
 
-def search_operands(count: int, length: int, centroids: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def search_operands(
+    count: int, length: int, centroids: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(count)
-    drawn = (torch.randn(size, length, generator=generator, dtype=torch.float64).to(dtype) for size in (count, centroids))
+    drawn = (
+        torch.randn(size, length, generator=generator, dtype=torch.float64).to(dtype)
+        for size in (count, centroids)
+    )
     return tuple(drawn)
 
 
@@ -39,18 +62,27 @@ def test_first_of_equal_centroids_wins(search):
     assert torch.equal(search(vectors, torch.cat([codebook, codebook])), search(vectors, codebook))
 
 
-def pass_operands(columns: int, rows: int, length: int, k: int, k2: int, dtype: torch.dtype, held: bool) -> list:
+def pass_operands(
+    columns: int, rows: int, length: int, k: int, k2: int, dtype: torch.dtype, held: bool
+) -> list:
     generator = torch.Generator().manual_seed(columns)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    weight, pull, factors = normal(columns, rows), 0.1 * normal(columns, rows), 0.1 * normal(columns, columns + 3)[:, :columns]
+    weight, pull, factors = (
+        normal(columns, rows),
+        0.1 * normal(columns, rows),
+        0.1 * normal(columns, columns + 3)[:, :columns],
+    )
     book = Book(normal(k, length), 0.3 * normal(k2, length) if k2 else None)
     codes = [torch.full((columns, -(-rows // length)), NO_CODE, dtype=torch.int64) for _ in book.stages]
     offset = torch.zeros_like(weight)
     if held:
-        codes = [torch.randint(len(stage), code.shape, generator=generator) for stage, code in zip(book.stages, codes, strict=True)]
+        codes = [
+            torch.randint(len(stage), code.shape, generator=generator)
+            for stage, code in zip(book.stages, codes, strict=True)
+        ]
         offset = (book.decode(tuple(codes), rows) - weight).contiguous()
     return [weight, pull, offset, torch.empty_like(weight), tuple(codes), factors, book]
 
@@ -85,7 +117,9 @@ def test_short_vectors_look_at_the_coordinates_they_have():
     book = Book(torch.tensor([[1.0, 100.0], [3.0, 0.0]]), None)
     weight = torch.tensor([[3.0, 0.0, 1.2]])  # the last vector has one coordinate
     offset, codes = torch.zeros_like(weight), (torch.full((1, 2), NO_CODE),)
-    vector_feedback.round_vectors(weight, torch.zeros_like(weight), offset, torch.empty_like(weight), codes, torch.zeros(1, 1), book, 1)
+    vector_feedback.round_vectors(
+        weight, torch.zeros_like(weight), offset, torch.empty_like(weight), codes, torch.zeros(1, 1), book, 1
+    )
     assert codes[0].tolist() == [[1, 0]]
     assert (weight + offset).tolist() == [[3.0, 0.0, 1.0]]
 
@@ -100,7 +134,9 @@ def test_a_beam_of_all_centroids_finds_the_best_pair(rows):
         target = (weight + pull)[0, start : start + 4]
         errors = (target - pairs[:, : len(target)]).square().sum(1)
         assert codes[0][0, start // 4] * 7 + codes[1][0, start // 4] == errors.argmin()
-        torch.testing.assert_close((weight + offset)[0, start : start + 4], pairs[errors.argmin(), : len(target)])
+        torch.testing.assert_close(
+            (weight + offset)[0, start : start + 4], pairs[errors.argmin(), : len(target)]
+        )
 
 
 def test_held_pairs_stay_unless_another_is_nearer():

@@ -48,7 +48,9 @@ def test_infinite_hessian_is_refused():
 
 def test_layer_error_is_the_output_error():
     generator = torch.Generator().manual_seed(0)
-    inputs, weight = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((50, 8), (5, 8)))
+    inputs, weight = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((50, 8), (5, 8))
+    )
     rounded = weight.round()
     hessian = inputs.T @ inputs / 50
     expected = ((inputs @ (weight - rounded).T) ** 2).sum() / ((inputs @ weight.T) ** 2).sum()

@@ -33,7 +33,11 @@ def test_clear_clusters_are_found():
 
 
 def test_one_centroid_is_the_weighted_mean():
-    matrix, importance, rows = normal(7, 6), 0.1 + normal(7).abs(), (0.5 + normal(3, seed=2).abs()).repeat_interleave(2)
+    matrix, importance, rows = (
+        normal(7, 6),
+        0.1 + normal(7).abs(),
+        (0.5 + normal(3, seed=2).abs()).repeat_interleave(2),
+    )
     weights = torch.outer(importance, rows[::2]).reshape(-1, 1)
     expected = (matrix.reshape(-1, 2) * weights).sum(0) / weights.sum()
     torch.testing.assert_close(PLAIN.fit(matrix, importance, rows, 2, 1)[0], expected)
@@ -55,7 +59,10 @@ def test_no_more_centroids_than_different_vectors():
 
 def test_iterations_lower_the_weighted_cost():
     matrix, importance = normal(30, 24), 0.05 + normal(30).abs()
-    costs = [cost(matrix, importance, KMeans(n, 0.0, 0).fit(matrix, importance, ones(24), 4, 20)) for n in (0, 1, 3, 30)]
+    costs = [
+        cost(matrix, importance, KMeans(n, 0.0, 0).fit(matrix, importance, ones(24), 4, 20))
+        for n in (0, 1, 3, 30)
+    ]
     assert costs == sorted(costs, reverse=True) and costs[0] > costs[-1]
 
 
@@ -66,11 +73,17 @@ def test_importance_decides_where_centroids_go():
 
 
 def test_short_vectors_count_only_what_they_have():
-    """Rows 4 of 5 with vectors of 2: the fifth belongs to a vector of one coordinate, and says nothing about second coordinates."""
+    """Rows 4 of 5 with vectors of 2: the fifth belongs to a vector of one coordinate, and says nothing about
+    second coordinates.
+    """
     whole = torch.tensor([[1.0, 7.0, 5.0, -3.0]] * 6, dtype=torch.float64)
-    matrix = torch.cat([whole, torch.tensor([[1.0], [1.2], [0.8], [5.0], [5.4], [4.6]], dtype=torch.float64)], 1)
+    matrix = torch.cat(
+        [whole, torch.tensor([[1.0], [1.2], [0.8], [5.0], [5.4], [4.6]], dtype=torch.float64)], 1
+    )
     found = PLAIN.fit(matrix, ones(6), ones(5), 2, 2)
-    torch.testing.assert_close(found[found[:, 0].argsort()], torch.tensor([[1.0, 7.0], [5.0, -3.0]], dtype=torch.float64))
+    torch.testing.assert_close(
+        found[found[:, 0].argsort()], torch.tensor([[1.0, 7.0], [5.0, -3.0]], dtype=torch.float64)
+    )
 
 
 def test_fewer_rows_than_the_vector_length():

@@ -29,12 +29,16 @@ def test_codes_are_the_nearest(problem):
     codes = grid.encode(problem.weight)
     levels = torch.stack([grid.decode(torch.full_like(codes, code)) for code in range(grid.max_code + 1)])
     distance = (levels - problem.weight).abs()
-    torch.testing.assert_close((grid.decode(codes) - problem.weight).abs(), distance.amin(0), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        (grid.decode(codes) - problem.weight).abs(), distance.amin(0), rtol=0, atol=1e-12
+    )
 
 
 def test_grid_points_are_fixed_points(problem):
     grid = find_grid(problem)
-    codes = torch.randint(grid.max_code + 1, problem.weight.shape, generator=torch.Generator().manual_seed(3)).to(torch.uint8)
+    codes = torch.randint(
+        grid.max_code + 1, problem.weight.shape, generator=torch.Generator().manual_seed(3)
+    ).to(torch.uint8)
     assert torch.equal(grid.encode(grid.decode(codes)), codes)
 
 
@@ -46,7 +50,10 @@ def test_storage_round_trip(problem):
 
 
 def test_permuted_columns_keep_their_groups(problem):
-    grid, order = find_grid(problem), torch.randperm(problem.weight.shape[1], generator=torch.Generator().manual_seed(1))
+    grid, order = (
+        find_grid(problem),
+        torch.randperm(problem.weight.shape[1], generator=torch.Generator().manual_seed(1)),
+    )
     permuted = grid.columns(order)
     assert torch.equal(permuted.encode(problem.weight[:, order]), grid.encode(problem.weight)[:, order])
     restored = Grid.restore(permuted.tensors(), permuted.layout(), *problem.weight.shape)

@@ -29,7 +29,9 @@ def test_values_are_rounded_to_the_nearest_of_their_rows_levels():
     assert levels.step.shape == (3, 5)
     span = torch.stack([part.amax(0) - part.amin(0) for part in values.split(16)])
     assert ((levels.decode() - values).abs() <= (span / 14 * 1.01 + 1e-3).repeat_interleave(16, 0)[:37]).all()
-    assert torch.equal(levels.choices().gather(-1, levels.codes.long()[..., None]).squeeze(-1), levels.decode())
+    assert torch.equal(
+        levels.choices().gather(-1, levels.codes.long()[..., None]).squeeze(-1), levels.decode()
+    )
 
 
 def test_near_codes_hold_the_present_one():
@@ -45,7 +47,11 @@ def test_a_scale_far_below_its_neighbours_stays_above_zero():
     assert torch.equal(at_least(0.001, tiny, 16), torch.tensor([[0.001], [1.0], [0.001]]))
     assert torch.equal(at_least(0.001, torch.zeros(3, 1), 16), torch.ones(3, 1))
     for size in (1e-12, 1e-3, 1e6):
-        weight = torch.randn(32, 16, generator=torch.Generator().manual_seed(1)) * torch.logspace(-8, 0, 32)[:, None] * size
+        weight = (
+            torch.randn(32, 16, generator=torch.Generator().manual_seed(1))
+            * torch.logspace(-8, 0, 32)[:, None]
+            * size
+        )
         grid = fit_grid(weight, scheme(group_size=8, scale_bits=3))
         assert (grid.scale > 0).all() and torch.isfinite(grid.round(weight)).all()
 
@@ -71,7 +77,8 @@ def test_bits_by_hand():
     problem = layer_problem(rows=64, columns=64, group_size=16, scale_bits=3, zero_point=ZeroPoint.float)
     grid = find_grid(problem)
     weight = UniformWeight(grid.encode(problem.weight), grid)
-    # 3-bit codes; per 16 weights a scale and a zero of 3 bits; per 16 x 16 weights a float16 step and offset for each of the two
+    # 3-bit codes; per 16 weights a scale and a zero of 3 bits; per 16 x 16 weights a float16 step and offset
+    # for each of the two
     assert bits_per_weight(weight.tensors(), 64 * 64) == 3 + 6 / 16 + 4 * 16 / 256
     integer = find_grid(replace(problem, scheme=replace(problem.scheme, zero_point=ZeroPoint.integer)))
     weight = UniformWeight(integer.encode(problem.weight), integer)
@@ -79,7 +86,9 @@ def test_bits_by_hand():
 
 
 def test_the_search_takes_the_best_pair_of_codes():
-    problem = layer_problem(rows=20, bits=3, group_size=16, scale_bits=3, zero_point=ZeroPoint.float, range=RangeRule.search)
+    problem = layer_problem(
+        rows=20, bits=3, group_size=16, scale_bits=3, zero_point=ZeroPoint.float, range=RangeRule.search
+    )
     grid = find_grid(problem)
     grouped = problem.weight.view(20, 4, 16)
     scales, zeros = grid.scale_levels.choices(), grid.zero_levels.choices()
@@ -91,7 +100,9 @@ def test_the_search_takes_the_best_pair_of_codes():
 
 
 def test_coarser_scales_cost_little():
-    form = dict(rows=64, columns=64, bits=3, group_size=16, range=RangeRule.search, zero_point=ZeroPoint.float)
+    form = dict(
+        rows=64, columns=64, bits=3, group_size=16, range=RangeRule.search, zero_point=ZeroPoint.float
+    )
     errors = []
     for scale_bits in (None, 3):
         problem = layer_problem(**form, scale_bits=scale_bits)

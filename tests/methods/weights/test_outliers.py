@@ -15,7 +15,14 @@ from methods.solving.ranges import find_grid
 from methods.spqr import SpQR
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.levels import storable
-from methods.weights.outliers import ColumnCorrected, SparseCorrected, corrected, keep_largest, largest_positions, outlier_count
+from methods.weights.outliers import (
+    ColumnCorrected,
+    SparseCorrected,
+    corrected,
+    keep_largest,
+    largest_positions,
+    outlier_count,
+)
 from methods.weights.stored import UniformWeight, restore
 from tests.helpers.oracles import textbook_quantease_outliers
 from tests.helpers.problems import correlated_hessian, layer_problem, scheme
@@ -33,7 +40,9 @@ def base_of(problem) -> UniformWeight:
 @STRUCTURES
 def test_what_is_stored_comes_back_and_is_weighed(structure):
     problem = layer_problem(rows=25, columns=70, outlier_ratio=0.05, outlier_structure=structure)
-    correction = storable(keep_largest(problem.weight, outlier_count(problem.scheme, problem.weight.shape), structure))
+    correction = storable(
+        keep_largest(problem.weight, outlier_count(problem.scheme, problem.weight.shape), structure)
+    )
     base = base_of(problem)
     weight = corrected(base, correction, structure)
     again = restore(weight.tensors(), weight.layout())
@@ -65,7 +74,11 @@ def test_thresholding_keeps_the_largest():
 @pytest.mark.parametrize("size, count", [(10, 3), (5000, 40), (5000, 5000), (20000, 1)])
 def test_the_largest_of_many(size, count):
     generator = torch.Generator().manual_seed(size)
-    for values in (torch.rand(size, generator=generator), torch.zeros(size), torch.arange(size).flip(0).float()):
+    for values in (
+        torch.rand(size, generator=generator),
+        torch.zeros(size),
+        torch.arange(size).flip(0).float(),
+    ):
         found = largest_positions(values, count)
         assert len(found.unique()) == count
         assert torch.equal(values[found].sort().values, values.sort().values[size - count :])
@@ -105,11 +118,21 @@ def test_quantease_equals_the_alternation_written_out(structure, form):
     start = keep(problem.weight)
     relaxed = [solver.relaxes(sweep) for sweep in range(solver.sweeps)]
     values, correction = textbook_quantease_outliers(
-        problem.weight, problem.hessian, problem.weight - start, start, grid_after, relaxed, 1 / largest_eigenvalue(problem.hessian), keep
+        problem.weight,
+        problem.hessian,
+        problem.weight - start,
+        start,
+        grid_after,
+        relaxed,
+        1 / largest_eigenvalue(problem.hessian),
+        keep,
     )
     found = solver.solve(problem).weight
-    torch.testing.assert_close(found.correction(), correction, rtol=0, atol=1e-3 * correction.abs().max().item())
-    assert (found.base.codes != grids[-1].encode(values)).float().mean() < 2e-3  # float16 values of outliers may differ in the last bit
+    torch.testing.assert_close(
+        found.correction(), correction, rtol=0, atol=1e-3 * correction.abs().max().item()
+    )
+    # float16 values of outliers may differ in the last bit
+    assert (found.base.codes != grids[-1].encode(values)).float().mean() < 2e-3
 
 
 @STRUCTURES

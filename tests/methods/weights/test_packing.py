@@ -25,7 +25,9 @@ def test_round_trip(bits, numel):
     again = unpack(packed, bits, numel)
     assert again.dtype == codes.dtype and torch.equal(again, codes)
     if bits != 8:
-        assert torch.equal(pack_reference(codes, bits), packed) and torch.equal(unpack_reference(packed, bits, numel), codes)
+        assert torch.equal(pack_reference(codes, bits), packed) and torch.equal(
+            unpack_reference(packed, bits, numel), codes
+        )
 
 
 @pytest.mark.parametrize("bits", [1, 3, 12, 23])

@@ -1,4 +1,6 @@
-"""The claims ledger: each claim of the file on invented records that satisfy and that violate it, and what may be compared at all."""
+"""The claims ledger: each claim of the file on invented records that satisfy and that violate it, and what
+may be compared at all.
+"""
 
 import json
 import math
@@ -24,11 +26,15 @@ TASKS = {"acc/piqa": 60, "acc/arc_easy": 100}  # two sizes: the mean over tasks 
 BETTER = {"below": -1, "at_most": -1, "above": 1, "at_least": 1}
 
 
-# -- inventing runs ------------------------------------------------------------------------------------------------------------------
+# -- inventing runs
+#
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def invent(results: Path, claim, verdict: str, noise: float = 0.0) -> Path:
-    """Two runs (or one) whose numbers lie clearly on one side of a claim's bound; with `noise`, the items scatter about that."""
+    """Two runs (or one) whose numbers lie clearly on one side of a claim's bound; with `noise`, the items
+    scatter about that.
+    """
     rule, true = claim.rule, verdict == SUPPORTED
     sign = BETTER[rule.sense] * (1 if true else -1)
     if rule.effect == "ratio":
@@ -53,7 +59,12 @@ def invent(results: Path, claim, verdict: str, noise: float = 0.0) -> Path:
 def configured(key: str, own: dict, where: dict) -> dict:
     """A record with these fields; of alternatives the first."""
     entry = record(key, "invented", 3, scheme__zero_point="integer")
-    entry["scheme"] |= {"act_bits": None, "kv_bits": None, "outlier_ratio": 0, "outlier_structure": "unstructured"}
+    entry["scheme"] |= {
+        "act_bits": None,
+        "kv_bits": None,
+        "outlier_ratio": 0,
+        "outlier_structure": "unstructured",
+    }
     entry["method"] = {"name": "invented", "transform": None, "solver": None}
     for path, wanted in {**where, **own}.items():
         value = wanted[0] if isinstance(wanted, list) else wanted
@@ -85,14 +96,18 @@ def fill(results: Path, runs: list[dict], rule, effect: float, noise: float) -> 
         names = {f"acc/{subject}_one": 60, f"acc/{subject}_two": 100} if subject else TASKS
         for entry, shift in zip(runs, (effect, 0.0), strict=False):
             values = {name: 0.4 + shift + scatter(rng, 0.01 + noise, count) for name, count in names.items()}
-            entry["metrics"] = {name: metric(found.mean(), protocol=f"tasks, {name}") for name, found in values.items()}
+            entry["metrics"] = {
+                name: metric(found.mean(), protocol=f"tasks, {name}") for name, found in values.items()
+            }
             keep_items(results, entry["run_key"], values)
     elif kind == "layer_error":
         for entry, factor in zip(runs, (effect, 1.0), strict=False):
             place = results / "runs" / entry["run_key"]
             place.mkdir(parents=True)
             errors = 0.01 * factor * np.arange(1, 8)
-            pd.DataFrame({"layer": [f"layer.{index}" for index in range(7)], "error": errors}).to_parquet(place / "layers.parquet")
+            pd.DataFrame({"layer": [f"layer.{index}" for index in range(7)], "error": errors}).to_parquet(
+                place / "layers.parquet"
+            )
     else:
         other = 1000.0 if rule.effect == "ratio" else 3.0
         own = {"ratio": other * effect, "difference": other + effect, "value": effect}[rule.effect]
@@ -120,7 +135,9 @@ def word(results: Path, claim) -> str:
     return found[0].word
 
 
-# -- every claim -----------------------------------------------------------------------------------------------------------------------
+# -- every claim
+#
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -137,7 +154,10 @@ def test_a_claim_needs_both_sides(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", {(claim.rule.measure, claim.rule.over): name for name, claim in CLAIMS.items() if claim.rule.from_items}.values()
+    "name",
+    {
+        (claim.rule.measure, claim.rule.over): name for name, claim in CLAIMS.items() if claim.rule.from_items
+    }.values(),
 )
 def test_noise_decides_nothing(name, tmp_path):
     assert word(invent(tmp_path, CLAIMS[name], SUPPORTED, noise=3.0), CLAIMS[name]) == UNDECIDED
@@ -149,7 +169,9 @@ def test_overrides_name_what_there_is(name):
     for group, values in words:
         for value in values.rstrip(",").split(","):
             assert (CONFIGURED / group / f"{value}.yaml").is_file(), f"{group}={value}"
-    assert CLAIMS[name].overrides or re.search("not implemented|no such switch|do not hold", CLAIMS[name].needs)
+    assert CLAIMS[name].overrides or re.search(
+        "not implemented|no such switch|do not hold", CLAIMS[name].needs
+    )
 
 
 def test_the_three_papers_are_there():
@@ -157,7 +179,9 @@ def test_the_three_papers_are_there():
     assert all(papers.count(paper) >= 15 for paper in ("QuantEase", "VPTQ", "AffineQuant"))
 
 
-# -- what is compared ----------------------------------------------------------------------------------------------------------------
+# -- what is compared
+#
+# ----------------------------------------------------------------------------------------------------------------
 
 ORDER = CLAIMS["quantease-3-bits"]
 LEVEL_TASKS = CLAIMS["vptq-qa-gptvq"]
@@ -226,10 +250,18 @@ def test_without_items_nothing_is_decided(tmp_path):
 
 
 def test_seeds_are_averaged_and_matched(tmp_path):
-    """Seed 0 speaks for the claim, seed 1 against it by as much more; a third seed that one side alone has does not count."""
+    """Seed 0 speaks for the claim, seed 1 against it by as much more; a third seed that one side alone has
+    does not count.
+    """
     base = np.random.default_rng(0).normal(3, 0.4, 40)
     for number, (method, seed, shift) in enumerate(
-        [("quantease", 0, -0.1), ("gptq", 0, 0.0), ("quantease", 1, 0.3), ("gptq", 1, 0.0), ("quantease", 2, -9.0)]
+        [
+            ("quantease", 0, -0.1),
+            ("gptq", 0, 0.0),
+            ("quantease", 1, 0.3),
+            ("gptq", 1, 0.0),
+            ("quantease", 2, -9.0),
+        ]
     ):
         losses = base + shift + np.random.default_rng(number).normal(0, 1e-3, 40)
         entry = record(f"{number:016}", method, 3, perplexity=math.exp(losses.mean()), seed=seed)
@@ -243,7 +275,9 @@ def test_seeds_are_averaged_and_matched(tmp_path):
 
 
 def test_tasks_weigh_alike_whatever_their_size(tmp_path):
-    """Minus 20 points on 900 items and plus 40 on 100: the mean over tasks says better, the mean over items worse."""
+    """Minus 20 points on 900 items and plus 40 on 100: the mean over tasks says better, the mean over items
+    worse.
+    """
     for key, method, values in (("1" * 16, "vptq", (0.3, 0.8)), ("2" * 16, "gptvq", (0.5, 0.4))):
         rng = np.random.default_rng(len(method))
         items = {"acc/a": values[0] + rng.normal(0, 0.01, 900), "acc/b": values[1] + rng.normal(0, 0.01, 100)}
@@ -263,7 +297,10 @@ def test_settings_are_compared_each_for_itself(tmp_path):
     rng = np.random.default_rng(3)
     base = rng.normal(3, 0.4, 40)
     for key, method, shifts in (("1" * 16, "quantease", (-0.4, 0.4)), ("2" * 16, "gptq", (0.0, 0.0))):
-        items = {f"perplexity/{name}": base + shift + rng.normal(0, 1e-3, 40) for name, shift in zip(("a", "b"), shifts, strict=True)}
+        items = {
+            f"perplexity/{name}": base + shift + rng.normal(0, 1e-3, 40)
+            for name, shift in zip(("a", "b"), shifts, strict=True)
+        }
         entry = record(key, method)
         entry["metrics"] = {name: metric(math.exp(found.mean())) for name, found in items.items()}
         keep_items(tmp_path, entry["run_key"], items)
@@ -286,7 +323,9 @@ def test_many_comparisons_make_a_single_one_weaker(tmp_path):
     assert {one.word for one in verdicts(tmp_path, *[ORDER] * 200)} == {UNDECIDED}
 
 
-# -- the tables ------------------------------------------------------------------------------------------------------------------------
+# -- the tables
+#
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_tables_say_it(tmp_path):
@@ -295,10 +334,17 @@ def test_the_tables_say_it(tmp_path):
     tables = ledger_tables(found)
     assert all(isinstance(table, Table) and table.kind == "claims" for table in tables)
     assert all(len(row.cells) in (0, len(table.head) - 1) for table in tables for row in table.rows)
-    cells = {row.label: row.cells[0] for table in tables if table.title == "Claims: QuantEase" for row in table.rows}
+    cells = {
+        row.label: row.cells[0]
+        for table in tables
+        if table.title == "Claims: QuantEase"
+        for row in table.rows
+    }
     cell = next(cell for label, cell in cells.items() if label.startswith(ORDER.statement))
     assert (cell.text, cell.tone) == (SUPPORTED, "good") and cell.run_keys == ("1" * 16, "2" * 16)
-    assert re.search(r"against .* on wiki, 3 bits: ratio 0\.769 \(0\.769 to 0\.769\), p < 0\.001", cell.detail)
+    assert re.search(
+        r"against .* on wiki, 3 bits: ratio 0\.769 \(0\.769 to 0\.769\), p < 0\.001", cell.detail
+    )
     summary = {row.label: [cell.text for cell in row.cells] for row in tables[0].rows}
     assert sum(map(int, summary["all"])) == len(CLAIMS)
     assert f"Of {len(CLAIMS)} claims" in headline(found) and "on toy" in headline(found)
@@ -314,8 +360,18 @@ def test_hostile_names_stay_in_their_cells(tmp_path):
     for key in ("1" * 16, "2" * 16):
         change(tmp_path, key, "model.name", "a\nb|<script>\x1b")
     tables = ledger_tables(verdicts(tmp_path, ORDER))
-    texts = [text for table in tables for row in table.rows for cell in row.cells for text in (row.label, cell.text, cell.detail, cell.why)]
-    assert not any(ord(character) < 32 for text in [*texts, *(name for table in tables for name in table.head)] for character in text)
+    texts = [
+        text
+        for table in tables
+        for row in table.rows
+        for cell in row.cells
+        for text in (row.label, cell.text, cell.detail, cell.why)
+    ]
+    assert not any(
+        ord(character) < 32
+        for text in [*texts, *(name for table in tables for name in table.head)]
+        for character in text
+    )
 
 
 def test_the_order_of_records_changes_nothing(tmp_path):
@@ -329,10 +385,14 @@ def test_the_order_of_records_changes_nothing(tmp_path):
     frame = load_records(tmp_path).frame
     claims = list(CLAIMS.values())
     tables = ledger_tables(judge(frame, Items(tmp_path), claims, Layers(tmp_path)))
-    assert tables and tables == ledger_tables(judge(frame.iloc[::-1].reset_index(drop=True), Items(tmp_path), claims, Layers(tmp_path)))
+    assert tables and tables == ledger_tables(
+        judge(frame.iloc[::-1].reset_index(drop=True), Items(tmp_path), claims, Layers(tmp_path))
+    )
 
 
-# -- the file --------------------------------------------------------------------------------------------------------------------------
+# -- the file
+#
+# --------------------------------------------------------------------------------------------------------------------------
 
 GOOD = """
 - id: one

@@ -20,9 +20,15 @@ KINDS = ("self_attn.q_proj", "mlp.down_proj")
 
 def leave(results: Path, key: str, error: float = 0.1, blocks: int = 3, **columns) -> None:
     """The tables of a run: errors grow with the block."""
-    rows = [{"block": block, "linear": kind, "error": error * (block + 1)} for block in range(blocks) for kind in KINDS]
+    rows = [
+        {"block": block, "linear": kind, "error": error * (block + 1)}
+        for block in range(blocks)
+        for kind in KINDS
+    ]
     pd.DataFrame(rows).to_parquet(results / "runs" / key / "layers.parquet", index=False)
-    table = {"block": range(blocks), "error": [error] * blocks} | {name.replace("__", "."): value for name, value in columns.items()}
+    table = {"block": range(blocks), "error": [error] * blocks} | {
+        name.replace("__", "."): value for name, value in columns.items()
+    }
     pd.DataFrame(table).to_parquet(results / "runs" / key / "blocks.parquet", index=False)
 
 
@@ -50,7 +56,9 @@ def test_what_is_damaged_or_missing_counts_as_not_kept(tmp_path, content):
 
 def test_tables_of_another_shape_are_not_believed(tmp_path):
     store(tmp_path, record("a"))
-    pd.DataFrame({"block": ["x", None], "error": [1, 2]}).to_parquet(tmp_path / "runs" / "a" / "blocks.parquet")
+    pd.DataFrame({"block": ["x", None], "error": [1, 2]}).to_parquet(
+        tmp_path / "runs" / "a" / "blocks.parquet"
+    )
     pd.DataFrame({"error": [1, 2]}).to_parquet(tmp_path / "runs" / "a" / "layers.parquet")
     assert Profiles(tmp_path).blocks("a") is None and Profiles(tmp_path).layer_errors("a") == {}
 
@@ -68,8 +76,16 @@ def test_only_what_is_comparable_is_in_one_group(tmp_path):
     runs += [record("s", "gptq", 3, 41.0, seed=1), record("c", "gptq", 3, 41.0, data__samples=8), record("f", "float", None, 30.0),
              record("x", "gptq", 3, 40.0, layer_error=None), record("o", "rtn", 3, 40.0, model__fingerprint="sha256:other")]  # fmt: skip
     groups = groups_of(models_of(tmp_path, *runs), "layer_error.mean")
-    found = [(group.head, "samples=8" in group.calibration, sorted(run.place for run in group.runs)) for group in groups]
-    assert sorted(found) == [("2", False, ["gptq2", "rtn2"]), ("3", False, ["gptq3", "rtn3"]), ("3", False, ["o"]), ("3", True, ["c"])]
+    found = [
+        (group.head, "samples=8" in group.calibration, sorted(run.place for run in group.runs))
+        for group in groups
+    ]
+    assert sorted(found) == [
+        ("2", False, ["gptq2", "rtn2"]),
+        ("3", False, ["gptq3", "rtn3"]),
+        ("3", False, ["o"]),
+        ("3", True, ["c"]),
+    ]
 
 
 def test_every_method_is_chosen_once_before_any_twice():
@@ -83,11 +99,16 @@ def test_every_method_is_chosen_once_before_any_twice():
 
 def test_quantease_is_compared_with_gptq_under_the_same_setting():
     def errors(value):
-        return {"q_proj": (np.arange(3.0), np.full(3, value)), "k_proj": (np.arange(3.0), np.array([value, 0.0, np.nan]))}
+        return {
+            "q_proj": (np.arange(3.0), np.full(3, value)),
+            "k_proj": (np.arange(3.0), np.array([value, 0.0, np.nan])),
+        }
 
     runs = [("gptq · a=1", "gptq", "x", 4.0), ("gptq · b=2", "gptq", "y", 8.0), ("gptq · b=3", "gptq", "y", 6.0),
             ("quantease", "quantease", "y", 2.0), ("rtn", "rtn", "y", 9.0)]  # fmt: skip
-    entries = [(Run(label, method, "p", value, scheme), errors(value)) for label, method, scheme, value in runs]
+    entries = [
+        (Run(label, method, "p", value, scheme), errors(value)) for label, method, scheme, value in runs
+    ]
     title, ratios = _ratio(entries)
     assert title == "quantease ÷ gptq · b=3", "the better one of those under the same scheme"
     assert ratios["q_proj"][1] == pytest.approx([1 / 3] * 3)
@@ -109,7 +130,10 @@ def test_pictures_of_layers_say_what_they_left_out(tmp_path, monkeypatch):
 
 def test_blocks_and_losses_are_drawn_where_they_were_kept(tmp_path):
     transform = {"_target_": "methods.omniquant.OmniQuant", "epochs": 2}
-    runs = [record(m, m, 3, 40.0, block_error={"mean": 0.1, "max": 0.2}, method__transform=transform) for m in ("omniquant", "affinequant")]
+    runs = [
+        record(m, m, 3, 40.0, block_error={"mean": 0.1, "max": 0.2}, method__transform=transform)
+        for m in ("omniquant", "affinequant")
+    ]
     models = models_of(tmp_path, *runs)
     leave(
         tmp_path,
@@ -126,11 +150,17 @@ def test_blocks_and_losses_are_drawn_where_they_were_kept(tmp_path):
     assert "3 in the first epoch, 2.5 in the last" in picture.alt and "1 of 2 runs" in picture.caption
     for path in tmp_path.glob("runs/*/blocks.parquet"):
         path.unlink()
-    assert blocks_picture(models, Profiles(tmp_path)) is None and loss_picture(models, Profiles(tmp_path)) is None
+    assert (
+        blocks_picture(models, Profiles(tmp_path)) is None
+        and loss_picture(models, Profiles(tmp_path)) is None
+    )
 
 
 def test_odd_losses_are_drawn_or_left_out(tmp_path):
-    runs = [record(f"r{n}", f"m{n}", 3, 40.0, method__transform={"_target_": "m.T", "epochs": 2}) for n in range(3)]
+    runs = [
+        record(f"r{n}", f"m{n}", 3, 40.0, method__transform={"_target_": "m.T", "epochs": 2})
+        for n in range(3)
+    ]
     models = models_of(tmp_path, *runs)
     leave(tmp_path, "r0", blocks=1, loss_epoch_1=[0.5])
     leave(tmp_path, "r1", loss_epoch_1=[np.nan, 0.1, np.inf], loss_epoch_2=[np.nan, 0.2, 0.1])

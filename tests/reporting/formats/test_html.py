@@ -1,4 +1,6 @@
-"""The HTML page: nothing from outside, nothing unescaped, every number linked to its run; in a browser it sorts, filters, zooms."""
+"""The HTML page: nothing from outside, nothing unescaped, every number linked to its run; in a browser it
+sorts, filters, zooms.
+"""
 
 import json
 import os
@@ -20,8 +22,25 @@ from harness.reporting.formats.html import render
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "img", "br", "col", "link", "hr"}
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><path id="a" d="M0 0L40 20"/></svg>'
-NASTY = ["<script>alert(1)</script>", "</script><b>", '"><img src=x onerror=alert(1)>', "' onmouseover='x", "&lt;b&gt;", "{{7*7}}{% x %}"]
-NASTY += ["\ud800", "a\x00b\x1b[31m", "\u202ertl\u2028sep", "javascript:alert(1)", "]]>", "<!--", "-->", "</table>", "http://e/x.png"]
+NASTY = [
+    "<script>alert(1)</script>",
+    "</script><b>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='x",
+    "&lt;b&gt;",
+    "{{7*7}}{% x %}",
+]
+NASTY += [
+    "\ud800",
+    "a\x00b\x1b[31m",
+    "\u202ertl\u2028sep",
+    "javascript:alert(1)",
+    "]]>",
+    "<!--",
+    "-->",
+    "</table>",
+    "http://e/x.png",
+]
 NASTY += ["é漢🦜", "a  b", "%s{0}"]
 
 
@@ -30,7 +49,9 @@ def cell(value, *keys, **more):
 
 
 def document(word="x"):
-    """Two blocks of methods that sort differently as texts and as numbers, a ledger, a figure; `word` is a text from a record."""
+    """Two blocks of methods that sort differently as texts and as numbers, a ledger, a figure; `word` is a
+    text from a record.
+    """
     lines = (
         Row("OPT", "", ()),
         Row("float", "float", (cell(5.0, "r1"), cell(6.0, "r1"))),
@@ -42,22 +63,50 @@ def document(word="x"):
         Row("gptq", "gptq", (cell(2.0, "r2"), cell(1.0, "r2"))),
         Row("rtn", "rtn", (Cell("failed", "²", run_keys=("r2",)), cell(8.0, "unknown"))),
     )
-    notes, head = (f"¹ first {word}", f"² second {word}", "≈ cannot be told"), ("method", "wiki", f"ptb {word}")
-    numbers = Table("paper", f"Perplexity {word}", "", f"Caption {word}", head, lines, notes, ((f"4 bits {word}", 2),))
+    notes, head = (
+        (f"¹ first {word}", f"² second {word}", "≈ cannot be told"),
+        ("method", "wiki", f"ptb {word}"),
+    )
+    numbers = Table(
+        "paper", f"Perplexity {word}", "", f"Caption {word}", head, lines, notes, ((f"4 bits {word}", 2),)
+    )
     good = Cell("supported", f"1 < 2 {word}", tone="good", run_keys=("r1",))
     verdicts = (good, Cell("contradicted", tone="bad"), Cell("undecided", tone="open"))
     ledgers = []
     for paper in ("QuantEase", "VPTQ"):
-        claims = tuple(Row(f"{paper} {place} {word}", "", (verdict,)) for place, verdict in enumerate(verdicts))
+        claims = tuple(
+            Row(f"{paper} {place} {word}", "", (verdict,)) for place, verdict in enumerate(verdicts)
+        )
         ledgers.append(Table("claims", f"{paper} {word}", "", "", ("claim", "toy"), claims, textual=True))
-    counts = Table("claims", "Counts", "", "", ("paper", "supported"), (Row("QuantEase", "", (Cell("1", value=1.0, tone="good"),)),))
-    open_questions = Table("claims", "Not testable", "", "", ("claim", "why"), (Row("gone", "", (Cell("no run"),)),), textual=True)
+    counts = Table(
+        "claims",
+        "Counts",
+        "",
+        "",
+        ("paper", "supported"),
+        (Row("QuantEase", "", (Cell("1", value=1.0, tone="good"),)),),
+    )
+    open_questions = Table(
+        "claims",
+        "Not testable",
+        "",
+        "",
+        ("claim", "why"),
+        (Row("gone", "", (Cell("no run"),)),),
+        textual=True,
+    )
     picture = Picture("a", f"Figure {word}", f"Caption {word}", f"Alt {word}", b"png", SVG)
     prose = (Paragraph(word), Bullets((word, word)), Facts(((word, (word, word)),)))
     first = Section(f"Claims {word}", (*prose, counts, *ledgers, open_questions))
     sections = (first, Section("Tables", (numbers, picture)), Section("Tables", (), 2))
     runs = (
-        RunEntry("r1", f"toy · gptq {word}", "done", (("seed", "0"), (word, word)), "../results/runs/r1/record.json"),
+        RunEntry(
+            "r1",
+            f"toy · gptq {word}",
+            "done",
+            (("seed", "0"), (word, word)),
+            "../results/runs/r1/record.json",
+        ),
         RunEntry("r2", "toy · rtn", f"failed: {word}", (("seed", "1"),), f"{word}/record.json"),
     )
     return Document("toy", f"Report {word}", sections, runs)
@@ -76,7 +125,12 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attributes):
         names = [name for name, _ in attributes]
         assert len(names) == len(set(names))
-        element = {"tag": tag, "text": "", "inside": [entry["tag"] for entry in self.open], **dict(attributes)}
+        element = {
+            "tag": tag,
+            "text": "",
+            "inside": [entry["tag"] for entry in self.open],
+            **dict(attributes),
+        }
         self.elements.append(element)
         if tag not in VOID:
             self.open.append(element)
@@ -129,7 +183,11 @@ def test_nothing_is_fetched(word):
         assert link.startswith(("#", "./", "../")), link
     styles = "".join(entry["text"] for entry in reader.all("style"))
     assert "url(" not in styles and "@import" not in styles
-    policy = next(entry["content"] for entry in reader.all("meta") if entry.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        entry["content"]
+        for entry in reader.all("meta")
+        if entry.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "http" not in policy
 
 
@@ -149,21 +207,40 @@ def test_links_lead_somewhere_and_every_number_has_one():
 def test_marks_lead_to_their_footnotes():
     _, reader = read()
     notes = {entry["id"]: entry["text"] for entry in reader.all("li") if "-note-" in entry.get("id", "")}
-    marks = {entry["text"]: notes[entry["href"][1:]] for entry in reader.all("a") if entry.get("class") == "mark"}
+    marks = {
+        entry["text"]: notes[entry["href"][1:]] for entry in reader.all("a") if entry.get("class") == "mark"
+    }
     assert marks == {"¹": "¹ first x", "²": "² second x", "≈": "≈ cannot be told"}
 
 
 def test_heads_name_what_they_stand_over():
     _, reader = read()
     scopes = [(entry["text"], entry.get("scope")) for entry in reader.all("th")]
-    assert ("4 bits x", "colgroup") in scopes and ("OPT", "rowgroup") in scopes and ("wiki", "col") in scopes and ("awq", "row") in scopes
+    assert (
+        ("4 bits x", "colgroup") in scopes
+        and ("OPT", "rowgroup") in scopes
+        and ("wiki", "col") in scopes
+        and ("awq", "row") in scopes
+    )
     assert len(reader.all("caption")) == len(reader.all("table")) == 6
 
 
 def test_the_ledger_filters_by_its_verdicts():
     _, reader = read()
     options = [entry["value"] for entry in reader.all("option")]
-    assert options == ["", "supported", "contradicted", "undecided", "", "table-2", "table-3", "table-4", "", "done", "failed"]
+    assert options == [
+        "",
+        "supported",
+        "contradicted",
+        "undecided",
+        "",
+        "table-2",
+        "table-3",
+        "table-4",
+        "",
+        "done",
+        "failed",
+    ]
     folded = [entry["text"] for entry in reader.all("details") if entry.get("class") == "fold"]
     assert len(folded) == 1 and "gone" in folded[0]
 
@@ -172,11 +249,17 @@ def test_a_summary_stays_whatever_is_filtered_and_wide_tables_are_set_closer():
     def looks(kind, columns, detail=""):
         row = Row("rtn", "rtn", tuple(cell(1.0, detail=detail) for _ in range(columns)))
         table = Table(kind, "t", "", "", ("method", *(f"c{place}" for place in range(columns))), (row,))
-        (found,) = Reader(render(Document("n", "t", (Section("s", (table,)),)))["report.html"].decode()).all("table")
+        (found,) = Reader(render(Document("n", "t", (Section("s", (table,)),)))["report.html"].decode()).all(
+            "table"
+        )
         return found["data-scope"], found["class"]
 
     assert looks(SUMMARY, 3) == ("none", "numbers") and looks("perplexity", 3) == ("tables", "numbers")
-    assert looks("perplexity", 9) == looks("perplexity", 5, "± 1.37 (+3.40) (n=3) @2.28") == ("tables", "numbers dense")
+    assert (
+        looks("perplexity", 9)
+        == looks("perplexity", 5, "± 1.37 (+3.40) (n=3) @2.28")
+        == ("tables", "numbers dense")
+    )
 
 
 def test_groups_must_cover_the_columns():
@@ -258,9 +341,19 @@ addEventListener("load", () => {
 
 def in_chromium(path, *options):
     """The page as the browser leaves it."""
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={path.parent / 'profile'}", *options]
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={path.parent / 'profile'}",
+        *options,
+    ]
     return subprocess.run(
-        [*command, "--virtual-time-budget=4000", "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=200
+        [*command, "--virtual-time-budget=4000", "--dump-dom", path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=200,
     ).stdout
 
 
@@ -269,7 +362,9 @@ def driven(tmp_path_factory):
     """What a reader finds who sorts, filters, follows a link and opens a figure."""
     if not CHROMIUM:
         pytest.skip("no chromium")
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(document())["report.html"].decode())
+    page = re.sub(
+        r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", render(document())["report.html"].decode()
+    )
     path = tmp_path_factory.mktemp("page") / "driven.html"
     path.write_text(page.replace("</body>", f"<script>{DRIVER}</script></body>"), encoding="utf-8")
     return json.loads(Reader(in_chromium(path)).all("body")[0]["data-found"])
@@ -277,9 +372,18 @@ def driven(tmp_path_factory):
 
 def test_sorting_is_by_value_within_each_part(driven):
     up, down, restored = driven["sorted"]
-    assert up == ["ascending", [["OPT", "awq", "float", "rtn", "gptq x", "bits per weight"], ["Llama", "gptq", "rtn"]]]
-    assert down == ["descending", [["OPT", "gptq x", "rtn", "float", "awq", "bits per weight"], ["Llama", "gptq", "rtn"]]]
-    assert restored == ["none", [["OPT", "float", "gptq x", "rtn", "awq", "bits per weight"], ["Llama", "gptq", "rtn"]]]
+    assert up == [
+        "ascending",
+        [["OPT", "awq", "float", "rtn", "gptq x", "bits per weight"], ["Llama", "gptq", "rtn"]],
+    ]
+    assert down == [
+        "descending",
+        [["OPT", "gptq x", "rtn", "float", "awq", "bits per weight"], ["Llama", "gptq", "rtn"]],
+    ]
+    assert restored == [
+        "none",
+        [["OPT", "float", "gptq x", "rtn", "awq", "bits per weight"], ["Llama", "gptq", "rtn"]],
+    ]
 
 
 def test_labels_stay_when_a_wide_table_is_moved(driven):
@@ -288,7 +392,11 @@ def test_labels_stay_when_a_wide_table_is_moved(driven):
 
 
 def test_filters_hide_the_rest(driven):
-    assert driven["shown"] == {"tables": ["float", "awq", "bits per weight"], "claims": ["VPTQ 1 x"], "runs": [driven["shown"]["runs"][0]]}
+    assert driven["shown"] == {
+        "tables": ["float", "awq", "bits per weight"],
+        "claims": ["VPTQ 1 x"],
+        "runs": [driven["shown"]["runs"][0]],
+    }
     assert driven["shown"]["runs"][0].startswith("toy · gptq x")
 
 

@@ -17,10 +17,21 @@ SCHEME = {"group_size": None, "outlier_ratio": 0.0, "outlier_structure": "unstru
 C4 = {"name": "c4", "samples": 128, "window": 2048}
 
 
-def run(key, method, bits, value, model="facebook/opt-1.3b", protocol=WHOLE, name="perplexity/wikitext2", **changes):
+def run(
+    key,
+    method,
+    bits,
+    value,
+    model="facebook/opt-1.3b",
+    protocol=WHOLE,
+    name="perplexity/wikitext2",
+    **changes,
+):
     own = {"scheme": SCHEME | {"bits": bits}, "data": C4} if method != "float" else {}
     metrics = {name: metric(value, None, protocol)}
-    return record(key, method, bits, **{"metrics": metrics, "model__id": model, "eval__windows": None} | own | changes)
+    return record(
+        key, method, bits, **{"metrics": metrics, "model__id": model, "eval__windows": None} | own | changes
+    )
 
 
 @pytest.fixture
@@ -38,18 +49,34 @@ def cell_of(table, label, place):
 
 
 def rows():
-    return list(csv.DictReader(files("reports.reference").joinpath("published.csv").read_text(encoding="utf-8").splitlines()))
+    return list(
+        csv.DictReader(
+            files("reports.reference").joinpath("published.csv").read_text(encoding="utf-8").splitlines()
+        )
+    )
 
 
 def test_the_file_holds_only_what_papers_print():
-    forbidden = re.compile(r"suspect|inferred|copy|memory|community|stored-index|second-hand|file id", re.IGNORECASE)
+    forbidden = re.compile(
+        r"suspect|inferred|copy|memory|community|stored-index|second-hand|file id", re.IGNORECASE
+    )
     for row in rows():
-        assert not forbidden.search(" ".join((row["table"], row["method"], row["setting"], row["source"]))), row
-        assert row["source"].startswith(("github.com/", "AffineQuant, ICLR 2024", "VPTQ (arXiv")) and "/work" not in row["source"]
+        assert not forbidden.search(" ".join((row["table"], row["method"], row["setting"], row["source"]))), (
+            row
+        )
+        assert (
+            row["source"].startswith(("github.com/", "AffineQuant, ICLR 2024", "VPTQ (arXiv"))
+            and "/work" not in row["source"]
+        )
         assert row["value"] == "NaN" or float(row["value"]) >= 0
         assert ("plot" in row["note"]) == (row["table"] == "README figure")
     assert {row["model"] for row in rows()} <= set(hub_models().values())
-    assert len(printed_numbers()) > 1500 and {one.paper for one in printed_numbers()} >= {"QuantEase", "VPTQ", "AffineQuant", "GPTQ"}
+    assert len(printed_numbers()) > 1500 and {one.paper for one in printed_numbers()} >= {
+        "QuantEase",
+        "VPTQ",
+        "AffineQuant",
+        "GPTQ",
+    }
 
 
 @pytest.mark.parametrize(
@@ -70,9 +97,21 @@ def test_numbers_of_the_file(paper, model, method, bits, group, metric, value):
 
 
 def test_where_everything_agrees_the_difference_is_shown(table):
-    found = table("quantease-main", run("f", "float", None, 14.62), run("a", "quantease", 3, 21.34), run("b", "quantease", 4, 15.20))
-    three, four, plain = cell_of(found, "quantease", 1), cell_of(found, "quantease", 0), cell_of(found, "float", 0)
-    assert (three.published, round(three.gap, 6)) == (21.30, 0.04) and three.detail == "[published 21.30, +0.04]"
+    found = table(
+        "quantease-main",
+        run("f", "float", None, 14.62),
+        run("a", "quantease", 3, 21.34),
+        run("b", "quantease", 4, 15.20),
+    )
+    three, four, plain = (
+        cell_of(found, "quantease", 1),
+        cell_of(found, "quantease", 0),
+        cell_of(found, "float", 0),
+    )
+    assert (three.published, round(three.gap, 6)) == (
+        21.30,
+        0.04,
+    ) and three.detail == "[published 21.30, +0.04]"
     assert four.detail == "[published 15.28, −0.08]" and plain.detail == "[published 14.62, 0.00]"
 
 
@@ -118,18 +157,36 @@ def test_another_model_or_scheme_has_no_published_number(tmp_path, changes):
 def measured_cells(results):
     """The cells with the run's number, in all tables of the papers."""
     frame = load_records(results).frame
-    found = [table for spec in load_specs().values() for table in paper_tables(frame, spec) if table.kind == "paper"]
+    found = [
+        table
+        for spec in load_specs().values()
+        for table in paper_tables(frame, spec)
+        if table.kind == "paper"
+    ]
     return [cell for table in found for row in table.rows for cell in row.cells if cell.value == 21.34]
 
 
 def test_another_calibration_is_told_and_does_not_block(table):
-    found = table("quantease-main", run("a", "quantease", 3, 21.30, data={"name": "wiki", "samples": 32, "window": 512}))
+    found = table(
+        "quantease-main", run("a", "quantease", 3, 21.30, data={"name": "wiki", "samples": 32, "window": 512})
+    )
     cell = cell_of(found, "quantease", 1)
-    (note,) = [note for note in found.notes if "calibrates on C4, 128 samples of 2048 tokens; this run did not" in note]
-    assert cell.gap == pytest.approx(0) and cell.detail.startswith("[published 21.30, 0.00") and note[0] in cell.detail
+    (note,) = [
+        note
+        for note in found.notes
+        if "calibrates on C4, 128 samples of 2048 tokens; this run did not" in note
+    ]
+    assert (
+        cell.gap == pytest.approx(0)
+        and cell.detail.startswith("[published 21.30, 0.00")
+        and note[0] in cell.detail
+    )
 
 
-@pytest.mark.parametrize(("structure", "label", "value"), [("unstructured", "unstructured", 16.25), ("column", "structured", 18.51)])
+@pytest.mark.parametrize(
+    ("structure", "label", "value"),
+    [("unstructured", "unstructured", 16.25), ("column", "structured", 18.51)],
+)
 def test_outliers_are_told_apart(table, structure, label, value):
     scheme = SCHEME | {"bits": 3, "outlier_ratio": 0.01, "outlier_structure": structure}
     found = table("quantease-outliers", run("a", "quantease", 3, 17.0, scheme=scheme))
@@ -143,16 +200,31 @@ def test_stored_bits_decide_where_a_paper_has_no_scheme(table):
         run("a", "vptq", 2, 6.20, "meta-llama/Llama-2-7b-hf", wide, bits_per_weight=2.03),
         run("b", "gptq", 2, 9.0, "meta-llama/Llama-2-7b-hf", wide, bits_per_weight=2.5),
     )
-    assert cell_of(found, "vptq", 1).published == 6.13 and cell_of(found, "vptq", 1).gap == pytest.approx(0.07)
+    assert cell_of(found, "vptq", 1).published == 6.13 and cell_of(found, "vptq", 1).gap == pytest.approx(
+        0.07
+    )
     assert cell_of(found, "gptq", 1).published is None
 
 
 def test_zero_shot_tasks_of_old_versions_are_another_protocol(table):
     scheme = SCHEME | {"bits": 4, "act_bits": 4}
     protocol = "lm-eval 0.4.13, piqa v1.0, 0-shot, all 1838 items, bos=stream, float16, text 147d77bd"
-    found = table("affinequant-w4a4", run("a", "affinequant", 4, 0.69, "huggyllama/llama-7b", protocol, "acc/piqa", scheme=scheme))
-    (cell,) = [cell for row in found.rows if row.label == "affinequant" for cell in row.cells if cell.metric == "acc/piqa"]
-    assert cell.published == 69.37 and cell.gap is None and any("unstated version of lm-eval" in note for note in found.notes)
+    found = table(
+        "affinequant-w4a4",
+        run("a", "affinequant", 4, 0.69, "huggyllama/llama-7b", protocol, "acc/piqa", scheme=scheme),
+    )
+    (cell,) = [
+        cell
+        for row in found.rows
+        if row.label == "affinequant"
+        for cell in row.cells
+        if cell.metric == "acc/piqa"
+    ]
+    assert (
+        cell.published == 69.37
+        and cell.gap is None
+        and any("unstated version of lm-eval" in note for note in found.notes)
+    )
 
 
 def test_texts_whose_variant_a_paper_leaves_open_are_another_protocol(table):
@@ -172,7 +244,11 @@ def test_the_papers_own_table():
             shown[model, row.label] = [cell.text for cell in row.cells]
     assert shown["OPT-1.3B · 1 % outliers", "quantease, unstructured"] == ["16.25"]
     assert shown["BLOOM-1B7 · no outliers", "float"] == ["15.39"]
-    assert table.kind == "published" and "github.com/linkedin/QuantEase, README.md" in table.caption and table.notes == ()
+    assert (
+        table.kind == "published"
+        and "github.com/linkedin/QuantEase, README.md" in table.caption
+        and table.notes == ()
+    )
 
 
 def test_what_papers_print_as_nan_stays_nan():
@@ -189,7 +265,9 @@ def test_without_the_file_there_are_no_published_numbers(tmp_path, monkeypatch):
     clear()
     try:
         (table,) = paper_tables(frame, load_specs()["quantease-main"])
-        assert cell_of(table, "quantease", 1).detail == "" and cell_of(table, "quantease", 1).published is None
+        assert (
+            cell_of(table, "quantease", 1).detail == "" and cell_of(table, "quantease", 1).published is None
+        )
     finally:
         monkeypatch.undo()
         clear()

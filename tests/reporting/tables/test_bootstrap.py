@@ -18,7 +18,11 @@ LOSSES = {  # name: (samples of differences of losses, their mean)
 
 
 def coverage(differences: np.ndarray, truth: float) -> float:
-    return float(np.mean([pair.low <= truth + 1e-12 and truth - 1e-12 <= pair.high for pair in paired_rows(differences)]))
+    return float(
+        np.mean(
+            [pair.low <= truth + 1e-12 and truth - 1e-12 <= pair.high for pair in paired_rows(differences)]
+        )
+    )
 
 
 def outcomes(rng, shape: tuple[int, int], gained: float, lost: float) -> np.ndarray:
@@ -37,7 +41,9 @@ def test_intervals_of_losses_cover_what_they_say(name):
 @pytest.mark.parametrize("gained,lost", [(0.1, 0.1), (0.05, 0.15), (0.02, 0.3)])
 @pytest.mark.parametrize("n", [50, pytest.param(200, marks=pytest.mark.slow)])
 def test_intervals_of_outcomes_cover_what_they_say(gained, lost, n):
-    assert 0.93 <= coverage(outcomes(np.random.default_rng(n), (1000, n), gained, lost), gained - lost) <= 0.97
+    assert (
+        0.93 <= coverage(outcomes(np.random.default_rng(n), (1000, n), gained, lost), gained - lost) <= 0.97
+    )
 
 
 @pytest.mark.slow
@@ -51,7 +57,9 @@ def test_intervals_of_losses_cover_what_they_say_at_length(name, n):
 def test_the_plain_percentile_interval_would_not():
     rng = np.random.default_rng(0)
     sample = rng.normal(size=(400, 8))
-    interval = bootstrap((sample,), np.mean, axis=1, n_resamples=999, method="percentile", rng=rng).confidence_interval
+    interval = bootstrap(
+        (sample,), np.mean, axis=1, n_resamples=999, method="percentile", rng=rng
+    ).confidence_interval
     assert np.mean((interval.low <= 0) & (interval.high >= 0)) < 0.91
 
 
@@ -65,7 +73,11 @@ def test_with_many_items_it_is_the_interval_of_scipy():
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 def test_p_and_interval_agree(level):
     rng = np.random.default_rng(3)
-    rows = [rng.normal(0.6, size=(300, 12)), outcomes(rng, (300, 50), 0.03, 0.2), outcomes(rng, (300, 12), 0.02, 0.5)]
+    rows = [
+        rng.normal(0.6, size=(300, 12)),
+        outcomes(rng, (300, 50), 0.03, 0.2),
+        outcomes(rng, (300, 12), 0.02, 0.5),
+    ]
     for found in (paired_rows(one, level) for one in rows):
         excluded = [pair.low > 0 or pair.high < 0 for pair in found]
         assert excluded == [pair.p < 1 - level - 1e-12 for pair in found]
@@ -74,9 +86,17 @@ def test_p_and_interval_agree(level):
 
 def test_both_ways_round_it_is_the_same():
     rng = np.random.default_rng(4)
-    for a, b in [(rng.normal(size=9), rng.normal(size=9)), *(rng.integers(0, 2, (2, 50)).astype(float) for _ in range(5))]:
+    for a, b in [
+        (rng.normal(size=9), rng.normal(size=9)),
+        *(rng.integers(0, 2, (2, 50)).astype(float) for _ in range(5)),
+    ]:
         there, back = paired(a, b), paired(b, a)
-        assert (there.difference, there.low, there.high, there.p) == (-back.difference, -back.high, -back.low, back.p)
+        assert (there.difference, there.low, there.high, there.p) == (
+            -back.difference,
+            -back.high,
+            -back.low,
+            back.p,
+        )
 
 
 def test_one_by_one_in_a_crowd_or_in_another_process_it_is_the_same():
@@ -85,7 +105,9 @@ def test_one_by_one_in_a_crowd_or_in_another_process_it_is_the_same():
     assert [paired(row, np.zeros(16)) for row in rows[::50]] == together[::50]
     assert paired_rows(rows[::-1]) == together[::-1]
     code = "from harness.reporting.tables.bootstrap import paired; print(paired([1, 2, 4, 3, 0, 2, 9], [0, 2, 3, 3, 1, 1, 1]))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+    )
     assert told.stdout.strip() == str(paired([1, 2, 4, 3, 0, 2, 9], [0, 2, 3, 3, 1, 1, 1]))
 
 
@@ -139,5 +161,6 @@ def test_one_that_is_not_finite_does_not_spoil_the_others():
 
 def test_holm_by_hand():
     assert holm([]) == []
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # 3 × .01; 2 × .03; at least what came before
+    # 3 × .01; 2 × .03; at least what came before
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.7]) == [1, 1]

@@ -16,7 +16,12 @@ KINDS = ("q_proj", "down_proj")
 
 def layers(directory, factor=1.0, blocks=5, odd=None) -> None:
     rows = [
-        {"layer": f"model.{block}.{kind}", "block": block, "linear": kind, "error": factor * (0.01 + 0.001 * block)}
+        {
+            "layer": f"model.{block}.{kind}",
+            "block": block,
+            "linear": kind,
+            "error": factor * (0.01 + 0.001 * block),
+        }
         for block in range(blocks)
         for kind in KINDS
     ]
@@ -32,7 +37,10 @@ def keep(results, key, **items) -> None:
 def results(tmp_path):
     a = record("aaaa1111", "gptq", perplexity=20.0)
     b = record("bbbb2222", "rtn", perplexity=22.1, scheme__range="minmax")
-    a["metrics"]["acc/x"], b["metrics"]["acc/x"] = metric(0.5, protocol=TASK), metric(0.5, protocol=TASK + ", other")
+    a["metrics"]["acc/x"], b["metrics"]["acc/x"] = (
+        metric(0.5, protocol=TASK),
+        metric(0.5, protocol=TASK + ", other"),
+    )
     store(tmp_path, a, b, ended("cccc3333", "oom", "out of [bold]memory", "vptq"))
     losses = [3 + 0.1 * place for place in range(10)]
     keep(tmp_path, "aaaa1111", perplexity__wiki=losses, acc__x=[0, 1] * 5)
@@ -53,7 +61,11 @@ def cells(table) -> dict:
 
 def test_only_what_differs_in_the_configuration_is_listed(results):
     found = tables(results, "a", "b")["Configuration"]
-    assert cells(found) == {"method.name": ["gptq", "rtn"], "method.solver": ["gptq", "rtn"], "scheme.range": ["search", "minmax"]}
+    assert cells(found) == {
+        "method.name": ["gptq", "rtn"],
+        "method.solver": ["gptq", "rtn"],
+        "scheme.range": ["search", "minmax"],
+    }
     assert found.caption == "Same model, data, eval, seed"
 
 
@@ -91,7 +103,12 @@ def test_without_items_there_is_a_difference_and_no_interval(results, items):
 def test_the_same_run_twice_is_the_same(results):
     found = tables(results, "aaaa", "aaaa")
     assert found["Two runs"].caption.startswith("It is the same run")
-    assert cells(found["Metrics"])["perplexity/wiki"][2:] == ["×1.000", "×1.000 to ×1.000", "1.000", "the same"]
+    assert cells(found["Metrics"])["perplexity/wiki"][2:] == [
+        "×1.000",
+        "×1.000 to ×1.000",
+        "1.000",
+        "the same",
+    ]
     assert "the same in 10" in found["Layers by kind"].caption
 
 
@@ -100,7 +117,10 @@ def test_layers_by_kind_and_the_extremes(results):
     by_kind = cells(found["Layers by kind"])
     assert by_kind["down_proj"] == ["5", "0.012", "0.024", "2.000", "0 of 5"]
     assert by_kind["q_proj"][-1] == "1 of 5"
-    assert "lower error in 1 of 10 linears; ratio B / A: median 2.000, geometric mean 1.48" in found["Layers by kind"].caption
+    assert (
+        "lower error in 1 of 10 linears; ratio B / A: median 2.000, geometric mean 1.48"
+        in found["Layers by kind"].caption
+    )
     most = list(cells(found["Layers that change most"]))
     assert most[1] == "model.0.q_proj"
     profile = found["Layers by kind"].notes[0]
@@ -110,14 +130,22 @@ def test_layers_by_kind_and_the_extremes(results):
 def test_layers_that_only_one_has_or_that_have_no_error_are_counted_out(results):
     store(results, record("eeee", perplexity=30.0))
     layers(results / "runs" / "eeee", blocks=4, odd={"error": float("nan")})
-    assert tables(results, "aaaa", "eeee")["Layers by kind"].notes[-1] == "Left out: 2 only in A, 1 with an error of 0 or none"
+    assert (
+        tables(results, "aaaa", "eeee")["Layers by kind"].notes[-1]
+        == "Left out: 2 only in A, 1 with an error of 0 or none"
+    )
 
 
 def test_blocks_are_compared_where_both_have_them(results):
     assert "Block outputs" not in tables(results, "a", "b")
     for key, error in (("aaaa1111", 0.1), ("bbbb2222", 0.05)):
-        pd.DataFrame({"name": ["m.0", "m.1"], "block": [0, 1], "error": error}).to_parquet(results / "runs" / key / "blocks.parquet")
-    assert cells(tables(results, "a", "b")["Block outputs"]) == {"m.0": ["0.1", "0.05", "0.500"], "m.1": ["0.1", "0.05", "0.500"]}
+        pd.DataFrame({"name": ["m.0", "m.1"], "block": [0, 1], "error": error}).to_parquet(
+            results / "runs" / key / "blocks.parquet"
+        )
+    assert cells(tables(results, "a", "b")["Block outputs"]) == {
+        "m.0": ["0.1", "0.05", "0.500"],
+        "m.1": ["0.1", "0.05", "0.500"],
+    }
 
 
 def test_other_calibration_data_are_pointed_out(results):

@@ -29,7 +29,9 @@ def cell(*runs: str, value: float, metric: str = "perplexity/wiki", **changes) -
 
 
 def table(*rows: Row) -> Table:
-    return Table("perplexity", "Perplexity", "toy", "", ("method", *["3"] * max(len(row.cells) for row in rows)), rows)
+    return Table(
+        "perplexity", "Perplexity", "toy", "", ("method", *["3"] * max(len(row.cells) for row in rows)), rows
+    )
 
 
 def column(*cells: Cell) -> list[Row]:
@@ -45,12 +47,18 @@ def test_broken_models_are_neither_best_nor_tied(tmp_path):
     broken = [cell("a", value=2.0e5), cell("b", value=2.1e5)]
     assert tied(mark_ties([table(*column(*broken))], items, PLACES)[0]) == [False, False]
     assert not any(row.cells[0].best for row in with_best(column(*broken), [KINDS["perplexity"]]))
-    assert [row.cells[0].best for row in with_best(column(*broken, cell("c", value=99e3)), [KINDS["perplexity"]])] == [False, False, True]
+    assert [
+        row.cells[0].best for row in with_best(column(*broken, cell("c", value=99e3)), [KINDS["perplexity"]])
+    ] == [False, False, True]
 
 
 def test_what_noise_explains_is_tied_and_what_it_does_not_is_not(tmp_path):
     items = keep(tmp_path, a=losses(0, seed=1), b=losses(0.001, seed=2), c=losses(0.5, seed=3))
-    found = mark_ties([table(*column(cell("a", value=20.0, best=True), cell("b", value=20.02), cell("c", value=33)))], items, PLACES)[0]
+    found = mark_ties(
+        [table(*column(cell("a", value=20.0, best=True), cell("b", value=20.02), cell("c", value=33)))],
+        items,
+        PLACES,
+    )[0]
     assert tied(found) == [False, True, False]
     assert found.notes == (NOTE,)
 
@@ -85,7 +93,9 @@ def test_the_best_is_the_highest_where_more_is_better(tmp_path):
 )
 def test_what_cannot_be_compared_stays_unmarked(tmp_path, other):
     both = losses(0)
-    items = keep(tmp_path, a=both, b=both | {"perplexity/news": WINDOWS}, short={"perplexity/wiki": WINDOWS[:9]})
+    items = keep(
+        tmp_path, a=both, b=both | {"perplexity/news": WINDOWS}, short={"perplexity/wiki": WINDOWS[:9]}
+    )
     before = table(*column(cell("a", value=20.0), other))
     assert mark_ties([before], items, PLACES | {"short": "short"}) == [before]
 
@@ -99,7 +109,10 @@ def test_the_float_model_and_rows_of_no_method_do_not_take_part(tmp_path):
 
 def test_rows_under_another_heading_are_not_compared(tmp_path):
     items = keep(tmp_path, a=losses(0), b=losses(0), c=losses(3), d=losses(3))
-    first, second = column(cell("a", value=20.0), cell("b", value=20.0)), column(cell("c", value=400.0), cell("d", value=400.0))
+    first, second = (
+        column(cell("a", value=20.0), cell("b", value=20.0)),
+        column(cell("c", value=400.0), cell("d", value=400.0)),
+    )
     rows = [Row("one model", "", ()), *first, Row("another", "", ()), *second]
     assert tied(mark_ties([table(*rows)], items, PLACES)[0]) == [False, True, False, True]
     assert tied(mark_ties([table(*first, *second)], items, PLACES)[0]) == [False, True, False, False]
@@ -110,7 +123,9 @@ def test_seeds_are_averaged_before_they_are_compared(tmp_path):
     items = keep(tmp_path, a=losses(0), b={"perplexity/wiki": up}, c={"perplexity/wiki": down})
     rows = column(cell("a", value=20.0), cell("b", "c", value=20.1))
     assert tied(mark_ties([table(*rows)], items, PLACES)[0]) == [False, True]
-    assert tied(mark_ties([table(*rows)], items, {"a": "a", "b": "b"})[0]) == [False, False], "c is not among the runs that count"
+    assert tied(mark_ties([table(*rows)], items, {"a": "a", "b": "b"})[0]) == [False, False], (
+        "c is not among the runs that count"
+    )
 
 
 def test_the_number_of_comparisons_counts(tmp_path):
@@ -137,12 +152,17 @@ def test_a_mean_of_tasks_weighs_tasks_not_items(tmp_path):
     errors = [np.std(a[name] - b[name], ddof=1) / len(a[name]) ** 0.5 for name in a]
     assert row.std(ddof=1) / len(row) ** 0.5 == pytest.approx(np.hypot(*errors) / 2)
     items = keep(tmp_path, a=a, b=b, c={"acc/a": a["acc/a"]})
-    cells = [cell(name, value=value, metric="mean:acc/a,acc/b") for name, value in (("a", 55), ("b", 45), ("c", 55))]
+    cells = [
+        cell(name, value=value, metric="mean:acc/a,acc/b")
+        for name, value in (("a", 55), ("b", 45), ("c", 55))
+    ]
     assert tied(mark_ties([table(*column(*cells))], items, PLACES)[0]) == [False, False, False]
 
 
 def test_the_same_whatever_the_order_of_tables_and_rows(tmp_path):
-    items = keep(tmp_path, **{name: losses(0.01 * place, seed=place) for place, name in enumerate("abcdefgh")})
+    items = keep(
+        tmp_path, **{name: losses(0.01 * place, seed=place) for place, name in enumerate("abcdefgh")}
+    )
     cells = {name: cell(name, value=20 + place) for place, name in enumerate("abcdefgh")}
     tables = [table(*column(*map(cells.get, names))) for names in ("abcd", "aefgh", "abcdefgh")]
     there = mark_ties(tables, items, PLACES)
