@@ -1,9 +1,7 @@
 """`ptq-bench bench solvers`: error, true bits, seconds and memory of every solver on the same real layers.
 `ptq-bench bench scaling`: seconds of QuantEase's sweeps against the width of a layer, and what they mean for
-very large models. `ptq-bench bench sweep`: a sweep in one command against a cold command for every point.
-`ptq-bench bench report`: seconds and memory of a report on thousands of invented runs. `ptq-bench bench
-transforms`: seconds and memory of the transforms on one random block of a known shape, and what they mean for
-the model.
+very large models. `ptq-bench bench transforms`: seconds and memory of the transforms on one random block of
+a known shape, and what they mean for the model.
 
 Times are those of this machine at this moment; compare numbers of one run with each other, not with those of
 another.
@@ -11,7 +9,6 @@ another.
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,7 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from harness.benchmarks import reporting, scaling, solvers, sweep, textbook, transforms, whole_model
+from harness.benchmarks import scaling, solvers, textbook, transforms, whole_model
 from harness.benchmarks.figures import scaling_figure, solvers_figure
 from harness.benchmarks.layers import Layer, read_layers, real_layers, solver_names
 from harness.benchmarks.measure import csv_text, machine, write
@@ -31,7 +28,6 @@ from harness.foundation.errors import UserError
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 TRANSFORMS = "smoothquant,awq,omniquant,affinequant"
-SHARED = ["data.propagate=float", "eval=quick", "eval.corpora=[]", "eval.tasks=[analogies]"]
 SCHEMES, WIDTHS = "w4,w3,w2,w3g16s3,w2g16s3", "512,1024,2048,4096,8192,16384"
 
 
@@ -94,18 +90,6 @@ def parser() -> argparse.ArgumentParser:
     )
     two.add_argument("--sweeps", type=int, help="fewer than the configured sweeps, for a quick look")
     two.add_argument("--matmul", help="precision of the products: float32 or tf32 (default: as configured)")
-    four = commands.add_parser("sweep", help="what the points of a sweep share, on SmolLM2")
-    four.set_defaults(run=bench_sweep, device="cpu")
-    four.add_argument(
-        "--methods", default="rtn,gptq,quantease", help="comma separated (default: %(default)s)"
-    )
-    four.add_argument("--schemes", default="w4,w3,w2,w3g64", help="comma separated (default: %(default)s)")
-    four.add_argument(
-        "overrides", nargs="*", default=SHARED, help=f"of every run (default: {' '.join(SHARED)})"
-    )
-    five = commands.add_parser("report", help="a report on thousands of invented runs")
-    five.set_defaults(run=bench_report, device="cpu")
-    five.add_argument("--records", type=int, default=10_000, help="how many runs (default: %(default)s)")
     three = commands.add_parser(
         "transforms", parents=[shared], help="transforms on one random block of a known shape"
     )
@@ -302,32 +286,6 @@ def bench_transforms(arguments: argparse.Namespace) -> int:
     view, notes = transforms.table(results, work, machine(arguments.device))
     console.print(view, *notes, arguments.out / "bench_transforms.csv", sep="\n")
     return 1 if any(result.reason.startswith("failed") for result in results) else 0
-
-
-def bench_sweep(arguments: argparse.Namespace) -> int:
-    """Cold runs of each method, and the sweep; all schemes of a method count as the one that was run cold."""
-    methods, schemes = arguments.methods.split(","), arguments.schemes.split(",")
-    cold = 0.0
-    with tempfile.TemporaryDirectory() as place:
-        for timed in sweep.sweep_times(methods, schemes, arguments.overrides, Path(place)):
-            console.print(f"{timed.name}: {timed.seconds:.1f} s for {timed.points} points")
-            if timed.name == "sweep":
-                whole = len(schemes) * cold
-                console.print(
-                    f"{timed.points} cold runs at those times: {whole:.1f} s; the sweep costs {timed.seconds / whole:.0%} of them"
-                )
-            cold += timed.seconds
-    return 0
-
-
-def bench_report(arguments: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory() as place:
-        made = reporting.measure(arguments.records, Path(place))
-    sizes = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in made.files.items())
-    console.print(
-        f"{made.records} records: {made.seconds:.1f} s, {made.peak_bytes / 2**30:.2f} GiB at the peak; {sizes}"
-    )
-    return 0
 
 
 def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:

@@ -241,13 +241,6 @@ def test_a_precision_that_there_is_not_is_refused(capsys):
     assert "solver.matmul" in shown and "--widths 1" in shown and "sweeps" in shown
 
 
-@pytest.mark.slow
-def test_a_report_on_invented_runs_is_measured(capsys):
-    assert main(["bench", "report", "--records", "5"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith("5 records: ") and "GiB at the peak" in shown and "report.html" in shown
-
-
 def test_pictures_do_not_change_from_one_run_to_the_next():
     points = [(512, 2e-3, 1e-3), (1024, 1.4e-2, 8e-3)]
     assert scaling_figure(points, (-20.0, 2.9), "cpu") == scaling_figure(points, (-20.0, 2.9), "cpu")

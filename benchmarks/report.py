@@ -1,6 +1,10 @@
-"""Seconds and peak memory of a report on thousands of invented runs, in processes of its own."""
+"""Seconds and peak memory of a report on thousands of invented runs, in processes of its own:
+`python -m benchmarks.report --records 10000`.
+"""
 
+import argparse
 import json
+import math
 import os
 import random
 import re
@@ -8,28 +12,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
 from harness.foundation.seals import seal
 
-METHODS = (
-    "rtn",
-    "gptq",
-    "quantease",
-    "spqr",
-    "awq",
-    "omniquant",
-    "affinequant",
-    "vptq",
-    "gptvq",
-    "smoothquant",
-)
+METHODS = ("rtn", "gptq", "quantease", "spqr", "awq", "omniquant", "affinequant", "vptq", "gptvq")
+METHODS += ("smoothquant",)
 BITS, GROUPS, RATIOS, CORPORA = (4, 3, 2), (None, 128, 64), (0.0, 0.005, 0.01, 0.02), ("wikitext2", "c4")
+TASKS = ("piqa", "arc_easy")
 WINDOWS, ITEMS, LAYERS = 16, 100, 28
 PAUSE = 1.0  # seconds between two looks at the memory
 
@@ -42,13 +38,25 @@ class Made:
     files: dict[str, int]  # name → bytes
 
 
-def measure(records: int, place: Path) -> Made:
-    """Invent so many runs below `place`, report on them in every format, and say what it took."""
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--records", type=int, default=10_000, help="how many runs (default: %(default)s)")
+    records = parser.parse_args(argv).records
+    with tempfile.TemporaryDirectory() as directory:
+        made = measure(records, Path(directory))
+    sizes = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in made.files.items())
+    memory = f"{made.peak_bytes / 2**30:.2f} GiB at the peak"
+    print(f"{made.records} records: {made.seconds:.1f} s, {memory}; {sizes}")
+    return 0
+
+
+def measure(records: int, directory: Path) -> Made:
+    """Invent so many runs below `directory`, report on them in every format, and say what it took."""
     for entry in _records(records):
-        _write(place / "results" / "runs", entry)
+        _write(directory / "results" / "runs", entry)
     start = time.perf_counter()
-    where = [f"paths.results={place / 'results'}", f"paths.reports={place / 'reports'}"]
-    command = [sys.executable, "-m", "harness.cli", "report", *where]
+    options = [f"paths.results={directory / 'results'}", f"paths.reports={directory / 'reports'}"]
+    command = [sys.executable, "-m", "harness.cli", "report", *options]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         peak = 0
@@ -59,13 +67,8 @@ def measure(records: int, place: Path) -> Made:
         if process.returncode:
             errors.seek(0)
             raise RuntimeError(errors.read())
-    report = place / "reports" / "report"
-    return Made(
-        records,
-        seconds,
-        peak,
-        {path.name: path.stat().st_size for path in sorted(report.iterdir()) if path.is_file()},
-    )
+    files = [path for path in sorted((directory / "reports" / "report").iterdir()) if path.is_file()]
+    return Made(records, seconds, peak, {path.name: path.stat().st_size for path in files})
 
 
 def _memory(session: int) -> int:
@@ -76,14 +79,8 @@ def _memory(session: int) -> int:
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             if os.getsid(int(directory.name)) == session:
-                total += (
-                    int(
-                        re.search(r"^Pss: +(\d+) kB", (directory / "smaps_rollup").read_text(), re.MULTILINE)[
-                            1
-                        ]
-                    )
-                    * 1024
-                )
+                pages = (directory / "smaps_rollup").read_text()
+                total += int(re.search(r"^Pss: +(\d+) kB", pages, re.MULTILINE)[1]) * 1024
         except (OSError, TypeError):  # it has ended meanwhile
             continue
     return total
@@ -109,16 +106,28 @@ def _record(
         for corpus in CORPORA
     }
     outcomes = {
-        f"acc/{task}": [float(luck.random() < 0.4 + bits / 12) for _ in range(ITEMS)]
-        for task in ("piqa", "arc_easy")
+        f"acc/{task}": [float(luck.random() < 0.4 + bits / 12) for _ in range(ITEMS)] for task in TASKS
     }
-    metrics = {
-        name: _metric(values, name, 2.718281828 ** (sum(values) / len(values)))
-        for name, values in losses.items()
-    }
-    metrics |= {name: _metric(values, name, sum(values) / len(values)) for name, values in outcomes.items()}
-    return {
+    metrics = {name: _metric(values, name, math.exp(fmean(values))) for name, values in losses.items()}
+    metrics |= {name: _metric(values, name, fmean(values)) for name, values in outcomes.items()}
+    return _settings(number, model, seed, method, bits, group, ratio) | {
         "items": losses | outcomes,
+        "metrics": metrics,
+        "baseline": None,
+        "bits_per_weight": bits + 16 / (group or 4096) + 32 * ratio,
+        "outlier_share": ratio,
+        "layer_error": {"mean": luck.random() / 4**bits, "max": 0.2},
+        "seconds": {"load": 1.0, "quantize": luck.uniform(1, 900), "evaluate": 40.0, "total": 1000.0},
+        "peak_memory_bytes": {"cpu": luck.randrange(2**33), "gpu": 0},
+        "versions": {"ptq_bench": "0.1.0"},
+        "fallbacks": [],
+    }
+
+
+def _settings(
+    number: int, model: int, seed: int, method: str, bits: int, group: int | None, ratio: float
+) -> dict:
+    return {
         "schema": 1,
         "run_key": f"{number:016x}",
         "status": "done",
@@ -147,18 +156,9 @@ def _record(
             "corpora": list(CORPORA),
             "window": 512,
             "windows": WINDOWS,
-            "tasks": ["piqa", "arc_easy"],
+            "tasks": list(TASKS),
         },
         "seed": seed,
-        "metrics": metrics,
-        "baseline": None,
-        "bits_per_weight": bits + 16 / (group or 4096) + 32 * ratio,
-        "outlier_share": ratio,
-        "layer_error": {"mean": luck.random() / 4**bits, "max": 0.2},
-        "seconds": {"load": 1.0, "quantize": luck.uniform(1, 900), "evaluate": 40.0, "total": 1000.0},
-        "peak_memory_bytes": {"cpu": luck.randrange(2**33), "gpu": 0},
-        "versions": {"ptq_bench": "0.1.0"},
-        "fallbacks": [],
     }
 
 
@@ -181,3 +181,7 @@ def _write(runs: Path, entry: dict) -> None:
     ]
     pd.DataFrame(layers).to_parquet(directory / "layers.parquet", index=False)
     (directory / "record.json").write_bytes(seal(entry))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measurements for those who work on ptq-bench itself; no part of the package, run from a checkout."""
