@@ -50,9 +50,9 @@ def real_layers() -> list[Layer]:
     loaded = load_model(MODEL, "cpu")
     source = ModelBlocks(loaded.model, loaded.family)
     batches = [Batch(entry.hidden, entry.calls) for entry in source.capture(calibration(loaded, 16), 8)]
-    for k, block in enumerate(source):
-        found, outputs = gather(block, k, batches, block.groups if k == BLOCK else ())
-        if k == BLOCK:
+    for block in source:
+        found, outputs = gather(block, batches, block.groups if block.index == BLOCK else ())
+        if block.index == BLOCK:
             linears = {path: block.module.get_submodule(path).weight.detach() for path in LINEARS}
             return [
                 Layer(path.rsplit(".", 1)[-1], weight, found[path].hessian)

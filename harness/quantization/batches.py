@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from methods.contracts.block import Block, Call
+from methods.contracts.tuning import Sample
 
 
 @dataclass
@@ -16,6 +17,16 @@ class Batch:
     hidden: Tensor  # (samples, tokens, width)
     calls: Sequence[Call]  # one per block
     of_float: Tensor | None = None  # those of the float model, where they differ and are needed
+
+    def run(self, block: Block, of_float: bool = False) -> Tensor:
+        """What the block makes of it (with `of_float`, of the float model's hidden states), kept where they are."""
+        hidden = self.of_float if of_float and self.of_float is not None else self.hidden
+        device = next(block.module.parameters()).device
+        return block.run(hidden.to(device), self.calls[block.index]).to(hidden.device)
+
+    def sample(self, block: Block, target: Tensor, own_target: Tensor | None = None) -> Sample:
+        """What a transform or a tuning of the block is handed of it."""
+        return Sample(self.hidden, self.calls[block.index], target, own_target)
 
 
 def home_of(hidden: Sequence[Tensor], copies: int) -> torch.device:
@@ -30,15 +41,6 @@ def home_of(hidden: Sequence[Tensor], copies: int) -> torch.device:
 
 
 @torch.no_grad()
-def outputs_of(block: Block, index: int, batches: Sequence[Batch], of_float: bool = False) -> list[Tensor]:
-    """What the block makes of every batch (with `of_float`, of the float model's hidden states), kept where
-    the batches are.
-    """
-    device = next(block.module.parameters()).device
-    entries = [
-        batch.of_float if of_float and batch.of_float is not None else batch.hidden for batch in batches
-    ]
-    return [
-        block.run(entry.to(device), batch.calls[index]).to(entry.device)
-        for entry, batch in zip(entries, batches, strict=True)
-    ]
+def outputs_of(block: Block, batches: Sequence[Batch], of_float: bool = False) -> list[Tensor]:
+    """`Batch.run` of every batch."""
+    return [batch.run(block, of_float) for batch in batches]

@@ -69,8 +69,9 @@ class ModelBlocks:
         return [f"{self.family.blocks}.{index}" for index in range(len(self))]
 
     def __iter__(self) -> Iterator[Block]:
-        for name, module in zip(self.names(), self.family.block_list(self.model), strict=True):
-            yield Block(name, module, self.groups, self.seams, self.attention)
+        for index, module in enumerate(self.family.block_list(self.model)):
+            name = f"{self.family.blocks}.{index}"
+            yield Block(name, index, module, self.groups, self.seams, self.attention)
 
     def replace_linear(self, block: Block, path: str, module: nn.Module) -> None:
         block.module.set_submodule(path, module)

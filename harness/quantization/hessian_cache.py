@@ -27,9 +27,9 @@ class StatisticsCache:
     def complete(self) -> bool:
         return self.enabled and all(self._path(index).exists() for index in range(self.blocks))
 
-    def load(self, index: int, block: Block) -> dict[str, LayerStatistics]:
+    def load(self, block: Block) -> dict[str, LayerStatistics]:
         device = next(block.module.parameters()).device
-        stored = load_file(self._path(index), device=str(device))
+        stored = load_file(self._path(block.index), device=str(device))
         os.utime(self.directory)
         return {
             path: LayerStatistics(stored[f"{group[0]}.hessian"], stored[f"{path}.energy"].item())
@@ -37,7 +37,7 @@ class StatisticsCache:
             for path in group
         }
 
-    def save(self, index: int, block: Block, statistics: dict[str, LayerStatistics]) -> None:
+    def save(self, block: Block, statistics: dict[str, LayerStatistics]) -> None:
         if not self.enabled:
             return
         tensors = {f"{group[0]}.hessian": statistics[group[0]].hessian.cpu() for group in block.groups}
@@ -46,7 +46,7 @@ class StatisticsCache:
             for path, entry in statistics.items()
         }
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._path(index), save(tensors))
+        write_atomic(self._path(block.index), save(tensors))
 
     def _path(self, index: int) -> Path:
         return self.directory / f"block-{index:04d}.safetensors"

@@ -39,25 +39,23 @@ class HessianMean:
 
 
 def gather(
-    block: Block, index: int, batches: Sequence[Batch], groups: Groups
+    block: Block, batches: Sequence[Batch], groups: Groups
 ) -> tuple[dict[str, LayerStatistics], list[Tensor]]:
     """Run the block on every batch; return the statistics of the linears in `groups`, and the block's
     outputs.
     """
     means: dict[str, HessianMean] = {}
     with _watching(block, groups, means):
-        outputs = outputs_of(block, index, batches)
+        outputs = outputs_of(block, batches)
     return _statistics(block, groups, means), outputs
 
 
-def gather_only(
-    block: Block, index: int, batches: Sequence[Batch], groups: Groups
-) -> dict[str, LayerStatistics]:
+def gather_only(block: Block, batches: Sequence[Batch], groups: Groups) -> dict[str, LayerStatistics]:
     """The same statistics, leaving the block as soon as a batch has passed every one of `groups`."""
     means: dict[str, HessianMean] = {}
     for batch in batches:
         with _watching(block, groups, means, leave=True), suppress(_Seen):
-            outputs_of(block, index, [batch])
+            outputs_of(block, [batch])
     return _statistics(block, groups, means)
 
 

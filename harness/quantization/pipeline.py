@@ -69,16 +69,16 @@ def quantize(
     if kept:
         kept.enter_(batches)
     try:
-        for index, block in enumerate(source):
-            if index < finished:
-                yield from kept.restore_(index, block)
+        for block in source:
+            if block.index < finished:
+                yield from kept.restore_(block)
                 continue
             reports = []
-            for report in _block(source, block, index, batches, method, scheme, data, cache, known, note):
+            for report in _block(source, block, batches, method, scheme, data, cache, known, note):
                 reports.append(report)
                 yield report
             if kept:
-                kept.keep(block, reports, batches if index + 1 < len(source) else [])
+                kept.keep(block, reports, batches if block.index + 1 < len(source) else [])
         if kept:
             kept.settle()
     finally:
@@ -89,7 +89,6 @@ def quantize(
 def _block(
     source: BlockSource,
     block: Block,
-    index: int,
     batches: list[Batch],
     method: Method,
     scheme: Scheme,
@@ -102,38 +101,36 @@ def _block(
     and there are none.
     """
     if known:
-        yield from solve(source, block, index, cache.load(index, block), method, scheme, {})
-        finish_(block, index, scheme, [])
+        yield from solve(source, block, cache.load(block), method, scheme, {})
+        finish_(block, scheme, [])
         return
     share = data.propagate is Propagate.float
     watches = method.transform is not None or data.block_error
     statistics, targets, done = {}, None, None
     if share and method.transform is None:
-        statistics, targets = gather(block, index, batches, block.groups)
-        cache.save(index, block, statistics)
+        statistics, targets = gather(block, batches, block.groups)
+        cache.save(block, statistics)
     elif watches:
-        targets = outputs_of(block, index, batches, of_float=True)
+        targets = outputs_of(block, batches, of_float=True)
     # what a tuning aims at
-    own = outputs_of(block, index, batches) if not share and method.tuning else targets
+    own = outputs_of(block, batches) if not share and method.tuning else targets
     if method.transform is not None:
-        done = transform(block, index, batches, targets, method, scheme, note)
+        done = transform(block, batches, targets, method, scheme, note)
     ranges = done.found.ranges if done else {}
     if share:
-        statistics = statistics or gather(block, index, batches, block.groups)[0]
-        reports = solve(source, block, index, statistics, method, scheme, ranges)
+        statistics = statistics or gather(block, batches, block.groups)[0]
+        reports = solve(source, block, statistics, method, scheme, ranges)
     else:
         rounds = [[group] for group in block.groups] if data.true_sequential else [block.groups]
-        reports = solve_in_rounds(source, block, index, batches, rounds, method, scheme, ranges, statistics)
+        reports = solve_in_rounds(source, block, batches, rounds, method, scheme, ranges, statistics)
     if method.tuning is None:
         yield from reports
     else:
-        yield from solve_and_tune(
-            source, block, index, method.tuning, scheme, batches, own, statistics, reports
-        )
-    finish_(block, index, scheme, batches)
-    outputs = outputs_of(block, index, batches) if watches or not share else targets
+        yield from solve_and_tune(source, block, method.tuning, scheme, batches, own, statistics, reports)
+    finish_(block, scheme, batches)
+    outputs = outputs_of(block, batches) if watches or not share else targets
     if watches:
-        yield block_report(block, index, outputs, targets, done)
+        yield block_report(block, outputs, targets, done)
     advance(batches, targets if share else outputs, targets, block)
 
 
@@ -153,7 +150,6 @@ def _start(
 def solve_in_rounds(
     source: BlockSource,
     block: Block,
-    index: int,
     batches: list[Batch],
     rounds: Sequence[Groups],
     method: Method,
@@ -166,10 +162,10 @@ def solve_in_rounds(
     """
     for groups in rounds:
         with quantized_activations(block, scheme):
-            statistics = gather_only(block, index, batches, groups)
+            statistics = gather_only(block, batches, groups)
         if method.tuning is not None:
             kept |= statistics
-        yield from solve(source, block, index, statistics, method, scheme, ranges)
+        yield from solve(source, block, statistics, method, scheme, ranges)
 
 
 def advance(batches: list[Batch], outputs: list[Tensor], targets: list[Tensor] | None, block: Block) -> None:

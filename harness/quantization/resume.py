@@ -86,9 +86,9 @@ class Resume:
         self._manifest = {"blocks": [], "stream": None, "seconds": 0.0}
         self._former = 0.0
 
-    def restore_(self, index: int, block: Block) -> list[LayerReport | BlockReport]:
+    def restore_(self, block: Block) -> list[LayerReport | BlockReport]:
         """Make a float block the finished one, and return what was told of it."""
-        kept = self._manifest["blocks"][index]
+        kept = self._manifest["blocks"][block.index]
         device = next(block.module.parameters()).device
         modules.rebuild_(
             block.module, load_file(self._path(kept["file"]), device=str(device)), kept["entry"], blocks=""

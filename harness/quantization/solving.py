@@ -23,7 +23,6 @@ from methods.weights.stored import UniformWeight
 def solve(
     source: BlockSource,
     block: Block,
-    index: int,
     statistics: dict[str, LayerStatistics],
     method: Method,
     scheme: Scheme,
@@ -53,7 +52,7 @@ def solve(
         source.replace_linear(block, path, quantized)
         yield LayerReport(
             layer=name,
-            block=index,
+            block=block.index,
             linear=path,
             out_features=weight.shape[0],
             in_features=weight.shape[1],

@@ -19,7 +19,6 @@ from methods.contracts.block import Block
 from methods.contracts.method import Method
 from methods.contracts.scheme import ActRange, Scheme
 from methods.contracts.transform import Transformed
-from methods.contracts.tuning import Sample
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,6 @@ class Rewritten:
 
 def transform(
     block: Block,
-    index: int,
     batches: Sequence[Batch],
     targets: Sequence[Tensor],
     method: Method,
@@ -52,19 +50,18 @@ def transform(
     """
     carried = bool(batches) and batches[0].of_float is not None
     own = (
-        outputs_of(block, index, batches)
+        outputs_of(block, batches)
         if carried and getattr(method.transform, "auxiliary_loss", False)
         else [None] * len(batches)
     )
     samples = [
-        Sample(batch.hidden, batch.calls[index], target, mine)
-        for batch, target, mine in zip(batches, targets, own, strict=True)
+        batch.sample(block, target, mine) for batch, target, mine in zip(batches, targets, own, strict=True)
     ]
     unbiased = [path for path in block.linears if block.module.get_submodule(path).bias is None]
     start = time.perf_counter()
     try:
         found = method.transform.apply_(
-            block, samples, scheme, lambda done, total, text: note(index, f"step {done}/{total} {text}")
+            block, samples, scheme, lambda done, total, text: note(block.index, f"step {done}/{total} {text}")
         )
     except torch.cuda.OutOfMemoryError:
         raise
@@ -81,7 +78,7 @@ def transform(
     return Rewritten(found, time.perf_counter() - start, sum(bias.nbytes for bias in gained))
 
 
-def finish_(block: Block, index: int, scheme: Scheme, batches: Sequence[Batch]) -> None:
+def finish_(block: Block, scheme: Scheme, batches: Sequence[Batch]) -> None:
     """Quantize the activations of a block whose linears are all rounded, for good; static ranges are those of
     `batches`.
     """
@@ -89,11 +86,11 @@ def finish_(block: Block, index: int, scheme: Scheme, batches: Sequence[Batch]) 
         install_activations_(block, scheme)
         if scheme.act_range is ActRange.tensor:
             with calibrating(block):
-                outputs_of(block, index, batches)
+                outputs_of(block, batches)
 
 
 def block_report(
-    block: Block, index: int, outputs: Sequence[Tensor], targets: Sequence[Tensor], done: Rewritten | None
+    block: Block, outputs: Sequence[Tensor], targets: Sequence[Tensor], done: Rewritten | None
 ) -> BlockReport:
     """What the reports of the linears do not say.
 
@@ -109,7 +106,7 @@ def block_report(
     maps = [module for module in block.module.modules() if isinstance(module, AffineNorm)]
     return BlockReport(
         name=block.name,
-        block=index,
+        block=block.index,
         error=output_error(outputs, targets),
         seconds=done.seconds if done else 0.0,
         extra_bytes=sum(part.nbytes for module in maps for part in module.stored().values())

@@ -16,7 +16,7 @@ from harness.quantization.layer_reports import LayerReport
 from methods.blocks.activations import quantized_activations
 from methods.contracts.block import Block
 from methods.contracts.scheme import Scheme
-from methods.contracts.tuning import BlockTuning, Sample, Tuned
+from methods.contracts.tuning import BlockTuning, Tuned
 from methods.solving.linalg import layer_error
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.stored import restore
@@ -25,7 +25,6 @@ from methods.weights.stored import restore
 def solve_and_tune(
     source: BlockSource,
     block: Block,
-    index: int,
     tuning: BlockTuning,
     scheme: Scheme,
     batches: Sequence[Batch],
@@ -45,10 +44,7 @@ def solve_and_tune(
     """
     floats = {path: block.module.get_submodule(path).weight.detach() for path in block.linears}
     reports = list(reports)
-    samples = [
-        Sample(batch.hidden, batch.calls[index], target)
-        for batch, target in zip(batches, targets, strict=True)
-    ]
+    samples = [batch.sample(block, target) for batch, target in zip(batches, targets, strict=True)]
     linears = {report.linear: block.module.get_submodule(report.linear) for report in reports}
     start = time.perf_counter()
     try:

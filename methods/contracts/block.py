@@ -35,6 +35,7 @@ class Block:
     """
 
     name: str  # e.g. "model.layers.3"
+    index: int  # among the blocks of the model, e.g. 3
     module: nn.Module
     groups: tuple[tuple[str, ...], ...]
     seams: tuple[Seam, ...] = ()

@@ -45,7 +45,7 @@ def rounded_block(
     source = ModelBlocks(model, family_of(model.config))
     block = next(iter(source))
     batches = [Batch(entry.hidden, entry.calls) for entry in source.capture(tokens(16, 64), 2)]
-    statistics, outputs = gather(block, 0, batches, block.groups)
+    statistics, outputs = gather(block, batches, block.groups)
     samples = [
         Sample(batch.hidden, batch.calls[0], output) for batch, output in zip(batches, outputs, strict=True)
     ]

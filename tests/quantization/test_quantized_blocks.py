@@ -239,7 +239,7 @@ class Odd(nn.Module):
 
 
 def odd(forward) -> Block:
-    return Block("odd", nn.Sequential(Odd(forward)), (), attention=Attention("0", whole_tokens=False))
+    return Block("odd", 0, nn.Sequential(Odd(forward)), (), attention=Attention("0", whole_tokens=False))
 
 
 def scores_only(x):

@@ -83,10 +83,10 @@ def cut_at(block: int, config: RunConfig, monkeypatch) -> Path:
     """Run until a block is about to be quantized; return what the run has left."""
     whole = pipeline._block
 
-    def cut(source, module, index, *rest):
-        if index == block:
+    def cut(source, module, *rest):
+        if module.index == block:
             raise KeyboardInterrupt
-        return whole(source, module, index, *rest)
+        return whole(source, module, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pipeline, "_block", cut)
@@ -180,7 +180,7 @@ def test_finished_blocks_are_not_computed_again(gptq, monkeypatch):
     monkeypatch.setattr(
         pipeline,
         "_block",
-        lambda source, block, index, *rest: computed.append(index) or whole(source, block, index, *rest),
+        lambda source, block, *rest: computed.append(block.index) or whole(source, block, *rest),
     )
     run(gptq, "cut")
     assert computed == [2]

@@ -255,7 +255,7 @@ def transformed(request):
         ]
     found = transform.apply_(block, samples, scheme(bits=3), lambda done, total, text: None)
     batches = [Batch(entry.hidden, entry.calls) for entry in entries]
-    return block, found, gather_only(block, 0, batches, [(OUTPUT,)])[OUTPUT].hessian
+    return block, found, gather_only(block, batches, [(OUTPUT,)])[OUTPUT].hessian
 
 
 @pytest.mark.parametrize("solver", sorted(path.stem for path in (FOLDER / "solver").glob("*.yaml")))
