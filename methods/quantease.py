@@ -1,5 +1,4 @@
-"""QuantEase: cyclic coordinate descent on the layer's output error, every coordinate set to its exact
-minimiser.
+"""QuantEase: cyclic coordinate descent on the layer's output error, each coordinate to its minimiser.
 
 Behdin, Acharya, Gupta, Song, Zhu, Keerthi, Mazumder: QuantEase: Optimization-based Quantization for Language
 Models, arXiv 2309.01885.
@@ -11,9 +10,8 @@ Models, arXiv 2309.01885.
     -Sigma_kj / Sigma_jj   feedback[j, k], with a zero diagonal
     q_i               grid
 
-One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep;
-`methods.contracts.descent` does it block by block. With outliers (the paper's Algorithm 3) see
-`methods.solving.alternation`.
+One sweep sets each column in turn to q(beta), or to beta itself in a relaxed sweep; `methods.solving.descent`
+does it block by block. With outliers (the paper's Algorithm 3) see `methods.solving.alternation`.
 """
 
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from methods.solving.alternation import solve_with_outliers
 from methods.solving.descent import Descent, Feedback, Matmul
 from methods.solving.linalg import column_order, live_hessian
 from methods.solving.ranges import find_grid
+from methods.solving.schedule import Schedule
 from methods.weights.outliers import outlier_count, without_outliers
 from methods.weights.stored import UniformWeight
 
@@ -53,39 +52,33 @@ class QuantEase:
     rows_independent: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.sweeps < 0:
-            raise ValueError(f"sweeps={self.sweeps}: must not be negative")
-        if self.relax_every is not None and self.relax_every < 2:
-            raise ValueError(
-                f"relax_every={self.relax_every}: must be at least 2, or null for no relaxed sweeps"
-            )
-        if self.settle < 1:
-            raise ValueError(f"settle={self.settle}: must be at least 1, for the last sweep has to round")
+        _ = self.schedule  # which checks its own fields
         if self.step_scale <= 0:
             raise ValueError(f"step_scale={self.step_scale}: must be positive")
         if self.block_size < 1:
             raise ValueError(f"block_size={self.block_size}: must be at least 1")
 
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.sweeps, self.relax_every, self.settle, self.matmul)
+
     def skip_reason(self, scheme: Scheme) -> str | None:
         return None if self.start is None else self.start.skip_reason(without_outliers(scheme))
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Sweeps, most of them with few weights moving; with outliers all move, and a product and a sort
-        follow each sweep.
-        """
+        """Sweeps in which few weights move; with outliers all do, and a product and a sort follow each."""
         begin = getattr(self.start, "operations", grid_fit)(rows, columns, scheme)
-        one = STILL * one_sweep(rows, columns, triangular=False)
+        sweep = one_sweep(rows, columns, triangular=False)
         if scheme.outlier_ratio:
-            one = (
-                one_sweep(rows, columns, triangular=False)
-                + product(rows, columns)
-                + 8 * ENTRY * rows * columns
-            )
-        return begin + self.sweeps * one
+            sweep = sweep + product(rows, columns) + 8 * ENTRY * rows * columns
+        else:
+            sweep = STILL * sweep
+        return begin + self.sweeps * sweep
 
     def solve(self, problem: LayerProblem) -> Solution:
         if outlier_count(problem.scheme, problem.weight.shape):
-            return solve_with_outliers(problem, self)
+            options = self.start, self.act_order, self.step_scale, self.block_size
+            return solve_with_outliers(problem, self.schedule, *options)
         order, back = column_order(problem.hessian, self.act_order)
         hessian = live_hessian(problem.hessian)[0][order][:, order]
         begin = None if self.start is None else self.start.solve(problem)
@@ -113,34 +106,17 @@ class QuantEase:
 
     def _descend(self, descent: Descent) -> tuple[int, int | Tensor]:
         """Sweep until done or until nothing moves any more; (sweeps run, steps of the last one)."""
-        changed = 0
+        schedule, changed = self.schedule, 0
+        last_relaxed = schedule.last_relaxed
         for sweep in range(self.sweeps):
-            changed = descent.sweep(rounded=not self.relaxes(sweep), matmul=self.precision(sweep))
-            if sweep > self.last_relaxed and changed == 0:
+            changed = descent.sweep(not schedule.relaxes(sweep), matmul=schedule.precision(sweep))
+            if sweep > last_relaxed and changed == 0:
                 return sweep + 1, changed
         return self.sweeps, changed
 
-    def relaxes(self, sweep: int) -> bool:
-        """Does this sweep (counted from 0) leave the weights unrounded?"""
-        return (
-            self.relax_every is not None
-            and sweep % self.relax_every == 1
-            and sweep < self.sweeps - self.settle
-        )
-
-    def precision(self, sweep: int) -> Matmul:
-        """Of the products in this sweep: what TF32 loses is made up for by the last sweeps."""
-        return self.matmul if sweep < self.sweeps - self.settle else Matmul.float32
-
-    @property
-    def last_relaxed(self) -> int:
-        return max((k for k in range(self.sweeps) if self.relaxes(k)), default=-1)
-
 
 def better_rows(weight: Tensor, first: Tensor, second: Tensor, hessian: Tensor) -> Tensor:
-    """Of each row the candidate with the smaller error by a float64 Hessian; the first one where they are
-    equal.
-    """
+    """Of each row the candidate with the smaller error by a float64 Hessian, the first of equals."""
     old, new = first.double(), second.double()
     gain = (((old - new) @ hessian) * (2 * weight.double() - old - new)).sum(1)  # energy(new) - energy(old)
     return torch.where((gain < 0)[:, None], second, first)

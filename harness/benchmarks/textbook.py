@@ -74,7 +74,7 @@ def slow_quantease(problem: LayerProblem) -> Tensor:
         reached, moved = values @ coupling, torch.zeros_like(values)
         for j in range(problem.weight.shape[1]):
             wanted = target[:, j] - reached[:, j] - moved[:, :j] @ coupling[:j, j]
-            if not solver.relaxes(sweep):
+            if not solver.schedule.relaxes(sweep):
                 wanted = grid.columns(slice(j, j + 1)).round(wanted[:, None]).squeeze(1)
             moved[:, j] = wanted - values[:, j]
             values[:, j] = wanted
@@ -99,12 +99,12 @@ def slow_outliers(problem: LayerProblem) -> Tensor:
         target, reached, moved = (weight - outliers) @ scaled, values @ coupling, torch.zeros_like(values)
         for j in range(weight.shape[1]):
             wanted = target[:, j] - reached[:, j] - moved[:, :j] @ coupling[:j, j]
-            if not solver.relaxes(sweep):
+            if not solver.schedule.relaxes(sweep):
                 wanted = grid.columns(slice(j, j + 1)).round(wanted[:, None]).squeeze(1)
             moved[:, j] = wanted - values[:, j]
             values[:, j] = wanted
         outliers = largest(outliers - step * ((values + outliers - weight) @ hessian), problem)
-        if sweep <= solver.last_relaxed:
+        if sweep <= solver.schedule.last_relaxed:
             grid = grid_without(problem, outliers)
     return values + outliers
 

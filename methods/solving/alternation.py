@@ -1,5 +1,4 @@
-"""QuantEase with outliers: coordinate descent on the rounded part, iterative hard thresholding on the sparse
-part.
+"""QuantEase with outliers: coordinate descent on the rounded part, hard thresholding on the sparse one.
 
 Behdin et al., arXiv 2309.01885, Algorithm 3: minimise |(W - W^ - H^) X|^2 over W^ on the grid and H^ with at
 most s non-zero entries, or columns.
@@ -10,14 +9,18 @@ most s non-zero entries, or columns.
     P_s                          keep_largest
     L, largest eigenvalue        `largest_eigenvalue`; the step is step_scale / L
 
-H^ starts as what keep_largest leaves of W, and its values are float16 at every step: what is solved with is
-what is stored. The grid is fitted on W - H^, that is without outliers, whenever H^ has moved; from the last
-relaxed sweep on it stays.
+The two parts are minimised in turns because each is easy while the other stands still: with H^ fixed, W^ is
+the plain problem for the weight W - H^; with W^ fixed, H^ has a smooth objective and a count to keep, and a
+gradient step of at most 1 / L, cut back to the largest entries, never raises the error. A sweep leaves
+W^ + H^ - W and its feedback behind: so the gradient costs hardly a product of its own.
+
+H^ starts as the largest part of W, and its values are float16 at every step: what is solved with is what is
+stored. The grid is fitted on W - H^, that is without outliers, whenever H^ has moved; from the last relaxed
+sweep on it stays.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,6 +30,7 @@ from methods.kernels.threads import over_rows
 from methods.solving.descent import Descent, Feedback, Matmul
 from methods.solving.linalg import column_order, layer_error, unit_hessian
 from methods.solving.ranges import find_grid
+from methods.solving.schedule import Schedule
 from methods.weights.grid import Grid
 from methods.weights.outliers import (
     ColumnCorrected,
@@ -38,44 +42,44 @@ from methods.weights.outliers import (
 )
 from methods.weights.stored import UniformWeight
 
-if TYPE_CHECKING:
-    from methods.quantease import QuantEase
-
 MOST_POWERS, SETTLED = 200, 1e-5
 
 
-def solve_with_outliers(problem: LayerProblem, solver: "QuantEase") -> Solution:
-    """Sweeps and thresholding steps in turns, as the solver's fields say."""
-    order, back = column_order(problem.hessian, solver.act_order)
+def solve_with_outliers(
+    problem: LayerProblem,
+    schedule: Schedule,
+    start: LayerSolver | None,
+    act_order: bool,
+    step_scale: float,
+    block_size: int,
+) -> Solution:
+    """Sweeps and thresholding steps in turns; `methods.quantease.QuantEase` says what the options are."""
+    order, back = column_order(problem.hessian, act_order)
     hessian = unit_hessian(problem.hessian)[order][:, order]
-    begin = None if solver.start is None else start_with_outliers(problem, solver.start)
+    begin = None if start is None else start_with_outliers(problem, start)
     ordered = replace(problem, weight=problem.weight[:, order], hessian=hessian)
-    alternation = Alternation(
-        ordered, begin and permuted(begin.weight, order), solver.step_scale, solver.block_size
-    )
+    first = begin and permuted(begin.weight, order)
+    alternation = Alternation(ordered, first, step_scale, block_size)
     sweeps = changed = 0
-    for sweep in range(solver.sweeps):
-        sweeps, changed = sweep + 1, alternation.sweep(not solver.relaxes(sweep), solver.precision(sweep))
-        moved = alternation.threshold(refit=begin is None and sweep <= solver.last_relaxed)
-        if sweep > solver.last_relaxed and not changed and not moved:
+    last_relaxed = schedule.last_relaxed
+    for sweep in range(schedule.sweeps):
+        sweeps, changed = sweep + 1, alternation.sweep(not schedule.relaxes(sweep), schedule.precision(sweep))
+        moved = alternation.threshold(refit=begin is None and sweep <= last_relaxed)
+        if sweep > last_relaxed and not changed and not moved:
             break
     weight = permuted(alternation.answer(), back)
     stats = {"sweeps": sweeps, "changed": float(changed) / problem.weight.numel()}
     if begin is not None:
         stats = {**begin.stats, **stats}
-        before, after = (
-            layer_error(problem.weight, found.dequantize(), problem.hessian)
-            for found in (begin.weight, weight)
-        )
-        weight = weight if after < before else begin.weight
+        candidates = (begin.weight, weight)
+        errors = [layer_error(problem.weight, each.dequantize(), problem.hessian) for each in candidates]
+        weight = weight if errors[1] < errors[0] else begin.weight
     stats["outliers"] = weight.values.numel() / problem.weight.numel()
     return Solution(weight, stats, begin.fallbacks if begin else ())
 
 
 def start_with_outliers(problem: LayerProblem, start: LayerSolver) -> Solution:
-    """The start's own answer where it knows outliers; else its answer to what the largest entries, or
-    columns, leave.
-    """
+    """The start's answer, given what the largest entries, or columns, leave if it knows no outliers."""
     if start.skip_reason(problem.scheme) is None:
         return start.solve(problem)
     correction = largest(problem.weight, problem)
@@ -85,9 +89,7 @@ def start_with_outliers(problem: LayerProblem, start: LayerSolver) -> Solution:
 
 
 class Alternation:
-    """The two parts of a layer's answer, moved in turns. All tensors (out, in), columns in the order of the
-    sweeps.
-    """
+    """The two parts of a layer's answer, moved in turns; tensors (out, in), columns in the order of sweeps."""
 
     def __init__(
         self,
@@ -97,9 +99,8 @@ class Alternation:
         block_size: int,
     ):
         self.problem = problem
-        self.steps = (
-            step_scale / largest_eigenvalue(problem.hessian) * torch.diagonal(problem.hessian)[:, None]
-        )
+        diagonal = torch.diagonal(problem.hessian)[:, None]
+        self.steps = step_scale / largest_eigenvalue(problem.hessian) * diagonal
         self.correction = largest(problem.weight, problem) if start is None else start.correction()
         target = problem.weight - self.correction
         self.grid = grid_without(problem, self.correction) if start is None else start.base.grid
@@ -108,9 +109,8 @@ class Alternation:
         self.descents: dict[int, Descent] = {}  # by first row
 
         def descent(rows: slice) -> None:
-            self.descents[rows.start] = Descent(
-                target[rows], values[rows], feedback, self.grid.rows(rows), block_size
-            )
+            grid = self.grid.rows(rows)
+            self.descents[rows.start] = Descent(target[rows], values[rows], feedback, grid, block_size)
 
         self._over_rows(descent)
 
@@ -119,14 +119,16 @@ class Alternation:
         return int(sum(self._over_rows(lambda rows: self.descents[rows.start].sweep(rounded, matmul=matmul))))
 
     def threshold(self, refit: bool) -> bool:
-        """One step of hard thresholding on the correction, and a grid fitted anew on what it leaves if
-        `refit`; did anything move?
+        """One step of hard thresholding on the correction; did anything move?
+
+        Args:
+            refit: fit the grid anew on what the correction leaves.
         """
 
         def stepped(rows: slice) -> Tensor:
-            descent = self.descents[
-                rows.start
-            ]  # anchored to W - H^: its offset is W^ + H^ - W, and H_kk (offset - pull)_k column k of that times H
+            # The offset of a descent anchored to W - H^ is W^ + H^ - W, and H_kk (offset - pull)_k is column k
+            # of that times H: the gradient.
+            descent = self.descents[rows.start]
             return self.correction[rows] - ((descent.offset - descent.exact_pull()) * self.steps).T
 
         before, self.correction = self.correction, largest(torch.cat(self._over_rows(stepped)), self.problem)
@@ -146,11 +148,8 @@ class Alternation:
 
     def answer(self) -> SparseCorrected | ColumnCorrected:
         values = torch.cat(self._over_rows(lambda rows: self.descents[rows.start].values))
-        return corrected(
-            UniformWeight(self.grid.encode(values), self.grid),
-            self.correction,
-            self.problem.scheme.outlier_structure,
-        )
+        base = UniformWeight(self.grid.encode(values), self.grid)
+        return corrected(base, self.correction, self.problem.scheme.outlier_structure)
 
     def _over_rows(self, work: Callable):
         return over_rows(work, len(self.problem.weight), self.problem.weight.device)
@@ -170,9 +169,7 @@ def permuted(
 
 
 def grid_without(problem: LayerProblem, correction: Tensor) -> Grid:
-    """The grid fitted on what a correction leaves of the weight: zeros where it takes all, and those are on
-    the grid anyway.
-    """
+    """The grid fitted on what a correction leaves of the weight; where it takes all, zeros, which lie on it."""
     return find_grid(replace(problem, weight=problem.weight - correction))
 
 

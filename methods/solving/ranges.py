@@ -159,7 +159,7 @@ def widened(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
 
 
 def holds_zero(scheme: Scheme) -> bool:
-    """Must every range hold 0? Float zeros that are codes would otherwise have to reach far beyond the grid."""
+    """Must every range hold 0? Float zeros that are codes would else have to reach far beyond the grid."""
     return scheme.zero_point is ZeroPoint.integer or scheme.scale_bits is not None
 
 

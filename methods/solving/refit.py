@@ -4,7 +4,7 @@ The error tr((Q - W) H (Q - W)^T) is a quadratic in whatever Q depends on linear
 codes of one group g,
 
     scale alone             dS = - <C - Z, (E H)_g> / <C - Z, (C - Z) H_gg>
-    scale S and offset O    the 2 x 2 system  [<C, C H_gg>  <C, 1 H_gg>; .  1 H_gg 1] (dS, dO) = - (<C, (E H)_g>, <1, (E H)_g>)
+    scale S and offset O    [<C, C H_gg>  <C, 1 H_gg>; .  1 H_gg 1] (dS, dO) = - (<C, (E H)_g>, <1, (E H)_g>)
     scales that are codes   the level nearest to the minimiser, of the scale and then of the zero
     outliers of a row       H_SS dV = - (E H)_S  on their positions S
 

@@ -44,7 +44,7 @@ def codes(solver, problem):
 def test_equals_the_textbook(solver, form):
     problem = layer_problem(rows=40, **form)
     grid = find_grid(problem)
-    relaxed = [solver.relaxes(sweep) for sweep in range(solver.sweeps)]
+    relaxed = [solver.schedule.relaxes(sweep) for sweep in range(solver.sweeps)]
     expected = textbook_quantease(problem.weight, problem.hessian, grid, problem.weight, relaxed)
     assert torch.equal(codes(solver, problem), grid.encode(expected))
 
@@ -67,8 +67,8 @@ def test_act_order_and_start_are_the_textbook_too():
 
 def test_paper_relaxes_every_third_sweep_and_settles():
     solver = replace(PAPER, sweeps=30)
-    assert [k for k in range(30) if solver.relaxes(k)] == [1, 4, 7, 10, 13, 16, 19, 22, 25]
-    assert not any(DESCENT.relaxes(k) for k in range(12))
+    assert [k for k in range(30) if solver.schedule.relaxes(k)] == [1, 4, 7, 10, 13, 16, 19, 22, 25]
+    assert not any(DESCENT.schedule.relaxes(k) for k in range(12))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

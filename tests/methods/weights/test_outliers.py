@@ -110,13 +110,13 @@ def test_quantease_equals_the_alternation_written_out(structure, form):
     settled, grids = [0], []
 
     def grid_after(correction):  # refitted until the last relaxed sweep is over
-        if settled[0] <= solver.last_relaxed + 1:
+        if settled[0] <= solver.schedule.last_relaxed + 1:
             grids.append(grid_without(problem, correction))
         settled[0] += 1
         return grids[-1]
 
     start = keep(problem.weight)
-    relaxed = [solver.relaxes(sweep) for sweep in range(solver.sweeps)]
+    relaxed = [solver.schedule.relaxes(sweep) for sweep in range(solver.sweeps)]
     values, correction = textbook_quantease_outliers(
         problem.weight,
         problem.hessian,
