@@ -2,13 +2,12 @@
 and prints the tables.
 """
 
-import difflib
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.foundation.errors import UserError
+from harness.foundation.errors import UserError, nearest_name
 from harness.reporting.formats.terminal import print_first
 from harness.reporting.writing import FORMATS, document_of, names_in, selected, target_of, write
 
@@ -83,8 +82,8 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if key not in options:
-            close = difflib.get_close_matches(key, options, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}=…?" if close else f"known: {', '.join(options)}"
+            hint = nearest_name(key, options, cutoff=0.5).replace("?", "=…?")
+            hint = hint or f"known: {', '.join(options)}"
             raise UserError(f"unknown option {key!r}: {hint}")
         if not equals or not value:
             raise UserError(f"{key}: give it a value, e.g. {key}={DEFAULTS[key] or 'quantease-main'}")

@@ -1,6 +1,5 @@
 """What is wrong with a configuration, in a sentence that names the key and a remedy."""
 
-import difflib
 import re
 
 import hydra
@@ -8,6 +7,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from harness.foundation.errors import nearest_name
 
 NO_SUCH_KEY = "no such key"
 
@@ -35,10 +36,11 @@ def sentence(error: BaseException) -> str:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    if not close and "." in name:  # the right leaf below the wrong group
-        close = [known for known in names if known.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
-    return f"; did you mean {close[0]}?" if close else ""
+    hint = nearest_name(name, names)
+    if not hint and "." in name:  # the right leaf below the wrong group
+        same_leaf = [known for known in names if known.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+        hint = nearest_name(name, same_leaf[:1], cutoff=0)
+    return f"; {hint}" if hint else ""
 
 
 def _keys(wrong: str, overrides: list[str]) -> list[str]:

@@ -4,7 +4,6 @@
 With a warm cache nothing here touches the network.
 """
 
-import difflib
 import json
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ from rich.status import Status
 
 from harness.data import wheels
 from harness.foundation.cache import cache_dir
-from harness.foundation.errors import UserError
+from harness.foundation.errors import UserError, nearest_name
 from harness.foundation.files import ASIDE, disk_errors, remove_leftovers, replace_directory, replace_file
 from harness.foundation.hashes import sha256_file
 
@@ -144,8 +143,7 @@ def _find(name: str, kind: str | None = None) -> Asset:
     known = [each.name for each in catalogue().values() if kind in (None, each.kind)]
     if name in known:
         return catalogue()[name]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+    hint = nearest_name(name, known) or f"there are {', '.join(known)}"
     raise UserError(f"no embedded {kind or 'asset'} is called {name!r}: {hint}")
 
 

@@ -6,7 +6,6 @@ documents; what reads it joins them by a blank line and tokenizes the whole once
 """
 
 import contextlib
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from harness.data import assets
 from harness.foundation.cache import cache_dir
-from harness.foundation.errors import UserError
+from harness.foundation.errors import UserError, nearest_name
 from harness.foundation.files import write_atomic
 
 SEPARATOR = "\n\n"
@@ -83,8 +82,7 @@ def documents(name: str, split: str, mirror: str | None = None) -> list[str]:
     mirror entry or no connection.
     """
     if name not in CORPORA:
-        close = difflib.get_close_matches(name, CORPORA, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(CORPORA)}"
+        hint = nearest_name(name, CORPORA) or f"there are {', '.join(CORPORA)}"
         raise UserError(f"no corpus is called {name!r}: {hint} (data.name, eval.corpora)")
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}: must be train or test")

@@ -1,9 +1,8 @@
 """Finding a run by the beginning of its key."""
 
-import difflib
 from pathlib import Path
 
-from harness.foundation.errors import UserError
+from harness.foundation.errors import UserError, nearest_name
 from harness.foundation.text import visible
 from harness.reporting.frames import entries_of, load_records
 from harness.reporting.tables.comparison import Run
@@ -84,12 +83,8 @@ def _choose(name: str, results: Path, exact: bool) -> Run:
         raise UserError(f"run {name!r} below {results / 'runs'} cannot be used: {unusable}")
     if not known:
         raise UserError(f"no records below {results / 'runs'}; point paths.results=DIR at some")
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(map(visible, close))}?"
-        if close
-        else f"there are {len(runs)}, e.g. {visible(known[0])}"
-    )
+    hint = nearest_name(name, map(visible, known), cutoff=0.5, most=3)
+    hint = hint or f"there are {len(runs)}, e.g. {visible(known[0])}"
     raise UserError(
         f"no run {name!r} below {results / 'runs'}: {hint} (or point paths.results=DIR elsewhere)"
     )

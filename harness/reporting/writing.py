@@ -1,6 +1,5 @@
 """From records to files: the document of a report, rendered and written in every format."""
 
-import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from harness.foundation.errors import UserError
+from harness.foundation.errors import UserError, nearest_name
 from harness.foundation.files import write_atomic
 from harness.reporting.document import Document
 from harness.reporting.formats.terminal import print_tables
@@ -121,8 +120,7 @@ def _specs(table: str) -> dict:
         elif name.endswith((".yaml", ".yml")):
             chosen[name] = load_spec(Path(name))
         else:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            hint = nearest_name(name, known, cutoff=0.4) or f"known: {', '.join(known)}"
             raise UserError(
                 f"table={name}: no such table in conf/report; {hint} A table of your own: table=FILE.yaml"
             )

@@ -23,7 +23,6 @@ values was), one of `COSTS`, or {value: …, label: head of the column} or {mean
 columns for every value that a field has in the records meant.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -33,7 +32,7 @@ from typing import Any
 
 import yaml
 
-from harness.foundation.errors import UserError
+from harness.foundation.errors import UserError, nearest_name
 from harness.reporting.papers.published import Shape
 from harness.reporting.papers.reference import NAMES
 from harness.reporting.tables.values import COSTS, MEAN
@@ -192,11 +191,9 @@ def _metric(name: str, place: str) -> str:
     kind, _, subject = name.partition("/")
     if name in COSTS or (kind in METRICS and subject and (subject == "*" or "*" not in subject)):
         return name
-    close = difflib.get_close_matches(
-        name, [*COSTS, *(f"{known}/{subject or 'wikitext2'}" for known in METRICS)], n=1
-    )
-    hint = f"unknown: did you mean {close[0]}?" if close else f"{NEITHER} {', '.join(COSTS)}"
-    raise UserError(f"{place}values: {name!r} is {hint}")
+    hint = nearest_name(name, [*COSTS, *(f"{known}/{subject or 'wikitext2'}" for known in METRICS)])
+    why = f"unknown: {hint}" if hint else f"{NEITHER} {', '.join(COSTS)}"
+    raise UserError(f"{place}values: {name!r} is {why}")
 
 
 def _where(entry: Mapping, place: str) -> Where:
@@ -230,8 +227,7 @@ def _known(entry: Any, place: str, names: Iterable[str], what: str) -> None:
         raise UserError(f"{place}{entry!r} is no {what}; known keys: {', '.join(names)}")
     for key in entry:
         if key not in names:
-            close = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+            hint = nearest_name(str(key), names) or f"known: {', '.join(names)}"
             raise UserError(f"{place}unknown key {key!r}: {hint}")
 
 
