@@ -58,6 +58,11 @@ def method_rank(name: str) -> tuple:
     return (places[0], places[1] if second else -1, name)
 
 
+def keeps_outliers(method: str) -> bool:
+    """Whether a method always keeps outliers, so that they go without saying."""
+    return "spqr" in method
+
+
 def _file(node: Any) -> str:
     """The file of the class that a part of a configuration names; "" where there is none."""
     target = node.get("_target_") if isinstance(node, Mapping) else None

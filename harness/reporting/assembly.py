@@ -12,15 +12,8 @@ from harness.reporting.claims.ledger import UNTESTED, Layers, headline, judge, l
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
 from harness.reporting.figures.pictures import pictures
 from harness.reporting.frames import Records, entries_of, finite
-from harness.reporting.labels import (
-    SEPARATOR,
-    column_label,
-    column_of,
-    column_rank,
-    present,
-    row_rank,
-    value_text,
-)
+from harness.reporting.keys import ColumnKey, row_rank
+from harness.reporting.labels import SEPARATOR, present, value_text
 from harness.reporting.papers.tables import Spec, paper_tables
 from harness.reporting.parallel import at_once
 from harness.reporting.tables.all_numbers import build_tables
@@ -141,8 +134,8 @@ def _entry(record: Mapping[str, Any], base: str) -> RunEntry:
 def _title(record: Mapping[str, Any]) -> str:
     outliers = finite(record.get("scheme.outlier_ratio"))
     parts = [record["model.name"], record["method.name"]]
-    bits, _, more = column_label(*column_of(record)).partition(" ")
-    parts += [f"{bits} bits {more}".rstrip()] if present(record.get("scheme.bits")) else []
+    column = ColumnKey.of(record)
+    parts += [] if column.bits is None else [column.in_words(" ")]
     parts += [f"{100 * outliers:g} % outliers"] if outliers else []
     return SEPARATOR.join(parts)
 
@@ -151,7 +144,7 @@ def _rank(record: Mapping[str, Any]) -> tuple:
     return (
         record["model.name"],
         row_rank(record["method.name"], ""),
-        column_rank(*column_of(record)),
+        ColumnKey.of(record).rank,
         record["run_key"],
         record["place"],
     )

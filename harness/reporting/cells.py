@@ -5,6 +5,7 @@ terminal.
 from dataclasses import dataclass
 
 from harness.foundation.text import visible
+from harness.reporting.keys import ColumnKey, RowKey
 
 SUMMARY = "summary"  # the kind of these tables
 PERPLEXITY = "perplexity"
@@ -44,13 +45,14 @@ class Cell:
 @dataclass(frozen=True)
 class Row:
     """One line; `method` is empty where the line is no method. A line without cells is a heading over those
-    below it.
+    below it. `key` is what the label of a quantized method was made from.
     """
 
     label: str
     method: str
     cells: tuple[Cell, ...]
     marks: str = ""
+    key: RowKey | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Table:
 
     `groups` is a line above the head: (text, number of columns under it), from the second column on; the
     numbers add up to `len(head) - 1`. In a `textual` table every column holds words: they stand to the left
-    and may run over several lines.
+    and may run over several lines. `columns` are what the heads from the second on were made from, where
+    columns are schemes.
     """
 
     kind: str
@@ -71,6 +74,7 @@ class Table:
     notes: tuple[str, ...] = ()
     groups: tuple[tuple[str, int], ...] = ()
     textual: bool = False
+    columns: tuple[ColumnKey, ...] = ()
 
 
 class Notes:

@@ -11,7 +11,7 @@ import yaml
 
 from harness.bookkeeping.words import scheme_label
 from harness.config.compose import CONF, scheme_named
-from harness.reporting.labels import activations_in, column_label, column_of, column_rank, without_idle
+from harness.reporting.keys import ColumnKey, without_idle
 from methods.contracts.scheme import ActRange, RangeRule, ZeroPoint
 from tests.helpers.problems import scheme
 
@@ -69,8 +69,8 @@ def test_columns_say_the_bits_of_activations():
     new = old | record(act_bits=None, kv_bits=math.nan)
     quantized, cached = old | record(act_bits=4, kv_bits=None), old | record(act_bits=8, kv_bits=4)
     grouped = record(bits=4, group_size=32, act_bits=4)
-    columns = [column_of(entry) for entry in (old, new, quantized, cached, grouped, record(act_bits=4))]
-    assert [column_label(*column) for column in columns] == [
+    columns = [ColumnKey.of(entry) for entry in (old, new, quantized, cached, grouped, record(act_bits=4))]
+    assert [column.label for column in columns] == [
         "4",
         "4",
         "4 a4",
@@ -78,7 +78,7 @@ def test_columns_say_the_bits_of_activations():
         "4 g32 a4",
         "own format a4",
     ]
-    assert [activations_in(column_label(*column)) for column in columns] == [
+    assert [column.activations for column in columns] == [
         "",
         "",
         "a4",
@@ -86,10 +86,10 @@ def test_columns_say_the_bits_of_activations():
         "a4",
         "a4",
     ]
-    assert activations_in("perplexity") == activations_in("own format") == activations_in("3 g16 s3") == ""
-    assert activations_in("3 kv4") == "kv4" and columns[0] == columns[1]
-    ordered = sorted(columns[1:], key=lambda column: column_rank(*column))
-    assert [column_label(*column) for column in ordered] == [
+    assert ColumnKey(None).activations == ColumnKey(3, 16, 3).activations == ""
+    assert ColumnKey(3, kv=4).activations == "kv4" and columns[0] == columns[1]
+    ordered = sorted(columns[1:], key=lambda column: column.rank)
+    assert [column.label for column in ordered] == [
         "4",
         "4 a8 kv4",
         "4 a4",

@@ -29,6 +29,7 @@ from harness.reporting.figures.pictures import pictures
 from harness.reporting.formats.markdown import escape, pipe_table
 from harness.reporting.formats.terminal import print_tables
 from harness.reporting.frames import load_records
+from harness.reporting.keys import ColumnKey, RowKey
 from harness.reporting.tables.all_numbers import build_tables
 from harness.reporting.writing import print_report, write_report
 from tests.helpers.invented_records import ended, headings_of, markdown_tokens, parse, record, store
@@ -237,7 +238,8 @@ def test_rows_with_and_without_quantized_activations_are_not_joined():
         "m",
         "",
         ("method", "4", "4 a4", "3", "3 a4"),
-        (Row("rtn · x=1", "rtn", tuple(cells)),),
+        (Row("rtn · x=1", "rtn", tuple(cells), key=RowKey("rtn", (("x", "x=1"),))),),
+        columns=(ColumnKey(4), ColumnKey(4, act=4), ColumnKey(3), ColumnKey(3, act=4)),
     )
     found = {line.label: [point[1] for point in line.points] for line in lines_of(table)}
     assert found == {"rtn · x=1": [3.0, 1.0], "rtn · x=1 · a4": [4.0, 2.0]}

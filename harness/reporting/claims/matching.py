@@ -11,6 +11,7 @@ from harness.reporting.claims.measuring import Measured, Seeds, measure, protoco
 from harness.reporting.claims.reading import Claim, Rule
 from harness.reporting.claims.runs import Runs, same_method, shared_columns, sides, usable
 from harness.reporting.frames import finite
+from harness.reporting.keys import HEAD
 from harness.reporting.labels import short_names, value_text
 
 OTHER_MODEL = "is about another model"
@@ -100,14 +101,14 @@ def _named(runs: Runs, columns: set[str], raw: Sequence[tuple[Measured, Seeds]])
     apart.
     """
     pairs = [next(iter(seeds.values())) for _, seeds in raw]
-    columns = columns - set(_SAID)
+    columns = columns - set(HEAD)
     told = [
         [name for name in sorted(columns) if _differs(runs, side, name)] for side in zip(*pairs, strict=True)
     ]
     names = short_names(sorted({*told[0], *told[1]}))
     found = []
     for (measured, seeds), pair in zip(raw, pairs, strict=True):
-        words = [_bits(runs.head(pair[0]))]
+        words = [runs.scheme(pair[0])]
         for name in sorted({*told[0], *told[1]}):
             values = [
                 value_text(runs.get(name, run)) for run, own in zip(pair, told, strict=True) if name in own
@@ -127,15 +128,6 @@ def _named(runs: Runs, columns: set[str], raw: Sequence[tuple[Measured, Seeds]])
             )
         )
     return tuple(found)
-
-
-def _bits(head: str) -> str:
-    """ "2 g64" as "2 bits g64"."""
-    bits, _, rest = head.partition(" ")
-    return f"{bits} bits {rest}".strip() if bits.isdecimal() else head
-
-
-_SAID = ("scheme.bits", "scheme.group_size", "scheme.scale_bits", "scheme.act_bits", "scheme.kv_bits")
 
 
 def _differs(runs: Runs, side: Sequence[int], name: str) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.reporting.claims.reading import LAYERS, Rule
 from harness.reporting.frames import finite
-from harness.reporting.labels import column_label, column_of, without_idle
+from harness.reporting.keys import HEAD, ColumnKey, without_idle
 
 
 class Runs:
@@ -82,12 +82,11 @@ class Runs:
         bits, source = finite(self.get("scheme.bits", run)), finite(self.get("model.source_bits", run))
         return bits is not None and source is not None and bits >= source
 
-    def head(self, run: int) -> str:
-        """The bits and groups of a run in words, e.g. "3 g64"; "" for a float one."""
-        found = column_of(
-            {column: self.get(column, run) for column in self.columns if column.startswith("scheme.")}
-        )
-        return "" if self.get("method.name", run) == "float" else column_label(*found)
+    def scheme(self, run: int) -> str:
+        """The bits and groups of a run in words, e.g. "3 bits g64"; "" for a float one."""
+        if self.get("method.name", run) == "float":
+            return ""
+        return ColumnKey(*(self.get(column, run) for column in HEAD)).in_words(" ")
 
     def values(self, columns: Sequence[str], run: int) -> tuple:
         return tuple(self.identities(column)[run] for column in columns)

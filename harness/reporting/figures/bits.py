@@ -10,7 +10,7 @@ from itertools import accumulate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.records.naming import PLUS, TRANSFORMS
+from harness.records.naming import PLUS, TRANSFORMS, keeps_outliers
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
 from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
@@ -19,9 +19,16 @@ from harness.reporting.drawing.marks import draw_behind, draw_front, draw_level,
 from harness.reporting.drawing.method_styles import colour_and_marker, line_style
 from harness.reporting.drawing.scales import LIMIT, held, scale_bits, scale_perplexity
 from harness.reporting.drawing.texts import labelled
-from harness.reporting.figures.points import float_level, joined, protocols, series_of
+from harness.reporting.figures.points import (
+    Point,
+    float_level,
+    joined,
+    points_of,
+    protocols,
+    series_of,
+)
 from harness.reporting.frames import finite
-from harness.reporting.labels import FLOAT, SEPARATOR, activations_in
+from harness.reporting.keys import RowKey
 
 CROWD = 10  # lines from which on a panel becomes one for each family of methods
 LABELS = 15  # lines of text beside one panel: what has no name is grey
@@ -31,18 +38,30 @@ HOLLOW = "Hollow: the weights had no more bits before anyone quantized them."
 
 @dataclass(frozen=True)
 class Line:
-    """Rows of a table that are one series, as points from few bits to many: (bits, value, spread, doubtful)."""
+    """Rows of a table that are one series, as points from few bits to many: (bits, value, spread, doubtful).
 
-    label: str
-    method: str
+    `name` is that of the series without its `activations`; `row` is the key of one of its rows.
+    """
+
+    name: str
+    row: RowKey
     points: tuple[tuple[float, float, float, bool], ...]
+    activations: str = ""
+
+    @property
+    def label(self) -> str:
+        return joined(self.name, self.activations)
+
+    @property
+    def method(self) -> str:
+        return self.row.method
 
     @property
     def variant(self) -> str:
         """What the label says beside the method; the same variant of two methods is drawn with the same kind
         of line.
         """
-        return self.label.partition(SEPARATOR)[2]
+        return self.label.removeprefix(RowKey(self.method).label)
 
     @property
     def family(self) -> str:
@@ -51,11 +70,7 @@ class Line:
             return "transforms"
         if self.method.startswith(("gptvq", "vptq")):
             return "codebooks"
-        return (
-            "outliers"
-            if "spqr" in self.method or any(word.endswith("outliers") for word in self.label.split(SEPARATOR))
-            else "rounding"
-        )
+        return "outliers" if keeps_outliers(self.method) or any(self.row.outliers) else "rounding"
 
     @property
     def whole(self) -> list[tuple]:
@@ -82,21 +97,20 @@ def lines_of(table: Table) -> list[Line]:
     """The series that have a number and weighed bits somewhere, one line for each number of bits of
     activations.
     """
-    names = series_of(table.rows)
-    found: dict[tuple[str, str], list[tuple]] = {}
-    for row in table.rows:
-        for head, cell in zip(table.head[1:], row.cells, strict=False):
-            if (
-                row.method not in ("", FLOAT)
-                and cell.bits is not None
-                and cell.value is not None
-                and math.isfinite(cell.value)
-            ):
-                point = (cell.bits, cell.value, max(0.0, finite(cell.spread) or 0.0), cell.doubtful)
-                found.setdefault((row.method, joined(names[row.label], activations_in(head))), []).append(
-                    point
-                )
-    return [Line(label, method, tuple(sorted(points))) for (method, label), points in found.items()]
+    names = series_of(row.key for row in table.rows if row.key)
+    lines: dict[tuple[str, str, str], list[Point]] = {}
+    for point in points_of(table):
+        if point.bits is not None:
+            line = point.row.method, names[point.row], point.column.activations
+            lines.setdefault(line, []).append(point)
+    return [
+        Line(name, points[0].row, tuple(sorted(map(_on_line, points))), activations)
+        for (_, name, activations), points in lines.items()
+    ]
+
+
+def _on_line(point: Point) -> tuple[float, float, float, bool]:
+    return point.bits, point.value, max(0.0, finite(point.spread) or 0.0), point.doubtful
 
 
 def build_figure(tables: Sequence[Table]) -> Figure | None:
@@ -185,7 +199,7 @@ def _named(lines: Sequence[Line]) -> list[Line]:
 
 def candidates(lines: Sequence[Line]) -> list[tuple[float, float, Line]]:
     """The points that may be on the front: float activations, evidence, not broken."""
-    weights_only = [line for line in lines if not activations_in(line.label)]
+    weights_only = [line for line in lines if not line.activations]
     return [(bits, value, line) for line in weights_only for bits, value, _, doubt in line.whole if not doubt]
 
 

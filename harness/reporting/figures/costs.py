@@ -17,7 +17,6 @@ from harness.reporting.drawing.scales import LIMIT, scale_along, scale_perplexit
 from harness.reporting.drawing.texts import labelled
 from harness.reporting.figures.points import (
     Point,
-    bits_in_words,
     by_run,
     float_level,
     joined,
@@ -26,6 +25,7 @@ from harness.reporting.figures.points import (
     protocols,
     series_of,
 )
+from harness.reporting.keys import ColumnKey
 
 METHODS = 3  # from which on a column deserves a panel; the fullest column of a table gets one from two on
 NAMED = 16  # series that get a name in one panel: those on the front first, then by perplexity
@@ -39,7 +39,7 @@ class _Panel:
     """One column of a table against one cost."""
 
     table: Table
-    head: str
+    column: ColumnKey
     axis: str
     points: tuple[tuple[float, Point], ...]
 
@@ -71,7 +71,7 @@ def _picture(
     columns = [
         (table, *found) for table in tables if table.kind == "perplexity" for found in _compared(table, costs)
     ]
-    wanted = [_Panel(table, head, axis, tuple(_with(points, costs))) for table, head, points in columns]
+    wanted = [_Panel(table, column, axis, tuple(_with(points, costs))) for table, column, points in columns]
     if not wanted:
         return None
     crowded = any(len(_series(panel)) > CROWD for panel in wanted[:PANELS])
@@ -92,23 +92,23 @@ def _picture(
         return picture(f"perplexity-against-{cost}", f"Perplexity against {cost}", caption, alt, figure)
 
 
-def _compared(table: Table, costs: Mapping[str, float]) -> list[tuple[str, list[Point]]]:
+def _compared(table: Table, costs: Mapping[str, float]) -> list[tuple[ColumnKey, list[Point]]]:
     """The columns with enough methods of which the cost is known, no matter how many of them are hollow or
     broken beside those.
     """
-    heads: dict[str, list[Point]] = {}
+    columns: dict[ColumnKey, list[Point]] = {}
     for point in points_of(table):
         if point.value <= LIMIT and mean_over(point.run_keys, costs):
-            heads.setdefault(point.head, []).append(point)
-    evidence = {
-        head: len({point.method for point in points if not point.doubtful}) for head, points in heads.items()
-    }
-    methods = {head: len({point.method for point in points}) for head, points in heads.items()}
-    fullest = max(heads, key=lambda head: (evidence[head], methods[head]), default=None)
+            columns.setdefault(point.column, []).append(point)
+    evidence, methods = {}, {}
+    for column, points in columns.items():
+        evidence[column] = len({point.row.method for point in points if not point.doubtful})
+        methods[column] = len({point.row.method for point in points})
+    fullest = max(columns, key=lambda column: (evidence[column], methods[column]), default=None)
     return [
-        (head, points)
-        for head, points in heads.items()
-        if evidence[head] >= METHODS or (head == fullest and methods[head] > 1)
+        (column, points)
+        for column, points in columns.items()
+        if evidence[column] >= METHODS or (column == fullest and methods[column] > 1)
     ]
 
 
@@ -129,10 +129,10 @@ def _with(points: Sequence[Point], costs: Mapping[str, float]) -> Costs:
 
 def _series(panel: _Panel) -> dict[str, Costs]:
     """The points by what they are called, those of a series by perplexity, the best first."""
-    names, found = series_of(panel.table.rows), {}
-    for cost, point in sorted(panel.points, key=lambda entry: (entry[1].value, entry[0], entry[1].label)):
-        found.setdefault(names[point.label], []).append((cost, point))
-    return found
+    names, series = series_of(row.key for row in panel.table.rows if row.key), {}
+    for cost, point in sorted(panel.points, key=lambda entry: (entry[1].value, entry[0], entry[1].row.label)):
+        series.setdefault(names[point.row], []).append((cost, point))
+    return series
 
 
 def _best(panel: _Panel) -> list[tuple[float, float]]:
@@ -167,24 +167,24 @@ def _draw(axes: Axes, panel: _Panel) -> None:
     labels, lines = [], [stair(axes, best)]
     for name in ranked[:NAMED]:
         spots = [(cost, point.value) for cost, point in series[name]]
-        colour = colour_and_marker(series[name][0][1].method)[0]
+        colour = colour_and_marker(series[name][0][1].row.method)[0]
         axes.plot(*zip(*spots, strict=True), color=colour, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=3)
         for spot, (_, point) in zip(spots, series[name], strict=True):
-            axes.plot(*([number] for number in spot), **shown(point.method, point.doubtful), zorder=4)
+            axes.plot(*([number] for number in spot), **shown(point.row.method, point.doubtful), zorder=4)
         labels.append(Label(labelled(name), colour, spots[0], spots[0]))
         lines.append(spots)
     draw_level(axes, level)
     draw_front(axes, best)
-    titled(axes, joined(panel.table.model, bits_in_words(panel.head)))
+    titled(axes, joined(panel.table.model, panel.column.in_words()))
     axes.set_xlabel(panel.axis)
     axes.set_ylabel(labelled(panel.table.title).lower())
     place_labels(axes, labels, lines, level)
 
 
 def _in_words(panel: _Panel, what: str) -> str:
-    names = {(cost, point.value): point.label for cost, point in panel.points}
+    names = {(cost, point.value): point.row.label for cost, point in panel.points}
     unit = "s" if what == "time" else "GiB"
     steps = [f"{names[spot]} {spot[1]:.4g} at {spot[0]:.3g} {unit}" for spot in _best(panel)[:5]]
-    return f"{panel.table.model} at {panel.head}: front of perplexity and {what}: " + (
+    return f"{panel.table.model} at {panel.column.label}: front of perplexity and {what}: " + (
         ", ".join(steps) or "none"
     )

@@ -14,7 +14,7 @@ from harness.reporting.document import Picture
 from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
 from harness.reporting.drawing.marks import draw_level
 from harness.reporting.drawing.scales import scale_along
-from harness.reporting.figures.points import bits_in_words, joined
+from harness.reporting.figures.points import joined
 from harness.reporting.figures.series import Group, Models, Run, first, groups_of, positive
 
 READ = 48  # tables looked into for curves; those of runs without epochs hold none
@@ -71,7 +71,7 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
         runs = sum(len(group.runs) for group in groups)
         caption += part_of(min(len(found), PANELS), runs, "runs that trained")
         alt = "; ".join(
-            f"{joined(run.label, group.head)}: mean over blocks {_ends(losses)}"
+            f"{joined(run.label, group.column.label)}: mean over blocks {_ends(losses)}"
             for group, run, losses in found[:PANELS]
         )
         return picture("loss-curves", "Loss of learned transforms by epoch", caption, alt, figure)
@@ -94,7 +94,7 @@ def _panel(axes: Axes, group: Group, run: Run, losses: np.ndarray, highest: floa
             steps, left[block], color=DEPTH(block / max(1, blocks - 1)), **look, zorder=2 + block / blocks
         )
     draw_level(axes, 1.0, 0.8)
-    titled(axes, run.label, joined(bits_in_words(group.head), group.model))
+    titled(axes, run.label, joined(group.column.in_words(), group.model))
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss / that of epoch 1" if axes.get_subplotspec().is_first_col() else "")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -18,8 +18,6 @@ from harness.reporting.drawing.texts import labelled
 from harness.reporting.figures.points import (
     STRUCTURES,
     Point,
-    apart,
-    bits_in_words,
     by_run,
     float_level,
     joined,
@@ -27,6 +25,7 @@ from harness.reporting.figures.points import (
     points_of,
     protocols,
 )
+from harness.reporting.keys import ColumnKey, RowKey
 
 LINES = 12  # in one panel
 NUMBERS = 4  # lines up to which the points of a panel have their bits beside them
@@ -40,7 +39,7 @@ def outliers_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | 
     """One panel for each column of a table in which a share varies."""
     shares = by_run(frame, "outlier_share")
     wanted = [table for table in tables if table.kind == "perplexity"]
-    found = [(table, head, lines) for table in wanted for head, lines in outlier_lines(table, shares).items()]
+    found = [(table, *entry) for table in wanted for entry in outlier_lines(table, shares).items()]
     if not found:
         return None
     drawn = found[:PANELS]
@@ -70,34 +69,33 @@ def outliers_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | 
         return picture("perplexity-against-outliers", "What outliers buy", caption, alt, figure)
 
 
-def outlier_lines(table: Table, shares: dict[str, float]) -> dict[str, Lines]:
+def outlier_lines(table: Table, shares: dict[str, float]) -> dict[ColumnKey, Lines]:
     """By column the settings with two shares or more: points by growing share, under what the setting is
     called.
     """
-    plain: dict[tuple[str, str], Spot] = {}
-    lines: dict[tuple[str, str], dict[str, list[Spot]]] = {}
+    plain: dict[tuple[ColumnKey, RowKey], Spot] = {}
+    lines: dict[tuple[ColumnKey, RowKey], dict[str, list[Spot]]] = {}
     for point in points_of(table):
         share = mean_over(point.run_keys, shares)
         if share is None:
             continue
-        rest, structure, ratio = apart(point.label)
+        (structure, ratio), setting = point.row.outliers, (point.column, point.row.without_outliers)
         if ratio or share > 0:
-            lines.setdefault((point.head, rest), {}).setdefault(structure, []).append((100 * share, point))
+            lines.setdefault(setting, {}).setdefault(structure, []).append((100 * share, point))
         else:
-            plain[point.head, rest] = (0.0, point)
-    found: dict[str, Lines] = {}
-    for (head, rest), structures in lines.items():
+            plain[setting] = (0.0, point)
+    found: dict[ColumnKey, Lines] = {}
+    for (column, row), structures in lines.items():
         for structure, spots in sorted(structures.items()):
-            start = [plain[head, rest]] if (head, rest) in plain else []
-            if len({round(share, 3) for share, _ in (*start, *spots)}) > 1:
-                name = joined(rest, STRUCTURES.get(structure, "") if len(structures) > 1 else "")
-                found.setdefault(head, {})[name] = sorted(
-                    [*start, *spots], key=lambda spot: (spot[0], spot[1].label)
-                )
-    return {point.head: found[point.head] for point in points_of(table) if point.head in found}
+            spots = [plain[column, row], *spots] if (column, row) in plain else spots
+            if len({round(share, 3) for share, _ in spots}) > 1:
+                name = joined(row.label, STRUCTURES.get(structure, "") if len(structures) > 1 else "")
+                spots = sorted(spots, key=lambda spot: (spot[0], spot[1].row.label))
+                found.setdefault(column, {})[name] = spots
+    return {point.column: found[point.column] for point in points_of(table) if point.column in found}
 
 
-def _panel(axes: Axes, table: Table, head: str, lines: Lines) -> None:
+def _panel(axes: Axes, table: Table, column: ColumnKey, lines: Lines) -> None:
     level = float_level(table)
     lines = dict(list(lines.items())[:LINES])
     every = [spot for spots in lines.values() for spot in spots]
@@ -106,7 +104,10 @@ def _panel(axes: Axes, table: Table, head: str, lines: Lines) -> None:
     draw_level(axes, level)
     labels, drawn, numbers = [], [], {}
     for place, (name, spots) in enumerate(lines.items()):
-        method, line = spots[-1][1].method, [(share, held(point.value, ceiling)) for share, point in spots]
+        method, line = (
+            spots[-1][1].row.method,
+            [(share, held(point.value, ceiling)) for share, point in spots],
+        )
         colour = colour_and_marker(method)[0]
         axes.plot(
             *zip(*line, strict=True), color=colour, linewidth=1.2, linestyle=line_style(place), zorder=3
@@ -119,7 +120,7 @@ def _panel(axes: Axes, table: Table, head: str, lines: Lines) -> None:
     if len(lines) <= NUMBERS:
         for spot, bits in numbers.items():
             _write_bits(axes, spot, bits, list(numbers))
-    titled(axes, joined(table.model, bits_in_words(head)))
+    titled(axes, joined(table.model, column.in_words()))
     axes.set_xlabel("weights kept as outliers, %")
     axes.set_ylabel(labelled(table.title).lower())
     place_labels(axes, labels, drawn, level)
@@ -148,9 +149,9 @@ def _write_bits(
     )
 
 
-def _in_words(table: Table, head: str, lines: Lines) -> str:
+def _in_words(table: Table, column: ColumnKey, lines: Lines) -> str:
     steps = [
         f"{name}: " + ", ".join(f"{share:.2g} % {point.value:.4g}" for share, point in spots)
         for name, spots in list(lines.items())[:4]
     ]
-    return f"{table.title} on {table.model} at {head} by share of outliers: " + "; ".join(steps)
+    return f"{table.title} on {table.model} at {column.label} by share of outliers: " + "; ".join(steps)

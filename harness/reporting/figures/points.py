@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.reporting.cells import Row, Table
+from harness.records.naming import keeps_outliers
+from harness.reporting.cells import Table
 from harness.reporting.frames import finite
+from harness.reporting.keys import ColumnKey, RowKey
 from harness.reporting.labels import FLOAT, SEPARATOR
 
-RATIO = "% outliers"  # how labels end that say a share of outliers
 # how labels call their structure, and how pictures do
 STRUCTURES = {"columns": "column outliers", "unstructured": "unstructured outliers"}
 
@@ -21,11 +22,11 @@ STRUCTURES = {"columns": "column outliers", "unstructured": "unstructured outlie
 class Point:
     """One cell of a table."""
 
-    label: str  # of its row
-    method: str
-    head: str  # of its column
+    row: RowKey
+    column: ColumnKey
     bits: float | None
     value: float
+    spread: float | None
     doubtful: bool
     run_keys: tuple[str, ...]
 
@@ -33,48 +34,36 @@ class Point:
 def points_of(table: Table) -> list[Point]:
     """All cells of a table that hold a number of a quantized model."""
     return [
-        Point(row.label, row.method, head, cell.bits, cell.value, cell.doubtful, cell.run_keys)
+        Point(row.key, column, cell.bits, cell.value, cell.spread, cell.doubtful, cell.run_keys)
         for row in table.rows
-        if row.method and row.method != FLOAT
-        for head, cell in zip(table.head[1:], row.cells, strict=False)
+        if row.key
+        for column, cell in zip(table.columns, row.cells, strict=True)
         if cell.value is not None and math.isfinite(cell.value)
     ]
 
 
-def apart(label: str) -> tuple[str, str, str]:
-    """A row's label without its outliers, their structure, and their share; the last two are "" where it says
-    none.
-    """
-    words = label.split(SEPARATOR)
-    rest = [word for word in words if not word.endswith(RATIO) and word not in STRUCTURES]
-    structure = next((word for word in words if word in STRUCTURES), "")
-    return SEPARATOR.join(rest), structure, next((word for word in words if word.endswith(RATIO)), "")
-
-
-def series_of(rows: Iterable[Row]) -> dict[str, str]:
-    """What pictures call each row, by its label: rows that differ in their share of outliers alone are one
-    series.
-    """
-    parts = {row.label: (*apart(row.label), row.method) for row in rows if row.method}
-    structures, ratios = {}, {}
-    for rest, structure, ratio, _ in parts.values():
+def series_of(keys: Iterable[RowKey]) -> dict[RowKey, str]:
+    """What pictures call each row: rows that differ in their share of outliers alone are one series."""
+    structures: dict[RowKey, set[str]] = {}
+    ratios: dict[RowKey, set[str]] = {}
+    keys = list(keys)
+    for key in keys:
+        structure, ratio = key.outliers
         if structure or ratio:
-            structures.setdefault(rest, set()).add(structure)
-            ratios.setdefault(rest, set()).add(ratio)
+            structures.setdefault(key.without_outliers, set()).add(structure)
+            ratios.setdefault(key.without_outliers, set()).add(ratio)
     names = {}
-    for label, (rest, structure, ratio, method) in parts.items():
-        # whose outliers go without saying
-        several, always = len(structures.get(rest, ())) > 1, "spqr" in method
-        words = (
-            STRUCTURES.get(structure, ratio)
-            if several
-            else ratio
-            if len(ratios.get(rest, ())) == 1
-            else ""
-            if always
-            else "outliers"
-        )
-        names[label] = joined(rest, words) if structure or ratio else rest
+    for key in keys:
+        (structure, ratio), rest = key.outliers, key.without_outliers
+        if not (structure or ratio):
+            words = ""
+        elif len(structures[rest]) > 1:
+            words = STRUCTURES.get(structure, ratio)
+        elif len(ratios[rest]) == 1:
+            words = ratio
+        else:
+            words = "" if keeps_outliers(key.method) else "outliers"
+        names[key] = joined(rest.label, words)
     return names
 
 
@@ -95,12 +84,6 @@ def mean_over(keys: Sequence[str], numbers: Mapping[str, float]) -> float | None
     """The mean over the runs of a cell, None where no run has the number."""
     known = sorted(numbers[key] for key in keys if key in numbers)
     return sum(known) / len(known) if known else None
-
-
-def bits_in_words(head: str) -> str:
-    """The head of a column as people say it: "2 g64" becomes "2 bits, g64"."""
-    number, _, rest = head.partition(" ")
-    return (f"{number} bits" + (f", {rest}" if rest else "")) if number.replace(".", "").isdigit() else head
 
 
 def protocol_of(table: Table) -> str:

@@ -19,7 +19,7 @@ from harness.reporting.drawing.method_styles import colour_and_marker, line_styl
 from harness.reporting.drawing.scales import scale_along
 from harness.reporting.drawing.styles import WIDTH
 from harness.reporting.drawing.texts import shortened
-from harness.reporting.figures.points import bits_in_words, joined
+from harness.reporting.figures.points import joined
 from harness.reporting.figures.series import (
     Group,
     Models,
@@ -65,7 +65,7 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
     if ratio is not None:
         _ratios(axes[-1], *ratio)
     _legend(figure, looks)
-    title = f"Layer errors at {bits_in_words(group.head)}: {group.model}"
+    title = f"Layer errors at {group.column.in_words()}: {group.model}"
     caption = (
         "Relative error tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ) of every linear on the calibration text, block by block, log "
         "scale; lower is better. "
@@ -81,7 +81,7 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
     alt = f"{title}; medians over the linears: " + ", ".join(
         f"{run.label} {_median(found):.3g}" for run, found in errors
     )
-    return f"layer-errors-{group.model}-{group.head}", title, caption, alt, figure
+    return f"layer-errors-{group.model}-{group.column.label}", title, caption, alt, figure
 
 
 def _ratio(errors: Sequence[tuple[Run, dict]]) -> tuple[str, dict[str, tuple[np.ndarray, np.ndarray]]] | None:
@@ -235,7 +235,7 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
             top=0.45,
         )
         for place, (group, found) in enumerate(rows):
-            name = joined(bits_in_words(group.head), group.model)
+            name = joined(group.column.in_words(), group.model)
             lines = [
                 (run, table["block"].to_numpy(dtype=float), table["error"].to_numpy(dtype=float))
                 for run, table in found
@@ -253,7 +253,7 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
         if sum(len(group.runs) for group, _ in rows) > sum(len(found) for _, found in rows):
             caption += f" A panel has at most {LINES} lines."
         alt = "; ".join(
-            f"{group.model} at {group.head}, mean output error: "
+            f"{group.model} at {group.column.label}, mean output error: "
             + ", ".join(f"{run.label} {table['error'].mean():.3g}" for run, table in found)
             for group, found in rows
         )

@@ -10,7 +10,7 @@ from harness.reporting.drawing.scales import scale_along
 from harness.reporting.drawing.texts import shortened
 from harness.reporting.figures.series import Models
 from harness.reporting.frames import entries_of, finite
-from harness.reporting.labels import row_rank
+from harness.reporting.keys import RowKey
 
 STAGES = (  # column, name, marker, colour, filled: from light to dark in the order of a run
     ("seconds.calibrate", "calibrate", "o", "#8FB8DA", False),
@@ -41,11 +41,7 @@ def runtime_picture(models: Models) -> Picture | None:
             len(drawn), 1, heights, left=0.25 + LETTER * longest, bottom=0.68, high=0.42, top=0.3
         )
         seconds = [
-            second
-            for _, rows in drawn
-            for _, _, stages in rows
-            for found in stages.values()
-            for second in found
+            second for _, rows in drawn for _, stages in rows for found in stages.values() for second in found
         ]
         for place, (model, rows) in zip(axes, drawn, strict=True):
             scale_along(place, "x", seconds, log=True)
@@ -83,38 +79,38 @@ def shared(wanted: list[int], room: int) -> list[int]:
     return shares
 
 
-def _rows(records: pd.DataFrame) -> list[tuple[str, str, Stages]]:
-    """(label, method, stages) in the order of a table."""
-    grouped: dict[tuple[str, str], list[dict]] = {}
-    used = ["label", "method.name", *(column for column, *_ in STAGES if column in records)]
+def _rows(records: pd.DataFrame) -> list[tuple[str, Stages]]:
+    """(label, stages) in the order of a table."""
+    grouped: dict[RowKey, list[dict]] = {}
+    used = ["key", *(column for column, *_ in STAGES if column in records)]
     for record in entries_of(records[used]):
-        grouped.setdefault((record["method.name"], record["label"]), []).append(record)
+        grouped.setdefault(record["key"], []).append(record)
     rows = []
-    for method, label in sorted(grouped, key=lambda key: row_rank(*key)):
+    for key in sorted(grouped, key=lambda key: key.rank):
         stages = {}
         for column, *_ in STAGES:
             seconds = sorted(
                 value
-                for value in (finite(record.get(column)) for record in grouped[method, label])
+                for value in (finite(record.get(column)) for record in grouped[key])
                 if value and value > 0
             )
             if seconds:
                 stages[column] = seconds[0], seconds[len(seconds) // 2], seconds[-1]
-        rows += [(label, method, stages)] if stages else []
+        rows += [(key.label, stages)] if stages else []
     return rows
 
 
-def _most_expensive(rows: list[tuple[str, str, Stages]], count: int) -> list[tuple[str, str, Stages]]:
+def _most_expensive(rows: list[tuple[str, Stages]], count: int) -> list[tuple[str, Stages]]:
     """At most `count`, in their order."""
     ranked = sorted(
-        range(len(rows)), key=lambda place: (-sum(median for _, median, _ in rows[place][2].values()), place)
+        range(len(rows)), key=lambda place: (-sum(median for _, median, _ in rows[place][1].values()), place)
     )[:count]
     return [rows[place] for place in sorted(ranked)]
 
 
-def _panel(axes: Axes, model: str, rows: list[tuple[str, str, Stages]]) -> None:
+def _panel(axes: Axes, model: str, rows: list[tuple[str, Stages]]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.8)
-    for place, (_, _, stages) in enumerate(rows):
+    for place, (_, stages) in enumerate(rows):
         axes.axhline(place, color="#EEEEEE", linewidth=0.7, zorder=1)
         for column, _, marker, colour, filled in STAGES:
             if column in stages:
@@ -142,10 +138,10 @@ def _handle(marker: str, colour: str, filled: bool) -> Line2D:
     return Line2D([], [], linestyle="none", **_look(marker, colour, filled))
 
 
-def _in_words(model: str, rows: list[tuple[str, str, Stages]]) -> str:
+def _in_words(model: str, rows: list[tuple[str, Stages]]) -> str:
     said = [
         f"{label} {stages['seconds.quantize'][1]:.3g}"
-        for label, _, stages in rows
+        for label, stages in rows
         if "seconds.quantize" in stages
     ][:8]
     return f"{model}, median seconds of quantize: " + (", ".join(said) or "none")

@@ -11,16 +11,8 @@ import pandas as pd
 
 from harness.records.naming import method_rank
 from harness.reporting.frames import entries_of
-from harness.reporting.labels import (
-    FLOAT,
-    SEPARATOR,
-    column_label,
-    column_of,
-    column_rank,
-    row_labels,
-    row_rank,
-    settings,
-)
+from harness.reporting.keys import ColumnKey, RowKey, row_keys
+from harness.reporting.labels import FLOAT, settings
 from harness.reporting.tables.all_numbers import by_model
 
 Models = list[tuple[str, pd.DataFrame]]  # what `labelled` gives
@@ -30,11 +22,18 @@ Models = list[tuple[str, pd.DataFrame]]  # what `labelled` gives
 class Run:
     """One run that is done: how it is called, and where it lies below `runs`."""
 
-    label: str
-    method: str
+    key: RowKey
     place: str
     error: float = math.inf  # what its group is about, e.g. its mean over the linears
     scheme: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.key.label
+
+    @property
+    def method(self) -> str:
+        return self.key.method
 
 
 @dataclass(frozen=True)
@@ -43,20 +42,21 @@ class Group:
 
     model: str
     calibration: str
-    head: str
+    column: ColumnKey
     runs: tuple[Run, ...]  # in the order of a table
 
 
 def labelled(frame: pd.DataFrame) -> Models:
-    """(model, its quantized runs that are done, by key) in the order of a report, with the column `label`:
-    what tables call their rows.
+    """(model, its quantized runs that are done, by key) in the order of a report, with the column `key`:
+    that of their row in a table.
     """
     done = frame[(frame["status"] == "done") & (frame["method.name"] != FLOAT)]
     models = by_model(done) if len(done) else ()
-    return [
-        (model, records.assign(label=row_labels(records).labels).sort_values("run_key", kind="stable"))
-        for model, records in models
-    ]
+    found = []
+    for model, records in models:
+        keys = pd.Series(row_keys(records).keys, records.index, dtype=object)
+        found.append((model, records.assign(key=keys).sort_values("run_key", kind="stable")))
+    return found
 
 
 def groups_of(models: Models, column: str) -> list[Group]:
@@ -74,27 +74,16 @@ def groups_of(models: Models, column: str) -> list[Group]:
         used = [
             name
             for name in records
-            if name in ("label", "method.name", "place", column) or name.startswith(("data.", "scheme."))
+            if name in ("key", "place", column) or name.startswith(("data.", "scheme."))
         ]
-        cells: dict[tuple, dict[str, Run]] = {}
+        cells: dict[tuple[str, ColumnKey], dict[RowKey, Run]] = {}
         for record in entries_of(records.loc[pd.to_numeric(records[column], errors="coerce").notna(), used]):
-            head = column_of(record)
-            runs = cells.setdefault((settings(record, "data"), head), {})
-            if (label := record["label"]) not in runs:
-                runs[label] = Run(
-                    label,
-                    record["method.name"],
-                    record["place"],
-                    float(record[column]),
-                    settings(record, "scheme"),
-                )
-        ranked = sorted(
-            (calibration, column_rank(*head), column_label(*head), runs)
-            for (calibration, head), runs in cells.items()
-        )
-        for calibration, _, head, runs in ranked:
-            ordered = tuple(sorted(runs.values(), key=lambda run: row_rank(run.method, run.label)))
-            found.append(Group(model, calibration, head, ordered))
+            runs = cells.setdefault((settings(record, "data"), ColumnKey.of(record)), {})
+            run = Run(record["key"], record["place"], float(record[column]), settings(record, "scheme"))
+            runs.setdefault(run.key, run)
+        for calibration, scheme in sorted(cells, key=lambda cell: (cell[0], cell[1].rank)):
+            runs = sorted(cells[calibration, scheme].values(), key=lambda run: run.key.rank)
+            found.append(Group(model, calibration, scheme, tuple(runs)))
     return found
 
 
@@ -106,7 +95,7 @@ def fullest(groups: list[Group], count: int) -> list[Group]:
 
 def plainest(run: Run) -> tuple:
     """Least for the run that stands for a method: few settings of its own, then little error."""
-    return run.label.count(SEPARATOR), run.error, row_rank(run.method, run.label)
+    return len(run.key.settings), run.error, run.key.rank
 
 
 def chosen(runs: tuple[Run, ...], count: int) -> list[Run]:

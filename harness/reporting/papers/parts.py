@@ -13,7 +13,8 @@ import pandas as pd
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Notes
 from harness.reporting.frames import entries_of, finite
-from harness.reporting.labels import FLOAT, LETTERS, present, value_text
+from harness.reporting.keys import LETTERS
+from harness.reporting.labels import FLOAT, present, value_text
 from harness.reporting.measures import Measure, Measurement, measure_of
 from harness.reporting.papers.conditions import Masks
 from harness.reporting.papers.run_command import shared_settings

@@ -9,7 +9,8 @@ import pandas as pd
 
 from harness.foundation.text import visible
 from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, Cell, Notes, Row
-from harness.reporting.labels import FLOAT, SEPARATOR, row_labels, row_rank
+from harness.reporting.keys import row_keys, row_rank
+from harness.reporting.labels import FLOAT, SEPARATOR
 from harness.reporting.papers.conditions import Masks
 from harness.reporting.papers.gaps import Gaps
 from harness.reporting.papers.parts import Column, Part, Source
@@ -33,7 +34,7 @@ def table_labels(parts: Sequence[Part], spec: Spec) -> tuple[list[list[str]], st
             }
             for place in np.flatnonzero(masks.lines(spec, lines) & masks.of(group.where)):
                 told[place] = said if told[place] is None else told[place] & said
-    names = row_labels(together, [fixed if said is None else said for said in told])
+    names = row_keys(together, [fixed if said is None else said for said in told])
     labels, start = [], 0
     for part in parts:
         labels.append(names.labels[start : start + len(part.records)])

@@ -9,19 +9,8 @@ import pandas as pd
 from harness.foundation.text import visible
 from harness.reporting.cells import NOT_RUN, Cell, Row, Table
 from harness.reporting.frames import entries_of, finite, number
-from harness.reporting.labels import (
-    FLOAT,
-    SEPARATOR,
-    column_label,
-    column_of,
-    column_rank,
-    present,
-    row_labels,
-    row_rank,
-    settings,
-    value_text,
-    varying,
-)
+from harness.reporting.keys import ColumnKey, RowKey, row_keys, varying
+from harness.reporting.labels import FLOAT, SEPARATOR, present, settings, value_text
 from harness.reporting.measures import (
     BLOCK_ERROR,
     COST_UNITS,
@@ -139,23 +128,23 @@ def error_tables(model: str, records: pd.DataFrame, measure: Measure, column: st
 
 def cost_tables(model: str, records: pd.DataFrame) -> list[Table]:
     """What each row of the other tables costs in bits, seconds and memory; means over seeds."""
-    names = row_labels(records)
-    entries = records.assign(label=names.labels)
+    names = row_keys(records)
+    entries = records.assign(key=pd.Series(names.keys, records.index, dtype=object))
     entries = entries[entries["status"].isin(("done", "diverged"))]
     costs = [
         name for name in COST_COLUMNS if name in entries and any(finite(value) for value in entries[name])
     ]
     if not costs:
         return []
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[tuple[RowKey, ColumnKey], list[dict]] = {}
     for entry in entries_of(entries):
-        key = (entry["label"], entry["method.name"], *column_of(entry))
-        groups.setdefault((row_rank(key[1], key[0]), column_rank(*key[2:]), key), []).append(entry)
+        groups.setdefault((entry["key"], ColumnKey.of(entry)), []).append(entry)
     rows = []
-    for (_, _, (label, method, *column)), group in sorted(groups.items(), key=lambda item: item[0][:2]):
-        keys = tuple(sorted(entry["run_key"] for entry in group))
-        cells = [_cost([entry[name] for entry in group], *COST_UNITS[name][1:], keys) for name in costs]
-        rows.append(Row(label, method, (Cell(column_label(*column), run_keys=keys), *cells)))
+    for key, column in sorted(groups, key=lambda keys: (keys[0].rank, keys[1].rank)):
+        group = groups[key, column]
+        run_keys = tuple(sorted(entry["run_key"] for entry in group))
+        cells = [_cost([entry[name] for entry in group], *COST_UNITS[name][1:], run_keys) for name in costs]
+        rows.append(Row(key.label, key.method, (Cell(column.label, run_keys=run_keys), *cells)))
     head = ("method", "bits", *[COST_UNITS[name][0] for name in costs])
     caption = COST_CAPTION + (f" Where a row does not say: {names.usual}" if names.usual else "")
     return [Table("cost", "Size, time and memory", model, caption, head, tuple(rows))]

@@ -12,7 +12,8 @@ from harness.foundation.text import visible
 from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.frames import finite, number
-from harness.reporting.labels import SEPARATOR, column_label, column_of, present, signed, value_text
+from harness.reporting.keys import ColumnKey
+from harness.reporting.labels import SEPARATOR, present, signed, value_text
 from harness.reporting.measures import COST_UNITS, Measure, measure_of
 from harness.reporting.tables.bootstrap import Paired, holm, paired
 from harness.reporting.tables.comparison_layers import layer_tables
@@ -83,7 +84,7 @@ def _runs(a: Run, b: Run) -> Table:
 def _words(record: Mapping[str, Any]) -> list[str]:
     reason = record.get("reason")
     status = f"{record['status']}: {reason}" if isinstance(reason, str) and reason else record["status"]
-    columns = column_label(*column_of(record)) if present(record.get("scheme.bits")) else ABSENT
+    columns = ColumnKey.of(record).label if present(record.get("scheme.bits")) else ABSENT
     return [
         record["run_key"],
         record["model.name"],

@@ -21,7 +21,8 @@ from harness.reporting.cells import (
     Table,
 )
 from harness.reporting.frames import entries_of, finite
-from harness.reporting.labels import FLOAT, column_label, column_of, column_rank, row_labels, row_rank, signed
+from harness.reporting.keys import ColumnKey, RowKey, row_keys
+from harness.reporting.labels import FLOAT, signed
 from harness.reporting.measures import Measure, Measurement, mean, summary
 
 Record = Mapping[str, Any]  # one row of the frame, with its label and its measurement
@@ -61,26 +62,34 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
     for measurement in [*measurements, spec.reference]:
         if measurement is not None and measurement.protocol != spec.protocol:
             raise ValueError(f"two protocols in one table: {spec.protocol!r} and {measurement.protocol!r}")
-    names = row_labels(records)
+    names = row_keys(records)
     entries = records.assign(
-        measurement=pd.Series(measurements, records.index, dtype=object), label=names.labels
+        measurement=pd.Series(measurements, records.index, dtype=object),
+        key=pd.Series(names.keys, records.index, dtype=object),
     )
     entries = entries_of(entries.sort_values("run_key"))
     floats = [entry for entry in entries if entry["method.name"] == FLOAT]
     quantized = [entry for entry in entries if entry["method.name"] != FLOAT]
     reference = next((entry["measurement"] for entry in floats if entry["measurement"]), spec.reference)
-    columns = sorted({column_of(entry) for entry in quantized}, key=lambda column: column_rank(*column))
+    columns = sorted({ColumnKey.of(entry) for entry in quantized}, key=lambda column: column.rank)
     rows = with_bits(
         with_best(_method_rows(quantized, columns, reference, spec), [spec.measure] * len(columns))
     )
     if reference is not None or floats:
         rows = [Row(FLOAT, FLOAT, (float_cell(reference, floats, spec),) * max(1, len(columns))), *rows]
-    head = [column_label(*column) for column in columns] or [spec.measure.title.lower()]
+    head = [column.label for column in columns] or [spec.measure.title.lower()]
     usual = f"Where a row does not say: {names.usual}" if names.usual else ""
     caption = [spec.measure.hint, f"Protocol: {visible(spec.protocol)}", usual]
     caption = ". ".join(filter(None, caption))
     return Table(
-        spec.measure.kind, spec.title, spec.model, caption, ("method", *head), tuple(rows), spec.notes.lines()
+        spec.measure.kind,
+        spec.title,
+        spec.model,
+        caption,
+        ("method", *head),
+        tuple(rows),
+        spec.notes.lines(),
+        columns=tuple(columns),
     )
 
 
@@ -124,23 +133,21 @@ def with_bits(rows: list[Row]) -> list[Row]:
 
 
 def _method_rows(
-    entries: list[Record], columns: list[tuple], reference: Measurement | None, spec: Grid
+    entries: list[Record], columns: list[ColumnKey], reference: Measurement | None, spec: Grid
 ) -> list[Row]:
-    cells: dict[tuple[str, str], dict[tuple, list[Record]]] = {}
+    runs: dict[RowKey, dict[ColumnKey, list[Record]]] = {}
     for entry in entries:
-        row = cells.setdefault((entry["method.name"], entry["label"]), {})
-        row.setdefault(column_of(entry), []).append(entry)
+        runs.setdefault(entry["key"], {}).setdefault(ColumnKey.of(entry), []).append(entry)
     rows = []
-    for method, label in sorted(cells, key=lambda key: row_rank(*key)):
-        found = cells[method, label]
-        row = [
-            method_cell(found[column], reference, spec, f"{label} at {column_label(*column)}")
-            if column in found
+    for key in sorted(runs, key=lambda key: key.rank):
+        cells = tuple(
+            method_cell(runs[key][column], reference, spec, f"{key.label} at {column.label}")
+            if column in runs[key]
             else Cell(NOT_RUN)
             for column in columns
-        ]
-        marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in row) else ""
-        rows.append(Row(label, method, tuple(row), marks))
+        )
+        marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in cells) else ""
+        rows.append(Row(key.label, key.method, cells, marks, key))
     return rows
 
 

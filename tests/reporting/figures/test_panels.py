@@ -11,7 +11,6 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from harness.reporting.cells import Row
 from harness.reporting.drawing.scales import LIMIT
 from harness.reporting.drawing.styles import WIDTH
 from harness.reporting.drawing.texts import drawable, labelled, wrapped
@@ -21,6 +20,7 @@ from harness.reporting.figures.pictures import pictures
 from harness.reporting.figures.points import series_of
 from harness.reporting.figures.runtime import shared
 from harness.reporting.frames import load_records
+from harness.reporting.keys import RATIO, STRUCTURE, RowKey
 from harness.reporting.tables.all_numbers import build_tables
 from tests.helpers.invented_records import WIKI, metric, record, store
 from tests.reporting.figures.test_pictures import sweep
@@ -215,7 +215,12 @@ def test_shares_of_outliers_are_points_of_one_line(tmp_path):
     ],
 )
 def test_names_of_series(labels, names):
-    assert tuple(series_of([Row(label, label.partition(" ")[0], ()) for label in labels]).values()) == names
+    keys = []
+    for label in labels:
+        method, *words = label.split(" · ")
+        fields = [RATIO if word.endswith("outliers") else "x" if "=" in word else STRUCTURE for word in words]
+        keys.append(RowKey(method, tuple(zip(fields, words, strict=True))))
+    assert [key.label for key in keys] == list(labels) and tuple(series_of(keys).values()) == names
 
 
 def test_a_column_without_evidence_has_no_panel_of_costs_beside_one_that_has(tmp_path, figures):

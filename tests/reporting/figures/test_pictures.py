@@ -23,8 +23,9 @@ from harness.reporting.drawing.scales import tick
 from harness.reporting.figures.bits import Line, build_figure, lines_of
 from harness.reporting.figures.outliers import outlier_lines
 from harness.reporting.figures.pictures import pictures
-from harness.reporting.figures.points import bits_in_words, by_run
+from harness.reporting.figures.points import by_run
 from harness.reporting.frames import Records, load_records
+from harness.reporting.keys import RATIO, ColumnKey, RowKey
 from harness.reporting.tables.all_numbers import build_tables
 from tests.helpers.invented_records import record, store
 
@@ -134,16 +135,17 @@ def test_many_lines_are_split_into_families_with_the_others_behind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "family"),
+    ("row", "family"),
     [
-        (("awq+gptq", "awq+gptq"), "transforms"),
-        (("quantease · 1 % outliers", "quantease"), "outliers"),
-        (("vptq_tuned", "vptq_tuned"), "codebooks"),
-        (("someday", "someday"), "rounding"),
+        (RowKey("awq+gptq"), "transforms"),
+        (RowKey("quantease", ((RATIO, "1 % outliers"),)), "outliers"),
+        (RowKey("spqr"), "outliers"),
+        (RowKey("vptq_tuned"), "codebooks"),
+        (RowKey("someday"), "rounding"),
     ],
 )
-def test_families(line, family):
-    assert Line(*line, ()).family == family
+def test_families(row, family):
+    assert Line(row.label, row, ()).family == family
 
 
 def test_the_front_leaves_out_what_is_no_evidence(tmp_path, undrawn):
@@ -191,14 +193,16 @@ def test_a_line_of_outliers_joins_ratios_of_one_setting_and_starts_at_the_plain_
     found = load_records(store(tmp_path, *runs))
     table = next(table for table in build_tables(found.frame) if table.kind == "perplexity")
     made = outlier_lines(table, by_run(found.frame, "outlier_share"))
-    lines = {label: [(share, point.value) for share, point in spots] for label, spots in made["3"].items()}
+    lines = {
+        label: [(share, point.value) for share, point in spots] for label, spots in made[ColumnKey(3)].items()
+    }
     assert sorted(lines.values(), key=lambda line: line[1][1]) == [
         [(0.0, 60.0), (1.0, 40.0), (2.0, 30.0)],
         [(0.0, 60.0), (1.0, 43.0), (2.0, 33.0)],
     ]
     assert set(lines) == {"quantease · column outliers", "quantease · unstructured outliers"} and set(
         made
-    ) == {"3"}
+    ) == {ColumnKey(3)}
     assert "perplexity-against-outliers" in {p.slug for p in pictures(found, [table], tmp_path)}
     assert "perplexity-against-outliers" not in drawn(tmp_path / "none", *sweep())
 
@@ -304,7 +308,8 @@ def test_a_figure_has_no_more_panels_than_a_page(tmp_path, undrawn):
 
 
 def test_words():
-    assert [bits_in_words(head) for head in ("3", "2 g64", "4 a4 kv8", "own format")] == [
+    columns = (ColumnKey(3), ColumnKey(2, 64), ColumnKey(4, act=4, kv=8), ColumnKey(None))
+    assert [column.in_words() for column in columns] == [
         "3 bits",
         "2 bits, g64",
         "4 bits, a4 kv8",

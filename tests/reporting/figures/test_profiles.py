@@ -12,7 +12,7 @@ from harness.reporting.figures.loss_curves import loss_picture
 from harness.reporting.figures.profiles import _ratio, blocks_picture, layer_pictures
 from harness.reporting.figures.series import Run, chosen, groups_of, labelled
 from harness.reporting.frames import load_records
-from harness.reporting.labels import SEPARATOR
+from harness.reporting.keys import RowKey
 from tests.helpers.invented_records import record, store
 
 KINDS = ("self_attn.q_proj", "mlp.down_proj")
@@ -77,7 +77,7 @@ def test_only_what_is_comparable_is_in_one_group(tmp_path):
              record("x", "gptq", 3, 40.0, layer_error=None), record("o", "rtn", 3, 40.0, model__fingerprint="sha256:other")]  # fmt: skip
     groups = groups_of(models_of(tmp_path, *runs), "layer_error.mean")
     found = [
-        (group.head, "samples=8" in group.calibration, sorted(run.place for run in group.runs))
+        (group.column.label, "samples=8" in group.calibration, sorted(run.place for run in group.runs))
         for group in groups
     ]
     assert sorted(found) == [
@@ -89,11 +89,11 @@ def test_only_what_is_comparable_is_in_one_group(tmp_path):
 
 
 def test_every_method_is_chosen_once_before_any_twice():
-    runs = tuple(Run(f"{m}{SEPARATOR}x={n}", m, "p") for m in ("rtn", "gptq", "new") for n in range(3))
+    runs = tuple(Run(RowKey(m, (("x", f"x={n}"),)), "p") for m in ("rtn", "gptq", "new") for n in range(3))
     kept = chosen(runs, 4)
     assert {run.method for run in kept} == {"rtn", "gptq", "new"} and len(kept) == 4
     assert kept == [run for run in runs if run in kept], "in the order of a table"
-    better = Run(f"rtn{SEPARATOR}x=9", "rtn", "p", 0.1)
+    better = Run(RowKey("rtn", (("x", "x=9"),)), "p", 0.1)
     assert better in chosen((*runs, better), 3), "of settings as plain, the one with the least error"
 
 
@@ -104,10 +104,11 @@ def test_quantease_is_compared_with_gptq_under_the_same_setting():
             "k_proj": (np.arange(3.0), np.array([value, 0.0, np.nan])),
         }
 
-    runs = [("gptq · a=1", "gptq", "x", 4.0), ("gptq · b=2", "gptq", "y", 8.0), ("gptq · b=3", "gptq", "y", 6.0),
-            ("quantease", "quantease", "y", 2.0), ("rtn", "rtn", "y", 9.0)]  # fmt: skip
+    runs = [("gptq", ("a=1",), "x", 4.0), ("gptq", ("b=2",), "y", 8.0), ("gptq", ("b=3",), "y", 6.0),
+            ("quantease", (), "y", 2.0), ("rtn", (), "y", 9.0)]  # fmt: skip
     entries = [
-        (Run(label, method, "p", value, scheme), errors(value)) for label, method, scheme, value in runs
+        (Run(RowKey(method, tuple((word, word) for word in words)), "p", value, scheme), errors(value))
+        for method, words, scheme, value in runs
     ]
     title, ratios = _ratio(entries)
     assert title == "quantease ÷ gptq · b=3", "the better one of those under the same scheme"
