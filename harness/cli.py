@@ -79,6 +79,10 @@ def guarded(command: Callable[[], int], debug: bool) -> int:
         return command() or 0
     except KeyboardInterrupt:
         return fail("interrupted; finished points are kept, run the same command again to go on", 130)
+    except SystemExit as ended:  # --help
+        if ended.code:
+            raise
+        return 0
     except UserError as error:
         if debug:
             raise

@@ -1,12 +1,12 @@
 """`ptq-bench assets`: list and fetch the embedded models and texts."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from harness.commands.options import Options
 from harness.data.assets import catalogue, fetch, is_cached, matching, megabytes, model_directory
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
@@ -14,12 +14,10 @@ from harness.foundation.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`ptq-bench assets`: fetch what is asked for, then show the table. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="ptq-bench assets",
-        description="Show the embedded models and texts, and fetch them into the cache.",
-        epilog=f"Names: {', '.join(catalogue())}. The cache is {cache_dir()}; PTQ_BENCH_CACHE=<directory> moves it. "
-        "Licences are those of the works; fetching one means accepting it.",
-    )
+    parser = Options("assets", "Show the embedded models and texts, and fetch them into the cache.")
+    cached = f"The cache is {cache_dir()}; PTQ_BENCH_CACHE=<directory> moves it."
+    licences = "Licences are those of the works; fetching one means accepting it."
+    parser.epilog = f"Names: {', '.join(catalogue())}.\n{cached}\n{licences}"
     parser.add_argument("--fetch", nargs="+", metavar="NAME", default=[], help="names of the table, or `all`")
     wanted = parser.parse_args(argv).fetch
     try:

@@ -2,7 +2,6 @@
 to turn.
 """
 
-import argparse
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.bookkeeping.description import versions
+from harness.commands.options import Options
 from harness.data import assets
 from harness.foundation.cache import cache_dir
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, refuses_files
@@ -22,21 +22,20 @@ from harness.sweeps.points import planned
 COLOURS = {OK: "green", NOTE: "yellow", BAD: "red"}
 LEAST_DISK = 5 * GIB  # below which a disk is worth a note
 # by name: hydra_plugins.hydra_<package>_launcher
-LAUNCHERS = {"submitit_slurm": "submitit", "ray": "ray", "joblib": "joblib"}
+LAUNCHERS = {"submitit_slurm": "submitit", "ray": "ray"}
 TRACKERS = ("wandb", "trackio")
 
 
 def main(argv: list[str]) -> int:
     """Print the findings; 1 if one of them stops a run."""
-    parser = argparse.ArgumentParser(prog="ptq-bench doctor", description=__doc__)
-    parser.add_argument(
-        "--results", default="results", help="directory that runs will write to (paths.results)"
-    )
+    parser = Options("doctor", "What this machine has, and what a sweep would miss on it.")
+    parser.add_results("directory that runs will write to")
     parser.add_argument("overrides", nargs="*", help="of a sweep to look at, as of `ptq-bench run`")
     arguments = parser.parse_args(argv)
     found = list(machine(arguments.results))
     if arguments.overrides:
-        found += sweep(arguments.overrides)
+        elsewhere = [f"paths.results={arguments.results}"] if arguments.results != "results" else []
+        found += sweep([*arguments.overrides, *elsewhere])
     console = Console(highlight=False)
     for level, text in found:
         console.print(f"[{COLOURS[level]}]{level:<4}[/] {escape(text)}", soft_wrap=True)

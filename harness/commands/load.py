@@ -1,6 +1,5 @@
 """`ptq-bench load`: rebuild a quantized model that a run saved, and see that it works."""
 
-import argparse
 import math
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from harness.bookkeeping.words import scheme_label
 from harness.checkpoints.linear import QuantizedLinear
 from harness.checkpoints.saved_runs import LoadedRun, load_run
+from harness.commands.options import Options
 from harness.config.groups import Bos, Device, EvalConfig
 from harness.config.run_config import typed
 from harness.evaluation.evaluate import evaluate
@@ -109,7 +109,8 @@ def check(run: LoadedRun, mirror: str | None = None) -> list[tuple[str, float, f
     """
     if not run.record:
         raise UserError(
-            f"{run.directory}: --check needs the record of the run; load the directory of the run, not a copy of its checkpoint"
+            f"{run.directory}: --check needs the record of the run; load the directory of the run, "
+            "not a copy of its checkpoint"
         )
     config = typed(EvalConfig, run.record["eval"] | {"mirror": mirror}, "eval")
     model = run.record["model"]
@@ -126,11 +127,9 @@ def check(run: LoadedRun, mirror: str | None = None) -> list[tuple[str, float, f
 
 def main(argv: list[str]) -> int:
     """`ptq-bench load RUN`; 1 if --check finds other numbers than the record's."""
-    parser = argparse.ArgumentParser(prog="ptq-bench load", description=__doc__)
+    parser = Options("load", "Rebuild a quantized model that a run saved, and see that it works.")
     parser.add_argument("run", metavar="RUN", help="a run key, the beginning of one, or a directory")
-    parser.add_argument(
-        "--results", default="results", help="where runs are looked for (default: %(default)s)"
-    )
+    parser.add_results("where runs are looked for")
     parser.add_argument("--device", default="auto", choices=[device.name for device in Device])
     parser.add_argument("--text", help="show how the model goes on from this text")
     parser.add_argument("--tokens", type=int, default=24, help="by how many tokens (default: %(default)s)")

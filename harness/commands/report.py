@@ -7,63 +7,40 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.foundation.errors import UserError, nearest_name
+from harness.commands.options import Options
+from harness.foundation.errors import UserError
 from harness.reporting.formats.terminal import print_first
 from harness.reporting.writing import FORMATS, document_of, names_in, selected, target_of, write
 
-DEFAULTS = {
-    "paths.results": "results",
-    "paths.reports": "reports",
-    "name": "report",
-    "table": "",
-    "format": ",".join(FORMATS),
-}
-HELP = """\
-ptq-bench report: tables, figures and verdicts from the records of finished runs, while a sweep runs or after it
-
-  paths.results=DIR   where runs left their records (default: results)
-  paths.reports=DIR   where to write (default: reports)
-  name=NAME           the report is DIR/NAME/report.md, .html, .pdf, tables.tex, tables.csv and figures/ (default: report)
-  table=NAME,...      only these tables of the papers, or FILE.yaml: one of your own (default: the whole report)
-  format=FORMAT,...   md, html, pdf, tex, csv (default: all; pdf needs the package typst)
+EPILOG = """\
+The report is DIR/NAME/report.md, .html, .pdf, tables.tex, tables.csv and figures/.
 
 Tables:
 {tables}
 
 Examples:
-  ptq-bench report paths.results=results name=demo
-  ptq-bench report table=quantease-main format=pdf
+  ptq-bench report --results results/demo --name demo
+  ptq-bench report --table quantease-main --format pdf
 """
+EXAMPLES = {"table": "quantease-main", "format": "md,html"}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """`ptq-bench report [table=…] [format=…] [name=…] [paths.results=…] [paths.reports=…]`: write the report
-    and print its tables.
+def main(argv: Sequence[str]) -> int:
+    """Write the report that the options ask for, and print its tables.
 
     Raises:
         UserError: an unknown option, nothing to report on, or no place to write; the command line makes one
             line of it.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if {"-h", "--help"} & set(arguments):
-        print(HELP.format(tables=_known_tables()), end="")
-        return 0
-    options = parse(arguments)
-    for key in ("table", "format"):
-        if options[key] and not names_in(options[key]):
-            raise UserError(
-                f"{key}={options[key]}: names nothing; give it a value, e.g. {key}={DEFAULTS[key] or 'quantease-main'}"
-            )
-    table, name = options["table"], options["name"]
-    if table and name == DEFAULTS["name"]:
-        name = "-".join(Path(one).stem for one in names_in(table))
-    formats = _formats(
-        options["format"], asked="format" in {argument.partition("=")[0] for argument in arguments}
-    )
-    target = target_of(options["paths.reports"], name)
-    document = document_of(
-        selected(options["paths.results"], None), name, table, options["paths.results"], target
-    )
+    options = _options().parse_args(argv)
+    for name, example in EXAMPLES.items():
+        text = getattr(options, name)
+        if text is not None and not names_in(text):
+            raise UserError(f"--{name} {text}: names nothing; give it a value, e.g. --{name} {example}")
+    formats, table = _formats(options.format), options.table or ""
+    name = options.name or "-".join(Path(file).stem for file in names_in(table)) or "report"
+    target = target_of(options.reports, name)
+    document = document_of(selected(options.results, None), name, table, options.results, target)
     path = write(document, target, formats)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show † must not cost the report
@@ -72,37 +49,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str]) -> dict[str, str]:
-    """key=value overrides of `DEFAULTS`.
-
-    Raises:
-        UserError: an argument is no override, or of an unknown key.
-    """
-    options = dict(DEFAULTS)
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if key not in options:
-            hint = nearest_name(key, options, cutoff=0.5).replace("?", "=…?")
-            hint = hint or f"known: {', '.join(options)}"
-            raise UserError(f"unknown option {key!r}: {hint}")
-        if not equals or not value:
-            raise UserError(f"{key}: give it a value, e.g. {key}={DEFAULTS[key] or 'quantease-main'}")
-        options[key] = value
+def _options() -> Options:
+    what = "Tables, figures and verdicts from the records of finished runs, while a sweep runs or after it."
+    options = Options("report", what, EPILOG.format(tables=_known_tables()))
+    options.add_results("where runs left their records")
+    options.add_argument(
+        "--reports", default="reports", metavar="DIR", help="where to write (default: reports)"
+    )
+    options.add_argument("--name", help="of the report (default: report, or the names of its tables)")
+    tables = "only these tables of the papers, or FILE.yaml: one of your own (default: the whole report)"
+    options.add_argument("--table", metavar="NAME,...", help=tables)
+    known = ", ".join(FORMATS)
+    options.add_argument("--format", metavar="FORMAT,...", help=f"{known} (default: all; pdf needs typst)")
     return options
 
 
-def _formats(text: str, asked: bool) -> tuple[str, ...]:
-    """The formats to write, each once, in our order; a pdf that nobody asked for is left out where nothing
-    can typeset it.
+def _formats(text: str | None) -> tuple[str, ...]:
+    """The formats to write, each once, in our order; None: all, but for a pdf where nothing can typeset it.
 
     Raises:
         UserError: there is no such format.
     """
-    wanted = names_in(text)
+    wanted = names_in(text) if text else list(FORMATS)
     for form in wanted:
         if form not in FORMATS:
-            raise UserError(f"format={form!r}: choose among {', '.join(FORMATS)}")
-    if not asked and "pdf" in wanted and not _can_typeset():
+            raise UserError(f"--format {form}: choose among {', '.join(FORMATS)}")
+    if not text and not _can_typeset():
         wanted.remove("pdf")
         print("ptq-bench: no PDF: pip install 'ptq-bench[pdf]' for that", file=sys.stderr)
     return tuple(form for form in FORMATS if form in wanted)

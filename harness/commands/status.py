@@ -2,7 +2,6 @@
 beside a sweep.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from harness.commands.options import Options
 from harness.foundation.errors import UserError
 from harness.records.format import FAILED
 from harness.records.standing import Plan, Standing, plans, standing
@@ -36,11 +36,9 @@ def main(argv: list[str]) -> int:
     return int(any(entry.state in FAILED for _, standings in states for entry in standings))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ptq-bench status", description=__doc__)
-    parser.add_argument(
-        "--results", default="results", help="directory that the runs write to (default: %(default)s)"
-    )
+def _parser() -> Options:
+    parser = Options("status", "How far a sweep is, from any terminal, while it runs or after.")
+    parser.add_results("directory that the runs write to")
     parser.add_argument("--follow", action="store_true", help="draw anew until nothing runs any more")
     return parser
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import track
 
 import conf
+from harness.commands.options import Options
 from harness.config.groups import TrackerConfig
 from harness.config.run_config import typed
 from harness.foundation.errors import UserError
@@ -28,34 +29,25 @@ def main(argv: list[str]) -> int:
             f"{arguments.results}: no finished run; another directory of results goes to --results DIR"
         )
     todo = [directory for directory in directories if arguments.again or not marked(directory, tracker)]
-    failed = 0
-    for directory in track(
-        todo, "mirroring", console=console, transient=True, disable=not console.is_terminal
-    ):
+    failed, quiet = 0, not console.is_terminal
+    for directory in track(todo, "mirroring", console=console, transient=True, disable=quiet):
         try:
             replay(directory, tracker)
         except Exception as error:  # one run must not keep the others back
             failed += 1
-            reason = " ".join(str(error).split())
-            console.print(
-                f"[red]failed[/] {directory}: {reason if isinstance(error, UserError) else f'{type(error).__name__}: {reason}'}"
-            )
-    place = " ".join(filter(None, (tracker.name, tracker.mode)))
-    console.print(
-        f"{len(todo) - failed} runs mirrored to {place}, {len(directories) - len(todo)} already there, {failed} failed"
-    )
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            console.print(f"[red]failed[/] {directory}: {kind}{' '.join(str(error).split())}")
+    mirror = " ".join(filter(None, (tracker.name, tracker.mode)))
+    there = f"{len(directories) - len(todo)} already there"
+    console.print(f"{len(todo) - failed} runs mirrored to {mirror}, {there}, {failed} failed")
     if tracker.mode == "offline" and len(todo) > failed:
         console.print(f"upload them with: wandb sync {arguments.results}/runs/*/wandb/offline-run-*")
     return int(failed > 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ptq-bench sync", description=__doc__)
-    parser.add_argument(
-        "--results",
-        default="results",
-        help="directory whose runs are mirrored, at any depth (default: %(default)s)",
-    )
+def _parser() -> Options:
+    parser = Options("sync", "Mirror finished runs into a tracker: what it has not seen, once.")
+    parser.add_results("directory whose runs are mirrored, at any depth")
     parser.add_argument("--tracker", default="wandb", choices=sorted(BACKENDS), help="(default: %(default)s)")
     parser.add_argument(
         "--mode", choices=["offline", "online"], help="of wandb (default: what conf/tracker says)"

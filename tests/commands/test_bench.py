@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from harness.benchmarks import layers, measure, scaling, solvers, textbook
 from harness.benchmarks.figures import scaling_figure
 from harness.cli import main
-from harness.commands import bench
+from harness.commands import bench_solvers
 from harness.config import compose
 from harness.foundation.errors import UserError
 from harness.reporting.drawing.marks import front
@@ -250,4 +250,4 @@ def test_pictures_do_not_change_from_one_run_to_the_next():
         replace(results[0], method="spqr", error=None, reason="no"),
     ]
     layer = layers.Layer("a", torch.zeros(2, 2), correlated_hessian(2, 0))
-    assert bench.figure_of([layer], results) == bench.figure_of([layer], results)
+    assert bench_solvers.figure_of([layer], results) == bench_solvers.figure_of([layer], results)

@@ -48,7 +48,7 @@ def test_words_that_are_no_overrides_are_one_line(capsys):
 
 
 def test_grids_of_an_experiment_are_expanded(monkeypatch):
-    monkeypatch.setattr("harness.planned.check", lambda config: None)  # its model is a real one
+    monkeypatch.setattr("harness.sweeps.points.check", lambda config: None)  # its model is a real one
     configs, errors = planned(["experiment=demo", "seed=3"])
     assert len(configs) == 11 and not errors and {config.seed for config in configs} == {3}
 

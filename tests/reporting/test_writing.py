@@ -371,8 +371,8 @@ def test_a_narrow_terminal_gets_the_numbers_alone(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["path.results=x"], "unknown option 'path.results': did you mean paths.results=…?"),
-        (["zzz"], "unknown option 'zzz': known: paths.results, paths.reports"),
+        (["path.results=x"], "unknown option 'path.results': did you mean --results?"),
+        (["zzz"], "unknown option 'zzz': known: --results, --reports"),
         (["name="], "name: give it a value"),
     ],
 )
@@ -392,4 +392,4 @@ def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
 
 
 def test_help(capsys):
-    assert main(["--help"]) == 0 and "paths.results=DIR" in capsys.readouterr().out
+    assert command(["report", "--help"]) == 0 and "--results DIR" in capsys.readouterr().out

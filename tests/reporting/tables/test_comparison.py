@@ -209,7 +209,7 @@ def test_options_may_stand_anywhere():
 
 def test_help_and_no_torch(results):
     code = (
-        "import sys; from harness.commands.compare import main; main(['--help']); "
+        "import sys; from harness.cli import main as command; from harness.commands.compare import main; command(['compare', '--help']); "
         f"main(['a', 'b', 'paths.results={results}']); print(sorted({{'torch', 'transformers', 'hydra', 'lm_eval'}} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
