@@ -282,9 +282,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from methods.contracts.problem import LayerProblem, Solution
-from methods.contracts.ranges import find_grid
+from methods.solving.ranges import find_grid
 from methods.contracts.scheme import OutlierStructure
-from methods.contracts.weight import UniformWeight
+from methods.weights.stored import UniformWeight
 
 
 @dataclass(frozen=True)
