@@ -9,7 +9,7 @@ HAS_TORCH := $(shell $(PYTHON) -c "import torch" 2>/dev/null && echo yes)
 VENV_FLAGS := $(if $(HAS_TORCH),--system-site-packages)
 DROP := $(if $(HAS_TORCH),^torch==|^triton==|^nvidia,^$$)
 
-.PHONY: demo published test test-slow test-gpu test-cluster torture report bench lint clean help
+.PHONY: demo example published test test-slow test-gpu test-cluster torture report bench lint clean help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,10 +21,15 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c $(VENV)/constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on two cores: prints the table, writes reports/demo/
+demo: $(VENV)/installed ## a real sweep on a real model, about twelve minutes on two cores: prints the table
 	$(BIN)/ptq-bench assets --fetch smollm2-135m wiki news analogies
 	$(BIN)/ptq-bench run experiment=demo
-	$(BIN)/ptq-bench report name=demo paths.results=results/demo
+	$(BIN)/ptq-bench report --results results/demo --reports reports/local --name demo
+	@echo "The whole report: reports/local/demo/report.html (git ignores reports/local and results/demo)"
+
+example: $(VENV)/installed ## the demo's report as it is shown in README.md: rewrites reports/demo, which git tracks
+	$(BIN)/ptq-bench run experiment=demo
+	$(BIN)/ptq-bench report --results results/demo --name demo
 
 test: $(VENV)/installed ## the tests, under ten minutes on two cores; JOBS=0: in one process
 	$(BIN)/python -m pytest -m "not slow and not gpu and not cluster and not torture" -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -47,13 +52,13 @@ torture: $(VENV)/installed ## hundreds of kills and disk faults, a few hours
 
 published: $(VENV)/installed ## the published sweep and its report, some hours on two cores; data sets from the hub
 	$(BIN)/ptq-bench run experiment=published hydra.launcher.slots=$(JOBS)
-	$(BIN)/ptq-bench report name=published paths.results=results/published
+	$(BIN)/ptq-bench report --results results/published --name published
 
-report: $(VENV)/installed ## tables and figures of everything in results/
+report: $(VENV)/installed ## tables and figures of everything in results/, into reports/report
 	$(BIN)/ptq-bench report
 
-bench: $(VENV)/installed ## measure the solvers on this machine
-	$(BIN)/ptq-bench bench solvers
+bench: $(VENV)/installed ## measure the solvers on this machine, into reports/local
+	$(BIN)/ptq-bench bench solvers --out reports/local
 
 lint: $(VENV)/installed ## ruff
 	$(BIN)/ruff check .
