@@ -104,7 +104,8 @@ def test_one_by_one_in_a_crowd_or_in_another_process_it_is_the_same():
     together = paired_rows(rows)
     assert [paired(row, np.zeros(16)) for row in rows[::50]] == together[::50]
     assert paired_rows(rows[::-1]) == together[::-1]
-    code = "from harness.reporting.tables.bootstrap import paired; print(paired([1, 2, 4, 3, 0, 2, 9], [0, 2, 3, 3, 1, 1, 1]))"
+    code = "from harness.reporting.tables.bootstrap import paired; "
+    code += "print(paired([1, 2, 4, 3, 0, 2, 9], [0, 2, 3, 3, 1, 1, 1]))"
     told = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
     )
@@ -164,3 +165,6 @@ def test_holm_by_hand():
     # 3 × .01; 2 × .03; at least what came before
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.6, 0.7]) == [1, 1]
+    # 4 × .01 and 3 × .01, of equals the larger; 2 × .02 is no more than that; 1 × .5
+    assert holm([0.5, 0.01, 0.02, 0.01]) == pytest.approx([0.5, 0.04, 0.04, 0.04])
+    assert holm(np.array([0.02])) == [0.02]
