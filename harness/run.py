@@ -20,6 +20,7 @@ from harness.config.run_config import RunConfig
 from harness.data import corpora
 from harness.data.windows import calibration_tokens
 from harness.evaluation.evaluate import evaluate
+from harness.evaluation.subject import Subject
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.files import remove_leftovers
@@ -121,23 +122,14 @@ def _straight_line(
         if config.save and not is_intact(store.directory(key) / "checkpoint"):
             with clock.time("save"):
                 save(loaded.model, loaded.tokenizer, store.directory(key) / "checkpoint", {"run_key": key})
-    dtype = config.model.dtype.name
-    result = evaluate(
-        loaded.model,
-        loaded.tokenizer,
-        config.eval,
-        config.model.bos,
-        dtype,
-        config.eval.seed,
-        progress.update,
-        kept,
-    )
+    subject = Subject(loaded.model, loaded.tokenizer, config.model.bos, config.model.dtype.name)
+    result = evaluate(subject, config.eval, progress.update, kept.evaluated)
     clock.add("evaluate", result.seconds)
     return {
         "status": "done",
         "reason": None,
         "family": loaded.family.name,
-        "metrics": {name: asdict(metric) for name, metric in result.metrics.items()},
+        "metrics": {name: metric.entry() for name, metric in result.metrics.items()},
         "items": result.items,
         "reused": reused,
         "baseline": baseline and {"run_key": baseline["run_key"], "metrics": baseline["metrics"]},

@@ -13,6 +13,7 @@ from harness.commands.options import Options
 from harness.config.groups import Bos, Device, EvalConfig
 from harness.config.run_config import typed
 from harness.evaluation.evaluate import evaluate
+from harness.evaluation.subject import Subject
 from harness.foundation.errors import UserError
 from harness.foundation.resources import device_name
 from harness.reporting.frames import number
@@ -114,13 +115,12 @@ def check(run: LoadedRun, mirror: str | None = None) -> list[tuple[str, float, f
         )
     config = typed(EvalConfig, run.record["eval"] | {"mirror": mirror}, "eval")
     model = run.record["model"]
-    found = evaluate(run.model, run.tokenizer, config, Bos[model["bos"]], model["dtype"], config.seed).metrics
+    found = evaluate(Subject(run.model, run.tokenizer, Bos[model["bos"]], model["dtype"]), config).metrics
     rows = []
     for name, metric in run.record["metrics"].items():
         old, new = number(metric["value"]), found[name].value
-        same = found[name].protocol == metric["protocol"] and (
-            old == new or math.isclose(old, new, rel_tol=SAME)
-        )
+        close = old == new or math.isclose(old, new, rel_tol=SAME)
+        same = close and str(found[name].protocol) == metric["protocol"]
         rows.append((name, new, old, same))
     return rows
 

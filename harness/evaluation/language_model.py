@@ -7,7 +7,7 @@ to rounding.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,9 +16,10 @@ from lm_eval.api.model import TemplateLM
 from torch import Tensor, nn
 
 from harness.config.groups import Bos
+from harness.evaluation.perplexity import LOGITS_AT_ONCE
+from harness.evaluation.subject import OnBatch
 from harness.foundation.errors import UserError
 
-LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor: bounds memory, moves no number
 PADDED = 0.75  # a row shorter than this share of its batch's width starts another batch
 
 
@@ -54,12 +55,13 @@ class Scorer(TemplateLM):
         bos: Bos,
         batch_tokens: int,
         max_length: int,
-        on_batch: Callable[[int, int], None] | None = None,
+        on_batch: OnBatch = None,
     ):
         super().__init__()
         if bos is Bos.window and tokenizer.bos_token_id is None:
             raise UserError(
-                "model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none"
+                "model.bos=window, but this tokenizer has no BOS token: "
+                "use model.bos=stream or model.bos=none"
             )
         self.model = model
         self.tokenizer = tokenizer

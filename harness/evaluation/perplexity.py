@@ -1,29 +1,20 @@
 """Perplexity of a model on windows of tokens, with its standard error."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import LongTensor, Tensor, nn
 
-# elements (512 MiB in float32) of one logits tensor, if one window has fewer: moves no number
-LOGITS_AT_ONCE = 2**27
+from harness.evaluation.subject import OnBatch, evaluating
+
+LOGITS_AT_ONCE = 2**27  # elements (512 MiB in float32) of one logits tensor: bounds memory, moves no number
 LOSS_TOKENS = 256  # tokens whose log-softmax is taken at once
 
 
-def perplexity(
-    model: nn.Module, windows: LongTensor, batch_size: int, on_batch: Callable[[int, int], None] | None = None
-) -> tuple[float, float | None, int]:
-    """Perplexity, its standard error over windows, and the number of tokens scored. See `window_losses`."""
-    return *perplexity_of(window_losses(model, windows, batch_size, on_batch).tolist()), scored(windows)
-
-
 @torch.no_grad()
-def window_losses(
-    model: nn.Module, windows: LongTensor, batch_size: int, on_batch: Callable[[int, int], None] | None = None
-) -> Tensor:
+def window_losses(model: nn.Module, windows: LongTensor, batch_size: int, on_batch: OnBatch = None) -> Tensor:
     """Mean negative log-likelihood of each window in nats per token, float64 (n,); inf where the model's
     logits are not finite.
 
@@ -46,19 +37,16 @@ def window_losses(
             losses += [_loss(*pair) for pair in zip(logits, batch, strict=True)]
             if on_batch:
                 on_batch(len(losses), len(windows))
-    found = torch.stack(losses).cpu()
-    return torch.where(found.isfinite(), found, math.inf)
+    means = torch.stack(losses).cpu()
+    return torch.where(means.isfinite(), means, math.inf)
 
 
 def _loss(logits: Tensor, tokens: Tensor) -> Tensor:
     """Mean loss of one window, float64: logits (window, vocabulary), tokens (window,)."""
     targets = tokens[1:].to(logits.device)
     pieces = zip(logits[:-1].split(LOSS_TOKENS), targets.split(LOSS_TOKENS), strict=True)
-    return (
-        torch.cat([F.cross_entropy(piece.float(), target, reduction="none") for piece, target in pieces])
-        .double()
-        .mean()
-    )
+    losses = [F.cross_entropy(piece.float(), target, reduction="none") for piece, target in pieces]
+    return torch.cat(losses).double().mean()
 
 
 def perplexity_of(losses: Sequence[float]) -> tuple[float, float | None]:
@@ -75,18 +63,8 @@ def perplexity_of(losses: Sequence[float]) -> tuple[float, float | None]:
 def mean_of(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and its standard error (for zeros and ones: the binomial one with n - 1, as lm-eval has it)."""
     sample = torch.tensor(values, dtype=torch.float64)
-    return sample.mean().item(), sample.std().div(math.sqrt(len(sample))).item() if len(sample) > 1 else None
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode for a while."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+    stderr = sample.std().div(math.sqrt(len(sample))).item() if len(sample) > 1 else None
+    return sample.mean().item(), stderr
 
 
 def scored(windows: LongTensor) -> int:

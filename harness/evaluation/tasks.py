@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import tempfile
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from torch import nn
 
-from harness.config.groups import Bos
+from harness.config.groups import EvalConfig
 from harness.evaluation.embedded_tasks import EMBEDDED, EmbeddedTask, rank
+from harness.evaluation.subject import OnBatch, Subject, evaluating
 from harness.foundation.errors import UserError
+from harness.records.protocol import TaskProtocol
 
 # name: (stock file below lm_eval/tasks, data set on the hub)
 STOCK = {
@@ -49,66 +50,55 @@ class TaskScores:
     """What one task gave, item by item."""
 
     items: dict[str, list[float]]  # metric -> 0/1 of every item asked; for perplexity: nats of its target
-    version: str  # of the task
-    available: int  # items the task has
-    digest: str  # SHA-256 of the exact texts asked
-    truncated: int  # requests that lost their beginning, being longer than
-    max_length: int  # tokens
+    protocol: TaskProtocol
 
     @property
     def asked(self) -> int:
         return len(next(iter(self.items.values())))
 
 
-def run_task(
-    name: str,
-    model: nn.Module,
-    tokenizer,
-    bos: Bos,
-    limit: int | None,
-    seed: int,
-    batch_tokens: int,
-    mirror: str | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> TaskScores:
-    """Ask a model, 0-shot, a seeded sample of `limit` items of a task (None: all).
+def run_task(name: str, subject: Subject, config: EvalConfig, on_batch: OnBatch = None) -> TaskScores:
+    """Ask a model, 0-shot, a seeded sample of `config.limit` items of a task (None: all).
 
     An item for which the model gives a log-likelihood that is not finite counts as wrong.
 
     Raises:
         UserError: no task has this name, or its data cannot be had.
     """
-    check(name, mirror)
+    check(name, config.mirror)
     import lm_eval
 
     from harness.evaluation.language_model import Scorer
 
-    longest = min(
-        MAX_LENGTH, getattr(model.config.get_text_config(), "max_position_embeddings", None) or MAX_LENGTH
-    )
-    scorer = Scorer(model, tokenizer, bos, batch_tokens, longest, on_batch)
-    with _undisturbed():
-        task = _load(name, mirror)
-        task.set_fewshot_seed(seed)
+    positions = getattr(subject.model.config.get_text_config(), "max_position_embeddings", None)
+    longest = min(MAX_LENGTH, positions or MAX_LENGTH)
+    batch_tokens = config.batch_size * config.window
+    scorer = Scorer(subject.model, subject.tokenizer, subject.bos, batch_tokens, longest, on_batch)
+    with evaluating(subject.model), _undisturbed():
+        task = _load(name, config.mirror)
+        task.set_fewshot_seed(config.seed)
         documents, embedded = task.eval_docs, EMBEDDED.get(name)
         groups = documents[embedded.group] if embedded and embedded.group else range(len(documents))
-        chosen = sample(name, groups, limit, seed)
-        results = lm_eval.evaluate(
-            scorer, {"tasks": {name: task}}, samples={name: chosen}, bootstrap_iters=0, log_samples=True
-        )
+        samples = {name: sample(name, groups, config.limit, config.seed)}
+        options = {"samples": samples, "bootstrap_iters": 0, "log_samples": True}
+        results = lm_eval.evaluate(scorer, {"tasks": {name: task}}, **options)
     answers = results["samples"][name]
-    return TaskScores(
-        items={
-            metric: [_value(answer, metric) for answer in answers]
-            for metric in METRICS
-            if metric in answers[0]
-        },
+    items = {kind: [_value(answer, kind) for answer in answers] for kind in METRICS if kind in answers[0]}
+    texts, whole = json.dumps([answer["arguments"] for answer in answers]), len(answers) == len(documents)
+    protocol = TaskProtocol(
+        lm_eval=version(),
+        task=name,
         version=str(results["versions"][name]),
+        asked=None if whole else len(answers),
         available=len(documents),
-        digest=hashlib.sha256(json.dumps([answer["arguments"] for answer in answers]).encode()).hexdigest(),
-        truncated=scorer.truncated,
-        max_length=longest,
+        seed=None if whole else config.seed,
+        bos=subject.bos.value,
+        dtype=subject.dtype,
+        text=hashlib.sha256(texts.encode()).hexdigest()[:8],
+        truncated=scorer.truncated or None,
+        max_length=longest if scorer.truncated else None,
     )
+    return TaskScores(items, protocol)
 
 
 def check(name: str, mirror: str | None) -> None:
@@ -117,7 +107,8 @@ def check(name: str, mirror: str | None) -> None:
         raise UserError(f"eval.tasks={name}: unknown; choose among {', '.join(sorted(TASKS))}")
     if mirror and name in STOCK and not Path(mirror, STOCK[name][1]).is_dir():
         raise UserError(
-            f"eval.mirror={mirror}: has no directory {STOCK[name][1]}, which {name} needs; add it, or set eval.mirror=null"
+            f"eval.mirror={mirror}: has no directory {STOCK[name][1]}, which {name} needs; "
+            "add it, or set eval.mirror=null"
         )
 
 
@@ -143,7 +134,8 @@ def _load(name: str, mirror: str | None):
         manager = TaskManager(include_path=directory, include_defaults=False)
         if name not in manager.all_tasks:  # lm-eval skips a broken file without a word
             raise UserError(
-                f"eval.tasks={name}: lm-eval {version()} cannot read its own {STOCK[name][0]}; install lm-eval>=0.4.12,<0.5"
+                f"eval.tasks={name}: lm-eval {version()} cannot read its own {STOCK[name][0]}; "
+                "install lm-eval>=0.4.12,<0.5"
             )
         try:
             return manager.load([name])["tasks"][name]
@@ -151,7 +143,8 @@ def _load(name: str, mirror: str | None):
             where = f"eval.mirror={mirror}" if mirror else "the hub"
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"eval.tasks={name}: cannot read {STOCK[name][1]} from {where} ({type(error).__name__}: {reason}); "
+                f"eval.tasks={name}: cannot read {STOCK[name][1]} from {where} "
+                f"({type(error).__name__}: {reason}); "
                 f"go online once, or set eval.mirror to a directory that holds {STOCK[name][1]}/"
             ) from error
 

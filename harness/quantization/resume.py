@@ -19,7 +19,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -149,14 +149,13 @@ class Resume:
             self._writer.join()
             self._writer = None
 
-    def evaluated(self, stage: str) -> dict | None:
-        """What `keep_evaluation` was given for a corpus or task."""
-        return self._evaluation["stages"].get(stage)
-
-    def keep_evaluation(self, stage: str, found: dict) -> None:
-        """Commit one corpus or task."""
-        self._evaluation["stages"][stage] = found
-        self._commit(EVALUATION, self._evaluation)
+    def evaluated(self, stage: str, evaluate: Callable[[], dict]) -> dict:
+        """What one corpus or task gave: kept from an attempt before, or evaluated now and committed at once."""
+        stages = self._evaluation["stages"]
+        if stage not in stages:
+            stages[stage] = evaluate()
+            self._commit(EVALUATION, self._evaluation)
+        return stages[stage]
 
     def discard(self) -> None:
         """The run is over: its record says it all."""

@@ -1,8 +1,7 @@
-"""Versions of what is written to disk. Imports nothing, so that reports can read it without loading a model."""
+"""Versions of what is written to disk."""
 
 RECORD = 1  # layout of record.json: raise it when a reader of the old layout would misread the new one
-# part of every run key: raise it when a change of the code moves numbers, so that old records answer no new
-# run
+# part of every run key: raise it when a change of the code moves numbers, so that no old record answers a new run
 NUMBERS = 1
 CHECKPOINT = 1  # layout of a saved quantized model
 

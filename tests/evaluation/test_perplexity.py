@@ -12,10 +12,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from harness.config.groups import Bos, Dtype, EvalConfig, ModelConfig
 from harness.data import corpora
 from harness.data.windows import evaluation_windows
-from harness.evaluation.evaluate import Metric, evaluate
-from harness.evaluation.perplexity import mean_of, perplexity, perplexity_of, window_losses
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.perplexity import mean_of, perplexity_of, scored, window_losses
+from harness.evaluation.subject import Subject
 from harness.foundation.errors import UserError
 from harness.models import tiny
+from harness.records.protocol import PerplexityProtocol
+from harness.records.record import Metric
 from tests.helpers.tiny_models import tokens
 
 VOCABULARY = 97
@@ -36,6 +39,11 @@ def llama(seed: int = 0, **changes) -> LlamaForCausalLM:
             LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.5, **sizes, **changes)
         )
     return model.eval()
+
+
+def perplexity(model, batch: torch.Tensor, batch_size: int) -> tuple[float, float | None, int]:
+    """Perplexity, its standard error over windows, and the number of tokens scored."""
+    return *perplexity_of(window_losses(model, batch, batch_size).tolist()), scored(batch)
 
 
 def windows(count: int, window: int) -> torch.Tensor:
@@ -61,11 +69,11 @@ def brute_force(model, batch: torch.Tensor) -> list[float]:
 def test_equals_brute_force_in_float64():
     model, batch = llama(), windows(5, 33)
     expected = brute_force(model, batch)
-    value, stderr, scored = perplexity(model, batch, batch_size=2)
+    value, stderr, tokens = perplexity(model, batch, batch_size=2)
     assert window_losses(model, batch, 2).numpy() == pytest.approx(expected, rel=2e-6)
     assert value == pytest.approx(np.exp(np.mean(expected)), rel=2e-6)
     assert stderr == pytest.approx(value * np.std(expected, ddof=1) / math.sqrt(5), rel=1e-4)
-    assert scored == 5 * 32
+    assert tokens == 5 * 32
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary():
@@ -111,10 +119,11 @@ def test_the_model_sees_the_windows_that_the_policy_made(bos):
         caches.append(kwargs["use_cache"])
 
     model.register_forward_pre_hook(watch, with_kwargs=True)
-    found = evaluate(model, tokenizer, quick(corpora=["synthetic"], windows=5), bos, "float32", seed=0)
+    subject = Subject(model, tokenizer, bos, "float32")
+    found = evaluate(subject, quick(corpora=["synthetic"], windows=5))
     assert torch.equal(torch.cat(seen), expected)
     assert not any(caches)
-    assert f"bos={bos.value}" in found.metrics["perplexity/synthetic"].protocol
+    assert f"bos={bos.value}" in str(found.metrics["perplexity/synthetic"].protocol)
 
 
 def test_half_precision_logits_are_normalised_in_float32():
@@ -176,15 +185,8 @@ def quick(**changes) -> EvalConfig:
 def test_evaluation_carries_protocol_items_and_progress():
     model, tokenizer = tiny.tiny_model("gemma3")
     stages = []
-    found = evaluate(
-        model,
-        tokenizer,
-        quick(corpora=["synthetic"]),
-        Bos.window,
-        "float32",
-        0,
-        lambda *stage: stages.append(stage),
-    )
+    subject = Subject(model, tokenizer, Bos.window, "float32")
+    found = evaluate(subject, quick(corpora=["synthetic"]), lambda *stage: stages.append(stage))
     metric = found.metrics["perplexity/synthetic"]
     losses = window_losses(
         model, evaluation_windows(corpora.documents("synthetic", "test"), tokenizer, 32, 3, Bos.window), 2
@@ -192,8 +194,12 @@ def test_evaluation_carries_protocol_items_and_progress():
     assert found.items == {"perplexity/synthetic": losses.tolist()}
     assert metric.value == pytest.approx(losses.mean().exp().item())
     digest = corpora.text_sha256(corpora.documents("synthetic", "test"))[:8]
-    protocol = f"synthetic/test, 3 windows of 32 tokens, disjoint, bos=window, float32, 93 tokens scored, text {digest}"
+    protocol = PerplexityProtocol("synthetic", 3, 32, "window", "float32", 93, digest)
     assert metric == Metric(metric.value, metric.stderr, protocol, 93)
+    assert str(protocol) == (
+        "synthetic/test, 3 windows of 32 tokens, disjoint, bos=window, float32, 93 tokens scored, "
+        f"text {digest}"
+    )
     assert stages == [("perplexity synthetic", 2, 3), ("perplexity synthetic", 3, 3)]
 
 
@@ -201,11 +207,8 @@ def test_a_protocol_differs_whenever_the_number_may():
     model, tokenizer = tiny.tiny_model("llama")
 
     def protocol(bos=Bos.stream, dtype="float32", **changes):
-        return (
-            evaluate(model, tokenizer, quick(corpora=["synthetic"], **changes), bos, dtype, 0)
-            .metrics["perplexity/synthetic"]
-            .protocol
-        )
+        found = evaluate(Subject(model, tokenizer, bos, dtype), quick(corpora=["synthetic"], **changes))
+        return str(found.metrics["perplexity/synthetic"].protocol)
 
     variants = [
         protocol(),
@@ -221,7 +224,7 @@ def test_a_protocol_differs_whenever_the_number_may():
 def test_an_unknown_corpus_is_named():
     model, tokenizer = tiny.tiny_model("llama")
     with pytest.raises(UserError, match="wikitext3"):
-        evaluate(model, tokenizer, quick(corpora=["wikitext3"]), Bos.none, "float32", 0)
+        evaluate(Subject(model, tokenizer, Bos.none, "float32"), quick(corpora=["wikitext3"]))
 
 
 @pytest.mark.parametrize("family", ["bloom", "falcon_new", "gemma3_vision", "gpt_neox", "opt"])
@@ -248,8 +251,7 @@ def test_smollm2_on_wikitext2(warm_cache, mirror):
         ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu"
     )
     text = corpora.documents("wikitext2", "test", mirror)
-    value, _, scored = perplexity(
-        loaded.model, evaluation_windows(text, loaded.tokenizer, 512, 8, Bos.stream), 4
-    )
+    batch = evaluation_windows(text, loaded.tokenizer, 512, 8, Bos.stream)
+    value, _, tokens = perplexity(loaded.model, batch, 4)
     assert value == pytest.approx(30.6403, abs=1e-3)
-    assert scored == 8 * 511
+    assert tokens == 8 * 511

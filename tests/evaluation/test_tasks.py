@@ -18,6 +18,7 @@ from harness.data import assets, corpora
 from harness.evaluation import embedded_tasks, language_model, tasks
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.language_model import Scorer, plan
+from harness.evaluation.subject import Subject
 from harness.evaluation.tasks import STOCK, TASKS, overlay, run_task, sample
 from harness.foundation.errors import UserError
 from harness.models import tiny
@@ -55,9 +56,10 @@ def texts(monkeypatch):
     )
 
 
-def ask(name="analogies", model=None, limit=None, seed=0, bos=Bos.stream, mirror=None, batch_tokens=512):
+def ask(name="analogies", model=None, bos=Bos.stream, batch_tokens=512, **changes):
     known, tokenizer = tiny.tiny_model("llama")
-    return run_task(name, model or known, tokenizer, bos, limit, seed, batch_tokens, mirror)
+    config = quick(**{"limit": None, "batch_size": 1, "window": batch_tokens} | changes)
+    return run_task(name, Subject(model or known, tokenizer, bos, "float32"), config)
 
 
 def requests(seed: int = 0) -> list[Instance]:
@@ -215,7 +217,7 @@ def test_cloze_counts_greedy_words(texts, monkeypatch):
     monkeypatch.setattr(language_model, "Scorer", Oracle)
     found = ask("news_cloze")
     assert found.items == {"acc": [float(item["word"] == " river") for item in items]}
-    assert found.available == found.asked == len(items)
+    assert found.protocol.available == found.asked == len(items)
 
 
 def test_a_model_without_numbers_is_wrong(texts):
@@ -256,8 +258,8 @@ def test_samples_take_whole_groups():
 def test_the_same_seed_asks_the_same_texts(texts):
     first, again, other = ask(limit=5), ask(limit=5), ask(limit=5, seed=1)
     assert first == again
-    assert first.digest != other.digest
-    assert (first.asked, first.available) == (5, len(COUNTRIES) + len(PLURALS))
+    assert first.protocol.text != other.protocol.text
+    assert (first.asked, first.protocol.available) == (5, len(COUNTRIES) + len(PLURALS))
 
 
 # --- nothing else changes
@@ -301,7 +303,7 @@ def test_a_foreign_quantization_config_and_a_tokenizer_without_padding_do_no_har
     model.config.quantization_config = {"quant_method": "ours", "bits": 3}
     tokenizer.pad_token = None
     size = len(tokenizer)
-    run_task("analogies", model, tokenizer, Bos.stream, 4, 0, 256)
+    run_task("analogies", Subject(model, tokenizer, Bos.stream, "float32"), quick(limit=4))
     assert tokenizer.pad_token is None and len(tokenizer) == size
 
 
@@ -352,7 +354,7 @@ def test_stock_tasks_from_the_mirror(name, mirror, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     found = ask(name, limit=4, mirror=os.path.relpath(mirror))
-    assert found.asked == 4 < found.available
+    assert found.asked == 4 < found.protocol.available
     assert ("acc_norm" in found.items) == (name in {"piqa", "arc_easy", "arc_challenge", "hellaswag"})
     assert set(found.items["acc"]) <= {0.0, 1.0}
 
@@ -400,29 +402,28 @@ def quick(**changes) -> EvalConfig:
 def test_evaluation_carries_protocol_items_and_progress(texts):
     model, tokenizer = tiny.tiny_model("llama")
     stages = []
-    found = evaluate(model, tokenizer, quick(), Bos.none, "bfloat16", 5, lambda *stage: stages.append(stage))
+    subject = Subject(model, tokenizer, Bos.none, "bfloat16")
+    found = evaluate(subject, quick(seed=5), lambda *stage: stages.append(stage))
     scores = ask("news_cloze", limit=7, seed=5, bos=Bos.none)
     metric = found.metrics["acc/news_cloze"]
     assert found.items == {"acc/news_cloze": scores.items["acc"]} and metric.n == 7
-    assert metric.protocol == (
-        f"lm-eval {tasks.version()}, news_cloze v1, 0-shot, 7 of {scores.available} items, seed 5, bos=none, bfloat16, "
-        f"text {scores.digest[:8]}"
+    assert str(metric.protocol) == (
+        f"lm-eval {tasks.version()}, news_cloze v1, 0-shot, 7 of {scores.protocol.available} items, seed 5, "
+        f"bos=none, bfloat16, text {scores.protocol.text}"
     )
     assert {stage for stage, *_ in stages} == {"news_cloze"} and stages[-1][1] == stages[-1][2]
 
 
 def test_all_items_are_the_same_protocol_under_every_seed(texts):
     model, tokenizer = tiny.tiny_model("llama")
-    protocols = {
-        evaluate(model, tokenizer, quick(limit=None), Bos.none, "f", seed).metrics["acc/news_cloze"].protocol
-        for seed in (0, 1)
-    }
-    assert len(protocols) == 1
+    subject = Subject(model, tokenizer, Bos.none, "f")
+    found = [evaluate(subject, quick(limit=None, seed=seed)) for seed in (0, 1)]
+    assert len({str(evaluation.metrics["acc/news_cloze"].protocol) for evaluation in found}) == 1
 
 
 def test_names_are_checked_before_anything_is_computed():
     with pytest.raises(UserError, match="piqua"):
-        evaluate(None, None, quick(tasks=["news_cloze", "piqua"]), Bos.none, "float32", 0)
+        evaluate(Subject(None, None, Bos.none, "float32"), quick(tasks=["news_cloze", "piqua"]))
 
 
 @pytest.mark.slow
@@ -439,7 +440,7 @@ def test_smollm2_is_far_above_chance(warm_cache):
         ModelConfig("smollm2-135m", "asset:smollm2-135m", None, Dtype.float32, Bos.stream, 4), "cpu"
     )
     config = quick(tasks=["analogies", "news_cloze"], limit=60, batch_size=8, window=512)
-    found = evaluate(loaded.model, loaded.tokenizer, config, Bos.stream, "float32", 0)
+    found = evaluate(Subject(loaded.model, loaded.tokenizer, Bos.stream, "float32"), config)
     assert found.metrics["acc/analogies"].value > 0.55
     assert found.metrics["acc/news_cloze"].value > 0.15
 

@@ -2,7 +2,6 @@
 protocols.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from harness.foundation.text import visible
+from harness.records.protocol import parse
 from harness.reporting.cells import Cell, Notes
 from harness.reporting.frames import entries_of, finite
 from harness.reporting.keys import LETTERS
@@ -19,10 +19,9 @@ from harness.reporting.measures import Measure, Measurement, measure_of
 from harness.reporting.papers.conditions import Masks
 from harness.reporting.papers.run_command import shared_settings
 from harness.reporting.papers.specs import Columns, Spec, Value, head_of
-from harness.reporting.tables.values import COSTS, parts
+from harness.reporting.tables.values import COSTS, JOIN, parts
 
 EACH = 6  # values of a field that get columns of their own; where there are more, they stay lines
-COUNTS = re.compile(r"\d+ (?=windows of |tokens scored)")
 Record = Mapping[str, Any]
 
 
@@ -151,7 +150,9 @@ def comparable(protocol: str, whole: bool) -> str:
     """A protocol without what the tokenizer decides: where whole texts are read, how many windows and tokens
     they are.
     """
-    return COUNTS.sub("", protocol) if whole else protocol
+    if not whole:
+        return protocol
+    return JOIN.join(str(parse(sentence).without_counts()) for sentence in protocol.split(JOIN))
 
 
 def _expanded(records: pd.DataFrame, columns: Sequence[Columns]) -> list[Column]:

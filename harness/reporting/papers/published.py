@@ -5,7 +5,6 @@ the protocol agrees too.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.records.protocol import PerplexityProtocol, parse
 from harness.reporting.cells import Cell, Notes
 from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, present, signed
@@ -20,7 +20,6 @@ from harness.reporting.papers.reference import ANY_MEAN, COSTS, NAMES, Printed, 
 
 # papers that say bits per weight instead of a scheme round them, and some forget the norms
 STORED_BITS = 0.05
-PROTOCOL = re.compile(r"[^/]*/test, (\d+) windows of (\d+) tokens, (\w+), bos=(\w+), (\w+), .*")
 
 
 @dataclass(frozen=True)
@@ -91,17 +90,15 @@ def differences(one: Printed, record: Mapping[str, Any], protocol: str) -> list[
             if one.metric in COSTS.values()
             else "an early or unstated version of lm-eval and its tasks"
         ]
-    found = PROTOCOL.fullmatch(protocol)
-    conditions = PAPERS.get(one.paper)
-    if not found or not conditions:
+    ours, conditions = parse(protocol), PAPERS.get(one.paper)
+    if not isinstance(ours, PerplexityProtocol) or not conditions:
         return ["conditions that cannot be compared"]
-    count, window, stride, bos, dtype = found.groups()
     pairs = [
-        (int(window) != one.window, f"windows of {one.window} tokens, not {window}"),
-        (present(record.get("eval.windows")), f"the whole text, not {count} windows"),
-        (stride != "disjoint", f"disjoint windows, not {stride}"),
-        (bos != "stream", "one stream of text, not a BOS in every window"),
-        (dtype not in conditions.dtypes, f"{' or '.join(conditions.dtypes)}, not {dtype}"),
+        (ours.window != one.window, f"windows of {one.window} tokens, not {ours.window}"),
+        (present(record.get("eval.windows")), f"the whole text, not {ours.windows} windows"),
+        (ours.stride != "disjoint", f"disjoint windows, not {ours.stride}"),
+        (ours.bos != "stream", "one stream of text, not a BOS in every window"),
+        (ours.dtype not in conditions.dtypes, f"{' or '.join(conditions.dtypes)}, not {ours.dtype}"),
         (subject in conditions.unclear, conditions.unclear.get(subject, "")),
     ]
     return [text for differs, text in pairs if differs]
@@ -213,4 +210,5 @@ def _calibration(paper: str, record: Mapping[str, Any]) -> str:
     found = tuple(record.get(f"data.{name}") for name in ("name", "samples", "window"))
     if wanted is None or found == wanted or not present(found[0]):
         return ""
-    return f"the paper calibrates on {NAMES[wanted[0]]}, {wanted[1]} samples of {wanted[2]} tokens; this run did not"
+    name, samples, window = wanted
+    return f"the paper calibrates on {NAMES[name]}, {samples} samples of {window} tokens; this run did not"

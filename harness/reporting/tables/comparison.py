@@ -3,13 +3,14 @@
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.foundation.text import visible
 from harness.records.measurements import Items
+from harness.records.protocol import parse
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.frames import finite, number
 from harness.reporting.keys import ColumnKey
@@ -176,14 +177,14 @@ def _incomparable(name: str, one: Mapping | None, other: Mapping | None, same_mo
 
 
 def _protocols(one: Mapping, other: Mapping) -> str:
-    first, second = (found["protocol"].split(", ") for found in (one, other))
+    first, second = (parse(metric["protocol"]).phrases() for metric in (one, other))
     if first == second:
         return "same"
     return f"A has {_beyond(first, second)}; B has {_beyond(second, first)}"
 
 
-def _beyond(parts: list[str], others: list[str]) -> str:
-    return ", ".join(part for part in parts if part not in others) or "nothing else"
+def _beyond(phrases: Sequence[str], others: Sequence[str]) -> str:
+    return ", ".join(phrase for phrase in phrases if phrase not in others) or "nothing else"
 
 
 def _pair(a: Run, b: Run, metric: str) -> Paired | str:
