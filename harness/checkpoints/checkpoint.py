@@ -23,8 +23,7 @@ from harness.foundation.files import replace_directory
 from harness.foundation.hashes import sha256_file
 from harness.foundation.seals import seal, unseal
 from harness.models.families import family_of, skeleton
-from harness.models.reading import SUPERSEDED_CODE, quiet, read_architecture, read_tokenizer
-from harness.models.sources import check_config
+from harness.models.reading import quiet, read_architecture, read_tokenizer
 from harness.records.format import CHECKPOINT
 
 WEIGHTS, MANIFEST = "quantized.safetensors", "manifest.json"
@@ -75,7 +74,6 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     directory = Path(directory)
     manifest = read_manifest(directory)
     _verify(directory, manifest)
-    check_config(directory, SUPERSEDED_CODE)
     config = read_architecture(directory)
     if manifest["attention"] not in ATTENTION:
         raise UserError(

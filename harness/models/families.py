@@ -6,7 +6,7 @@ read the same tensor and so share one Hessian. Where that depends on the checkpo
 its config. Where a block may be rewritten is in tables of its own, see `harness.models.seams`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from harness.checkpoints.linear import QuantizedLinear
 from harness.foundation.errors import UserError
 from harness.models import seams as seam_tables
 from methods.contracts.block import Attention
@@ -52,9 +51,8 @@ def family_of(config: PreTrainedConfig) -> Family:
     """
     family = FAMILIES.get(config.model_type)
     if family is None:
-        raise UserError(
-            f"model_type {config.model_type!r} is not supported (known: {', '.join(FAMILIES)}): {_found(config)}"
-        )
+        known = f"known: {', '.join(FAMILIES)}"
+        raise UserError(f"model_type {config.model_type!r} is not supported ({known}): {_contents(config)}")
     reason = family.objection(config)
     if reason:
         raise UserError(f"model_type {family.name!r}: {reason}")
@@ -70,23 +68,20 @@ def check_coverage(model: nn.Module, family: Family, config: PreTrainedConfig) -
     """
     named = {path for group in family.groups(config) for path in group}
     for index, block in enumerate(family.block_list(model)):
-        found = {
-            path for path, module in block.named_modules() if isinstance(module, nn.Linear | QuantizedLinear)
-        }
-        where = f"{family.blocks}.{index}"
-        if named - found:
+        where, parameters = f"{family.blocks}.{index}", dict(block.named_parameters())
+        missing = named - {path for path, module in block.named_modules() if isinstance(module, nn.Linear)}
+        if missing:
             raise UserError(
-                f"{where} has no linear {min(named - found)!r}, which every {family.name} block should have"
+                f"{where} has no linear {min(missing)!r}, which every {family.name} block should have"
             )
-        matrices = {
-            path: p
-            for path, p in block.named_parameters()
-            if p.ndim > 1 and path.rpartition(".")[0] not in named
-        }
+        matrices = [
+            path for path, p in parameters.items() if p.ndim > 1 and path.rpartition(".")[0] not in named
+        ]
         if matrices:
-            share = sum(p.numel() for p in matrices.values()) / sum(p.numel() for p in block.parameters())
+            share = _size(parameters[path] for path in matrices) / _size(parameters.values())
             raise UserError(
-                f"{where}.{min(matrices)} is not in the table of {family.name} linears: {share:.1%} of the block's weights would stay float"
+                f"{where}.{min(matrices)} is not in the table of {family.name} linears: {share:.1%} of the "
+                "block's weights would stay float"
             )
 
 
@@ -102,19 +97,27 @@ def skeleton(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"model_type {config.model_type!r}: no causal language model can be built from config.json: {reason}"
+            f"model_type {config.model_type!r}: no causal language model can be built from config.json: "
+            f"{reason}"
         ) from error
     model.tie_weights()
     return model.eval().requires_grad_(False)
 
 
-def _found(config: PreTrainedConfig) -> str:
+def _size(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _contents(config: PreTrainedConfig) -> str:
     """What an unknown architecture consists of, for the error message."""
     model = skeleton(config, torch.float32)
     fused = {name: p for name, p in model.named_parameters() if p.ndim == 3}
     if fused:
-        share = sum(p.numel() for p in fused.values()) / sum(p.numel() for p in model.parameters())
-        return f"its experts are fused 3-D tensors (e.g. {min(fused)}), so {share:.1%} of its weights would stay float"
+        share = _size(fused.values()) / _size(model.parameters())
+        return (
+            f"its experts are fused 3-D tensors (e.g. {min(fused)}), so {share:.1%} of its weights would stay "
+            "float"
+        )
     lists = [
         (name, module)
         for name, module in model.named_modules()
@@ -125,8 +128,8 @@ def _found(config: PreTrainedConfig) -> str:
     path, blocks = max(lists, key=lambda item: len(item[1]))
     linears = [name for name, module in blocks[0].named_modules() if isinstance(module, nn.Linear)]
     return (
-        f"without a row in harness/models/families.py all of its weights would stay float; found {len(blocks)} blocks at {path} "
-        f"with linears {', '.join(linears) or 'none'}"
+        "without a row in harness/models/families.py all of its weights would stay float; found "
+        f"{len(blocks)} blocks at {path} with linears {', '.join(linears) or 'none'}"
     )
 
 
@@ -172,7 +175,10 @@ def _falcon(config: PreTrainedConfig) -> Groups:
 
 def _bloom_objection(config: PreTrainedConfig) -> str | None:
     if config.pretraining_tp > 1 and config.slow_but_exact:
-        return "slow_but_exact=true multiplies slices of weights outside their linears; set it to false in config.json"
+        return (
+            "slow_but_exact=true multiplies slices of weights outside their linears; set it to false in "
+            "config.json"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""From `model.id` to a model ready to be quantized, to its shapes alone, or to its fingerprint."""
+"""From `model.id` to a model ready to be quantized, and whether it can be had."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from harness.config.groups import ModelConfig
 from harness.foundation.errors import UserError
 from harness.models import tiny
-from harness.models.families import Family, check_coverage, family_of
-from harness.models.fingerprint import fingerprint, model_fingerprint
-from harness.models.reading import _architecture, _tiny_name, line, quiet, read_tokenizer
-from harness.models.shape import inspect, shape_of
-from harness.models.sources import TINY, check_tokenizer, locate
+from harness.models.families import FAMILIES, Family, check_coverage, family_of
+from harness.models.reading import check_tokenizer, first_words, quiet, read_tokenizer
+from harness.models.shape import inspect
+from harness.models.sources import source_of
 from harness.models.weight_files import PICKLE, SAFETENSORS, check_shard, weight_files
 
 
@@ -26,7 +25,6 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     family: Family
-    fingerprint: str
 
 
 def load_model(config: ModelConfig, device: str) -> LoadedModel:
@@ -36,21 +34,19 @@ def load_model(config: ModelConfig, device: str) -> LoadedModel:
         UserError: the id names nothing, the files are damaged or unsafe, the architecture is not supported,
             or the weights do not fit it.
     """
-    dtype = getattr(torch, config.dtype.value)
-    if config.id.startswith(TINY):
-        name = _tiny_name(config)
-        model, tokenizer = tiny.tiny_model(name, dtype=dtype)
-        return _ready(model.to(device), tokenizer, family_of(model.config), model_fingerprint(config))
-    directory = locate(config, weights=True)
-    architecture = _architecture(directory)
-    family = family_of(architecture)
-    files = weight_files(directory, config.allow_pickle)
-    check_tokenizer(directory)
-    shape_of(architecture)  # refuses on shapes before any weight is read
-    model = _read_weights(directory, dtype, pickled=files[0].suffix == PICKLE.suffix)
-    return _ready(
-        model.to(device), read_tokenizer(directory), family, fingerprint(directory, config.allow_pickle)
-    )
+    source, dtype = source_of(config), getattr(torch, config.dtype.value)
+    if source.kind == "tiny":
+        model, tokenizer = tiny.tiny_model(source.name, dtype=dtype)
+        family = family_of(model.config)
+    else:
+        family = FAMILIES[inspect(config).family]  # refuses on shapes before any weight is read
+        directory = source.directory(weights=True)
+        files = weight_files(directory, config.allow_pickle)
+        check_tokenizer(directory)
+        model = _read_weights(directory, dtype, pickled=files[0].suffix == PICKLE.suffix)
+        tokenizer = read_tokenizer(directory)
+    check_coverage(model, family, model.config)
+    return LoadedModel(model.to(device).eval().requires_grad_(False), tokenizer, family)
 
 
 @lru_cache(maxsize=16)  # a sweep asks again for every point
@@ -61,13 +57,14 @@ def check_files(config: ModelConfig) -> None:
     Raises:
         UserError: as `load_model`, but for what only the weights themselves can show.
     """
-    if config.id.startswith(TINY):
+    source = source_of(config)
+    if source.kind == "tiny":
         return
-    linears = inspect(config).linears
-    directory = locate(config, weights=True)
+    shapes = inspect(config).paths
+    directory = source.directory(weights=True)
     for path in weight_files(directory, config.allow_pickle):
         for name, entry in check_shard(path).items() if path.suffix == SAFETENSORS.suffix else ():
-            wanted = linears.get(name.removesuffix(".weight"))
+            wanted = shapes.get(name.removesuffix(".weight"))
             if wanted and name.endswith(".weight") and tuple(entry["shape"]) != wanted:
                 raise _misfit(path, name, entry["shape"], wanted)
     check_tokenizer(directory)
@@ -91,25 +88,16 @@ def _read_weights(directory: Path, dtype: torch.dtype, pickled: bool) -> PreTrai
         raise
     except Exception as error:
         if type(error).__name__ == "UnpicklingError":  # its text advises to run whatever the file asks for
-            raise UserError(
-                f"{directory}: the pickle is damaged or asks for more than tensors; do not trust this checkpoint"
-            ) from error
-        raise UserError(f"{directory}: the weights cannot be loaded: {line(error)}") from error
+            reason = "the pickle is damaged or asks for more than tensors; do not trust this checkpoint"
+            raise UserError(f"{directory}: {reason}") from error
+        raise UserError(f"{directory}: the weights cannot be loaded: {first_words(error)}") from error
     for name, *shapes in sorted(report["mismatched_keys"]):
         raise _misfit(directory, name, *shapes)
     for name in sorted(report["missing_keys"]):
-        raise UserError(
-            f"{directory}: the weights lack {name}; they do not belong to this config.json, or the download is incomplete"
-        )
+        reason = "they do not belong to this config.json, or the download is incomplete"
+        raise UserError(f"{directory}: the weights lack {name}; {reason}")
     return model
 
 
-def _misfit(place: Path, name: str, found: Sequence[int], wanted: Sequence[int]) -> UserError:
-    return UserError(f"{place}: {name} has shape {tuple(found)}, but config.json wants {tuple(wanted)}")
-
-
-def _ready(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, family: Family, mark: str
-) -> LoadedModel:
-    check_coverage(model, family, model.config)
-    return LoadedModel(model.eval().requires_grad_(False), tokenizer, family, mark)
+def _misfit(place: Path, name: str, shape: Sequence[int], wanted: Sequence[int]) -> UserError:
+    return UserError(f"{place}: {name} has shape {tuple(shape)}, but config.json wants {tuple(wanted)}")

@@ -28,6 +28,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from harness.foundation.errors import UserError
+
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}  # ids 0, 1, 2; the 256 bytes follow
 COMMON = {
     "vocab_size": 288,
@@ -80,7 +82,14 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
 
 
 def tiny_config(name: str) -> PreTrainedConfig:
-    """The config of one of `CONFIGS`."""
+    """The config of one of `CONFIGS`.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in CONFIGS:
+        known = ", ".join(f"tiny:{known}" for known in CONFIGS)
+        raise UserError(f"model.id=tiny:{name}: unknown; choose among {known}")
     return CONFIGS[name]()
 
 

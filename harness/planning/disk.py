@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
-from harness.models.shape import Architecture
+from harness.models.shape import ModelShape
 from harness.planning.memory import bytes_per_number, streams
 
 RUN = 2 * 2**20  # record, tables, log
@@ -20,7 +20,7 @@ class Disk:
     cache: int
 
 
-def disk_needed(work: Sequence[tuple[RunConfig, Architecture]]) -> Disk:
+def disk_needed(work: Sequence[tuple[RunConfig, ModelShape]]) -> Disk:
     """Of runs one after another. What a killed run leaves is deleted once it has ended, so the largest
     counts; checkpoints stay.
 
@@ -32,11 +32,11 @@ def disk_needed(work: Sequence[tuple[RunConfig, Architecture]]) -> Disk:
     return Disk(results=int(resume + kept), cache=statistics_bytes(work))
 
 
-def packed_bytes(config: RunConfig, model: Architecture) -> float:
+def packed_bytes(config: RunConfig, model: ModelShape) -> float:
     return OVERHEAD * model.quantizable * config.scheme.bits / 8
 
 
-def resume_bytes(config: RunConfig, model: Architecture) -> float:
+def resume_bytes(config: RunConfig, model: ModelShape) -> float:
     """What a killed run goes on from: the hidden states on both sides of a block, and the blocks that are
     done.
     """
@@ -45,13 +45,13 @@ def resume_bytes(config: RunConfig, model: Architecture) -> float:
     return streams(config.data, model, bytes_per_number(config), copies=2) + packed_bytes(config, model)
 
 
-def checkpoint_bytes(config: RunConfig, model: Architecture) -> float:
+def checkpoint_bytes(config: RunConfig, model: ModelShape) -> float:
     if config.method.solver is None:
         return 0.0
     return packed_bytes(config, model) + (model.parameters - model.quantizable) * bytes_per_number(config)
 
 
-def statistics_bytes(work: Sequence[tuple[RunConfig, Architecture]]) -> int:
+def statistics_bytes(work: Sequence[tuple[RunConfig, ModelShape]]) -> int:
     """Hessians of the float model that the runs will keep for each other, within `paths.cache_gib`."""
     sizes, bound = {}, 0.0
     for config, model in work:

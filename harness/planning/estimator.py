@@ -9,7 +9,7 @@ from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
 from harness.config.groups import Device, Propagate
 from harness.config.run_config import RunConfig
 from harness.foundation.cache import cache_dir
-from harness.models.shape import Architecture, architecture_of
+from harness.models.shape import ModelShape, inspect
 from harness.planning.memory import Memory, peak_memory
 from harness.planning.operations import needs_activations, operations
 from harness.planning.rates import Rates, rates_of, worker_of
@@ -55,7 +55,7 @@ class Estimator:
         Args:
             kept: share of its blocks that a killed attempt has left done.
         """
-        config, model = point.config, architecture_of(point.config.model)
+        config, model = point.config, inspect(point.config.model)
         memory = peak_memory(config, model, device_of(config))
         if config.method.solver is None and self._baseline_is_left(config):
             return Estimate(0.0, memory, frozenset())
@@ -88,7 +88,7 @@ class Estimator:
             self._rates[place] = rates_of(config.paths.results, config, device_of(config))
         return self._rates[place]
 
-    def _statistics_are_left(self, config: RunConfig, model: Architecture) -> bool:
+    def _statistics_are_left(self, config: RunConfig, model: ModelShape) -> bool:
         if config.method.solver is None or config.data.propagate is not Propagate.float:
             return False
         if model.blocks * model.hessian_bytes > config.paths.cache_gib * 2**30:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from packaging.requirements import Requirement
 
 from harness.bookkeeping.words import label
+from harness.config.groups import ModelConfig
 from harness.config.run_config import RunConfig
 from harness.data import assets, corpora
 from harness.data.corpora import is_in_hub_cache
@@ -21,8 +22,9 @@ from harness.evaluation.tasks import STOCK
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
-from harness.models.shape import architecture_of
-from harness.models.sources import TINY, check_tokenizer, hub_config, is_here, locate, offline
+from harness.models.reading import check_tokenizer
+from harness.models.shape import inspect
+from harness.models.sources import offline, source_of
 from harness.planning.disk import disk_needed
 from harness.planning.estimator import device_of
 from harness.planning.memory import Memory, peak_memory
@@ -42,9 +44,9 @@ def findings(configs: Iterable[RunConfig]) -> list[Finding]:
     """What stands in the way of running these configurations, the bad ones first."""
     configs = list(configs)
     found = [*libraries(), *_places(configs)]
-    for model in {config.model: config for config in configs}.values():
+    for model in dict.fromkeys(config.model for config in configs):
         found += _model(model)
-    ready = [config for config in configs if is_here(config)]
+    ready = [config for config in configs if source_of(config.model).is_here()]
     found += [*_texts(configs), *_calibration(ready), *_memory(ready), *_disk(ready)]
     return sorted(dict.fromkeys(found), key=lambda finding: finding.level != BAD)
 
@@ -81,28 +83,24 @@ def _places(configs: list[RunConfig]) -> Iterator[Finding]:
             yield Finding(BAD, f"{knob}: cannot be written ({reason})")
 
 
-def _model(config: RunConfig) -> Iterator[Finding]:
-    model = config.model
-    if not is_here(config):
-        if model.id.startswith("asset:"):
-            name = model.id.removeprefix("asset:")
-            yield Finding(
-                NOTE,
-                f"model.id={model.id}: not here yet, fetched at the first run; ptq-bench assets --fetch {name}",
-            )
-        elif offline():
-            yield Finding(
-                BAD,
-                f"model.id={model.id}: not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; unset it once",
-            )
-        else:
-            yield Finding(NOTE, f"model.id={model.id}: not here yet, downloaded at the first run")
-    elif not model.id.startswith(TINY):
-        cached = hub_config(config)
+def _model(model: ModelConfig) -> Iterator[Finding]:
+    source = source_of(model)
+    missing = f"model.id={model.id}: not here yet"
+    if source.is_here():
         try:
-            check_tokenizer(cached.parent if cached else locate(model, weights=False))
+            if source.kind != "tiny":
+                cached = source.in_hub_cache() if source.kind == "hub" else source.directory(weights=False)
+                check_tokenizer(cached)
         except UserError as error:
             yield Finding(BAD, str(error))
+    elif source.kind == "asset":
+        remedy = f"ptq-bench assets --fetch {source.name}"
+        yield Finding(NOTE, f"{missing}, fetched at the first run; {remedy}")
+    elif offline():
+        reason = "not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; unset it once"
+        yield Finding(BAD, f"model.id={model.id}: {reason}")
+    else:
+        yield Finding(NOTE, f"{missing}, downloaded at the first run")
 
 
 def _texts(configs: list[RunConfig]) -> Iterator[Finding]:
@@ -146,7 +144,7 @@ def _calibration(configs: list[RunConfig]) -> Iterator[Finding]:
         if config.method.solver is None:
             continue
         tokens = config.data.samples * config.data.window
-        widest = max(columns for _, columns in architecture_of(config.model).linears)
+        widest = max(columns for _, columns in inspect(config.model).linears)
         if tokens < widest:
             yield Finding(
                 NOTE,
@@ -160,7 +158,7 @@ def _memory(configs: list[RunConfig]) -> Iterator[Finding]:
     hungriest: dict[str, tuple[Memory, RunConfig]] = {}
     for config in configs:
         device = device_of(config)
-        memory = peak_memory(config, architecture_of(config.model), device)
+        memory = peak_memory(config, inspect(config.model), device)
         if device not in hungriest or memory.largest > hungriest[device][0].largest:
             hungriest[device] = memory, config
     for memory, config in hungriest.values():
@@ -177,7 +175,7 @@ def _memory(configs: list[RunConfig]) -> Iterator[Finding]:
 def _disk(configs: list[RunConfig]) -> Iterator[Finding]:
     """Room for all runs together, file system by file system."""
     need: dict[int, list] = {}  # by device number: bytes, free bytes, knobs
-    disk = disk_needed([(config, architecture_of(config.model)) for config in configs])
+    disk = disk_needed([(config, inspect(config.model)) for config in configs])
     results = configs[0].paths.results if configs else "."
     for place, count, knob in (
         (results, disk.results, f"paths.results={results}"),

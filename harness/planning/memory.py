@@ -11,7 +11,7 @@ import torch
 from harness.config.groups import DataConfig, EvalConfig
 from harness.config.run_config import RunConfig
 from harness.evaluation.perplexity import LOGITS_AT_ONCE, LOSS_TOKENS
-from harness.models.shape import Architecture
+from harness.models.shape import ModelShape
 
 MIB = 2**20
 # of the host: Python, torch and transformers; the second is a guess
@@ -39,7 +39,7 @@ class Memory:
         return self.gpu or self.cpu
 
 
-def peak_memory(config: RunConfig, model: Architecture, device: str) -> Memory:
+def peak_memory(config: RunConfig, model: ModelShape, device: str) -> Memory:
     """
     Args:
         device: cpu or cuda.
@@ -68,7 +68,7 @@ def bytes_per_number(config: RunConfig) -> int:
     return getattr(torch, config.model.dtype.value).itemsize
 
 
-def evaluation_bytes(config: EvalConfig, model: Architecture, size: int) -> int:
+def evaluation_bytes(config: EvalConfig, model: ModelShape, size: int) -> int:
     """Logits of two batches (the last one's while the next one's come), and the loss of some tokens in
     float32.
     """
@@ -82,13 +82,13 @@ def evaluation_bytes(config: EvalConfig, model: Architecture, size: int) -> int:
     )
 
 
-def activations(tokens: int, model: Architecture, size: int) -> int:
+def activations(tokens: int, model: ModelShape, size: int) -> int:
     """What is alive inside a block: what its widest linears read and write."""
     widest = max(rows + columns for rows, columns in model.linears)
     return tokens * size * (4 * model.width + 2 * widest)
 
 
-def streams(data: DataConfig, model: Architecture, size: int, copies: int) -> int:
+def streams(data: DataConfig, model: ModelShape, size: int, copies: int) -> int:
     """Hidden states of all calibration tokens, so many times."""
     return copies * data.samples * data.window * model.width * size
 
@@ -99,7 +99,7 @@ def stream_copies(config: RunConfig) -> int:
     return 4 if watches else 2 + (config.method.tuning is not None)
 
 
-def quantizing_bytes(config: RunConfig, model: Architecture, size: int) -> int:
+def quantizing_bytes(config: RunConfig, model: ModelShape, size: int) -> int:
     """Hidden states, Hessians of a block, and what works on it: a forward pass, a solver, or a training."""
     data, batch = config.data, config.data.batch_size * config.data.window
     rounding = max(solver_bytes(rows, columns, config.scheme.group_size) for rows, columns in model.linears)
@@ -122,7 +122,7 @@ def solver_bytes(rows: int, columns: int, group_size: int | None) -> int:
     )
 
 
-def training_bytes(config: RunConfig, model: Architecture) -> int:
+def training_bytes(config: RunConfig, model: ModelShape) -> int:
     """Weights of a block under gradients, and what its linears read and write for one batch, kept for the
     backward pass.
     """

@@ -7,7 +7,7 @@ passes, Hessians, scoring), transform, quantize (solvers and tunings), evaluate.
 
 from harness.config.groups import DataConfig, EvalConfig, Propagate
 from harness.config.run_config import RunConfig
-from harness.models.shape import Architecture
+from harness.models.shape import ModelShape
 from methods.contracts.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
 from methods.contracts.method import Method
 from methods.contracts.scheme import ActRange, Scheme
@@ -38,7 +38,7 @@ ITEMS = {
 OTHER_TASK = (1000, 200)
 
 
-def operations(config: RunConfig, model: Architecture, known: bool) -> dict[str, float | None]:
+def operations(config: RunConfig, model: ModelShape, known: bool) -> dict[str, float | None]:
     """By stage; None where a part of the method does not count its work.
 
     Args:
@@ -58,23 +58,23 @@ def operations(config: RunConfig, model: Architecture, known: bool) -> dict[str,
     return found
 
 
-def block_effort(data: DataConfig, model: Architecture) -> BlockEffort:
+def block_effort(data: DataConfig, model: ModelShape) -> BlockEffort:
     tokens, batches = data.samples * data.window, -(-data.samples // data.batch_size)
     return BlockEffort(
         model.linears, model.seams, tokens, data.window, batches, tokens * pass_of_block(model, data.window)
     )
 
 
-def pass_of_block(model: Architecture, window: int) -> float:
+def pass_of_block(model: ModelShape, window: int) -> float:
     """One token through one block: its linears and its attention."""
     return 2.0 * model.block_weights + attention(model, window)
 
 
-def attention(model: Architecture, window: int) -> float:
+def attention(model: ModelShape, window: int) -> float:
     return 4.0 * window * model.width
 
 
-def solving(method: Method, scheme: Scheme, effort: BlockEffort, model: Architecture) -> float | None:
+def solving(method: Method, scheme: Scheme, effort: BlockEffort, model: ModelShape) -> float | None:
     if not isinstance(method.solver, CountedSolver):
         return None
     one = sum(method.solver.operations(rows, columns, scheme) for rows, columns in model.linears)
@@ -93,7 +93,7 @@ def needs_activations(config: RunConfig) -> bool:
     return bool(config.method.transform or config.data.block_error or static or config.method.tuning)
 
 
-def calibration(config: RunConfig, effort: BlockEffort, model: Architecture, known: bool) -> float:
+def calibration(config: RunConfig, effort: BlockEffort, model: ModelShape, known: bool) -> float:
     """One block: the passes of `harness.quantization.pipeline.quantize`, one Hessian for each group, the
     error of each linear in float64.
     """
@@ -109,7 +109,7 @@ def calibration(config: RunConfig, effort: BlockEffort, model: Architecture, kno
     return passes(config, model) * (effort.forward + rounding) + hessians + scoring
 
 
-def passes(config: RunConfig, model: Architecture) -> float:
+def passes(config: RunConfig, model: ModelShape) -> float:
     """How often all calibration tokens go through a block, outside of transforms, solvers and tunings; parts
     of a pass count as such.
     """
@@ -124,7 +124,7 @@ def passes(config: RunConfig, model: Architecture) -> float:
     return watches + own + gathering + static + 1.0
 
 
-def shares_before_groups(model: Architecture, window: int) -> list[float]:
+def shares_before_groups(model: ModelShape, window: int) -> list[float]:
     """The share of a block's pass that is done when each group has had its input."""
     whole, done, shares = pass_of_block(model, window), 0.0, []
     for place, group in enumerate(model.groups):
@@ -135,7 +135,7 @@ def shares_before_groups(model: Architecture, window: int) -> list[float]:
     return shares
 
 
-def evaluation(config: EvalConfig, model: Architecture) -> float:
+def evaluation(config: EvalConfig, model: ModelShape) -> float:
     """Windows of all corpora through the model and its head; items of tasks through the model: few of their
     logits are needed.
     """

@@ -17,7 +17,7 @@ from harness.bookkeeping.endings import skip_reason
 from harness.bookkeeping.words import label, told_bytes, told_seconds
 from harness.config.run_config import RunConfig
 from harness.foundation.seals import unseal
-from harness.models.shape import architecture_of, inspect
+from harness.models.shape import inspect
 from harness.planning.disk import disk_needed
 from harness.planning.estimator import Estimate, Estimator
 from harness.records.attempts import holder
@@ -132,7 +132,7 @@ def totals(todo: Sequence[tuple[Point, Estimate]]) -> list[str]:
         if len(known) < len(todo)
         else ""
     )
-    disk = disk_needed([(point.config, architecture_of(point.config.model)) for point, _ in todo])
+    disk = disk_needed([(point.config, inspect(point.config.model)) for point, _ in todo])
     largest = max((estimate.memory for _, estimate in todo), key=lambda memory: memory.largest)
     kind = "GPU memory" if largest.gpu else "memory"
     sources = sorted(set().union(*(estimate.sources for _, estimate in todo)))

@@ -38,12 +38,10 @@ def check(config: RunConfig) -> None:
     check_files(config.model)
     shape = inspect(config.model)
     for key, window in {"data.window": config.data.window, "eval.window": config.eval.window}.items():
-        if shape.context_length and window > shape.context_length:
-            raise UserError(
-                f"{key}={window}: {config.model.name} reads at most {shape.context_length} tokens"
-            )
+        if shape.context and window > shape.context:
+            raise UserError(f"{key}={window}: {config.model.name} reads at most {shape.context} tokens")
     if config.method.solver is not None:
-        _groups(config, shape.linears)
+        _groups(config, shape.paths)
 
 
 def _names(key: str, given: list[str], known) -> None:

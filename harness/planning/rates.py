@@ -16,7 +16,7 @@ from harness.config.groups import DataConfig, EvalConfig, ModelConfig, Propagate
 from harness.config.method_builder import build_method
 from harness.config.run_config import RunConfig, typed
 from harness.foundation.errors import UserError
-from harness.models.shape import architecture_of
+from harness.models.shape import inspect
 from harness.planning.operations import needs_activations, operations
 from harness.records.store import Store
 from methods.contracts.method import Method
@@ -94,7 +94,7 @@ def _speeds(records: list[dict], config: RunConfig) -> dict[tuple[str, str], lis
     for record in records:
         try:
             of = config_of(record, config)
-            counted = operations(of, architecture_of(of.model), known=False)
+            counted = operations(of, inspect(of.model), known=False)
         except (UserError, KeyError, TypeError, ValueError):
             continue  # of a model that is gone, or of a method that has other fields by now
         for stage, count in counted.items():

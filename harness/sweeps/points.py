@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.bookkeeping.keys import run_key
 from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config, to_run_config
 from harness.foundation.errors import UserError
-from harness.models.sources import is_here
+from harness.models.sources import source_of
 from harness.planning.preflight import check
 from harness.records.format import FAILED
 from harness.records.store import Store
@@ -156,7 +156,7 @@ def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:
                 for point in expand(parser.parse_overrides([*shlex.split(grid), *overrides])):
                     try:
                         config = to_run_config(compose("config", list(point)))
-                        if is_here(config):
+                        if source_of(config.model).is_here():
                             check(config)
                         configs.append(config)
                     except UserError as error:

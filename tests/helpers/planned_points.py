@@ -7,18 +7,20 @@ from hydra import compose, initialize_config_module
 
 from harness.config.run_config import RunConfig, to_run_config
 from harness.foundation.seals import seal
-from harness.models.shape import Architecture
+from harness.models.shape import ModelShape
 
 TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke", "device=cpu"]
-LLAMA_7B = Architecture(  # of LLaMA-7B
+LLAMA_7B = ModelShape(  # of LLaMA-7B
+    family="llama",
     groups=(((4096, 4096),) * 3, ((4096, 4096),), ((11008, 4096),) * 2, ((4096, 11008),)),
+    paths={},
     seams=(),
     blocks=32,
     width=4096,
-    heads=32,
     vocabulary=32000,
     parameters=6_738_415_616,
     context=2048,
+    quantizable_activations=True,
 )
 
 

@@ -187,7 +187,7 @@ def test_smollm2(warm_cache):
     if not assets.is_cached("smollm2-135m"):
         pytest.skip("smollm2-135m is not in the cache; fetch it with `ptq-bench assets --fetch smollm2-135m`")
     shape = inspect(config("asset:smollm2-135m"))
-    assert (shape.family, len(shape.linears), shape.blocks, shape.context_length) == ("llama", 210, 30, 8192)
+    assert (shape.family, len(shape.paths), shape.blocks, shape.context) == ("llama", 210, 30, 8192)
     assert (shape.parameters, shape.quantizable) == (134_515_008, 106_168_320)
     loaded = load_model(config("asset:smollm2-135m"), "cpu")
     source = ModelBlocks(loaded.model, loaded.family)

@@ -18,7 +18,7 @@ from harness.config.compose import method_config, method_names
 from harness.config.groups import Propagate
 from harness.config.method_builder import build_method
 from harness.models.loading import load_model
-from harness.models.shape import architecture_of
+from harness.models.shape import inspect
 from harness.planning import rates as rates_module
 from harness.planning.disk import disk_needed
 from harness.planning.estimator import Estimator
@@ -69,7 +69,7 @@ def test_descent_takes_as_long_as_it_has_sweeps():
 
 @pytest.mark.parametrize("part", TRAINING)
 def test_work_on_a_block_grows_with_its_calibration(part):
-    linears = architecture_of(config().model)
+    linears = inspect(config().model)
     few, many = (
         BlockEffort(linears.linears, linears.seams, count, 64, 4, 1e6 * count) for count in (4096, 65536)
     )
@@ -115,14 +115,14 @@ def count_passes(overrides: list[str]) -> float:
 )
 def test_the_passes_counted_are_those_that_the_pipeline_makes(overrides):
     of = config("method=rtn", *overrides)
-    expected = passes(of, architecture_of(of.model))
+    expected = passes(of, inspect(of.model))
     assert count_passes(["method=rtn", *overrides]) == pytest.approx(expected, rel=0.12), (
         "attention has a share in the estimate"
     )
 
 
 def test_statistics_on_disk_and_fewer_sweeps_save_time():
-    of, model = config("method=gptq", "data.propagate=float"), architecture_of(config().model)
+    of, model = config("method=gptq", "data.propagate=float"), inspect(config().model)
     cold, warm = operations(of, model, known=False), operations(of, model, known=True)
     assert warm["calibrate"] < cold["calibrate"] and warm["quantize"] == cold["quantize"]
     quantized = replace(of, data=replace(of.data, propagate=Propagate.quantized))
@@ -161,7 +161,7 @@ def test_rates_come_from_records_of_the_same_method_then_of_others_then_from_the
 ):
     monkeypatch.setattr(rates_module, "products_per_second", lambda device: 1e9)
     gptq, rtn = config("method=gptq"), config("method=rtn")
-    counted = operations(gptq, architecture_of(gptq.model), known=False)
+    counted = operations(gptq, inspect(gptq.model), known=False)
     leave_record(tmp_path, "a" * 16, **record_of(gptq, {"quantize": 2.0, "calibrate": 4.0, "evaluate": 0.01}))
     leave_record(tmp_path, "b" * 16, **record_of(gptq, {"quantize": 2.0}) | {"model": {"id": "tiny:gone"}})
     leave_record(tmp_path, "c" * 16, **record_of(gptq, {"quantize": 1.0}) | {"status": "failed"})
@@ -182,7 +182,7 @@ def test_of_runs_that_share_statistics_only_the_one_that_computed_them_counts(tm
     of = config("method=gptq", "data.propagate=float")
     for name, seconds in {"a": 100.0, "b": 5.0, "c": 4.0, "d": 6.0}.items():
         leave_record(tmp_path, name, **record_of(of, {"calibrate": seconds}))
-    counted = operations(of, architecture_of(of.model), known=False)["calibrate"]
+    counted = operations(of, inspect(of.model), known=False)["calibrate"]
     assert rates_of(str(tmp_path), of, "cpu").of("calibrate", "") == (pytest.approx(counted / 100), RECORDS)
 
 
@@ -252,7 +252,7 @@ def measured_and_estimated(tmp_path, *overrides: str) -> list[tuple[str, int, in
     for path in Path(tmp_path, "results", "runs").glob("*/record.json"):
         record = json.loads(path.read_text())
         of = config_of(record, config())
-        estimated = peak_memory(of, architecture_of(of.model), "cpu").cpu
+        estimated = peak_memory(of, inspect(of.model), "cpu").cpu
         found.append((record["method"]["name"], record["peak_memory_bytes"]["cpu"], estimated))
     return found
 

@@ -128,7 +128,7 @@ def test_a_child_that_leaves_no_record_gets_one(point, reason):
 
 def test_a_child_that_the_kernel_kills_for_memory(point, monkeypatch):
     counts = iter([4, 5])
-    monkeypatch.setattr(resources, "_killed_for_memory", lambda: next(counts))
+    monkeypatch.setattr("harness.sweeps.supervise.killed_for_memory", lambda: next(counts))
     child = Child(point, -signal.SIGKILL, progress=at("quantize", 3, 14))
     assert supervise(plain_config(point), child) == "oom"
     assert "SIGKILL" in child.record["reason"] and "data.batch_size" in child.record["reason"]
