@@ -75,6 +75,7 @@ class Table:
     groups: tuple[tuple[str, int], ...] = ()
     textual: bool = False
     columns: tuple[ColumnKey, ...] = ()
+    protocol: str = ""  # of all its numbers, where they share one; the caption says it in its own words
 
 
 class Notes:

@@ -86,16 +86,11 @@ def mean_over(keys: Sequence[str], numbers: Mapping[str, float]) -> float | None
     return sum(known) / len(known) if known else None
 
 
-def protocol_of(table: Table) -> str:
-    """What the caption of a table says of it."""
-    return table.caption.partition("Protocol: ")[2].partition(". ")[0]
-
-
 def protocols(tables: Sequence[Table]) -> list[str]:
     """The protocol under which these tables were measured, after the names of its models where they differ."""
     found: dict[str, dict[str, None]] = {}
     for table in tables:
-        found.setdefault(protocol_of(table), {})[table.model] = None
+        found.setdefault(table.protocol, {})[table.model] = None
     several = len({model for models in found.values() for model in models}) > 1 < len(found)
     return [
         f"{', '.join(models)}: {protocol}" if several else protocol

@@ -79,7 +79,8 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
         rows = [Row(FLOAT, FLOAT, (float_cell(reference, floats, spec),) * max(1, len(columns))), *rows]
     head = [column.label for column in columns] or [spec.measure.title.lower()]
     usual = f"Where a row does not say: {names.usual}" if names.usual else ""
-    caption = [spec.measure.hint, f"Protocol: {visible(spec.protocol)}", usual]
+    protocol = visible(spec.protocol)
+    caption = [spec.measure.hint, f"Protocol: {protocol}", usual]
     caption = ". ".join(filter(None, caption))
     return Table(
         spec.measure.kind,
@@ -90,6 +91,7 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
         tuple(rows),
         spec.notes.lines(),
         columns=tuple(columns),
+        protocol=protocol,
     )
 
 
