@@ -40,6 +40,7 @@ class Cell:
     gap: float | None = None  # value - published, where the protocols agree too
     why: str = ""  # why there is no number
     tone: str = ""  # of a verdict: good | bad | open
+    seeds: str = ""  # what `detail` says of the number of runs behind the value, e.g. "(n=3)"
 
 
 @dataclass(frozen=True)

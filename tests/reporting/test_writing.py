@@ -18,7 +18,6 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from harness.cli import main as command
-from harness.commands.report import main
 from harness.foundation.errors import UserError
 from harness.foundation.text import visible
 from harness.reporting.cells import Cell, Row, Table

@@ -25,7 +25,7 @@ from harness.reporting.claims.matching import OTHER_MODEL
 from harness.reporting.claims.reading import ACCURACY, BOUNDS, LAYERS, PERPLEXITY, Claim, Rule, load_claims
 from harness.reporting.labels import signed
 from harness.reporting.measures import KINDS, Measure
-from harness.reporting.tables.grid import FALLBACK_NOTE
+from harness.reporting.tables.run_cells import FALLBACK_NOTE
 
 __all__ = ["UNTESTED", "Layers", "headline", "judge", "ledger_tables", "load_claims"]
 

@@ -15,7 +15,7 @@ from harness.reporting.papers.parts import Column, Part
 from harness.reporting.papers.published import Shape, beside
 from harness.reporting.papers.reference import ANY_MEAN
 from harness.reporting.papers.run_command import command
-from harness.reporting.tables.grid import Grid, float_cell, has_number, method_cell
+from harness.reporting.tables.run_cells import Grid, float_cell, has_number, method_cell
 from harness.reporting.tables.values import COSTS, MEAN, measure, measured, parts
 
 Record = Mapping[str, Any]

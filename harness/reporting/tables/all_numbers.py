@@ -20,7 +20,8 @@ from harness.reporting.measures import (
     mean,
     measure_of,
 )
-from harness.reporting.tables.grid import Grid, grid
+from harness.reporting.tables.grid import grid
+from harness.reporting.tables.run_cells import Grid
 
 # implied by the bytes
 DESCRIPTIVE = ("model.name", "model.id", "model.revision", "model.source_bits", "model.family")

@@ -3,54 +3,20 @@ one protocol.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from harness.foundation.text import visible
-from harness.reporting.cells import (
-    CONFLICT_MARK,
-    FALLBACK_MARK,
-    NOT_RUN,
-    SOURCE_MARK,
-    Cell,
-    Notes,
-    Row,
-    Table,
-)
-from harness.reporting.frames import entries_of, finite
+from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, Cell, Row, Table
+from harness.reporting.frames import entries_of
 from harness.reporting.keys import ColumnKey, RowKey, row_keys
-from harness.reporting.labels import FLOAT, signed
-from harness.reporting.measures import Measure, Measurement, mean, summary
+from harness.reporting.labels import FLOAT
+from harness.reporting.measures import Measure, Measurement
+from harness.reporting.tables.run_cells import Grid, Record, float_cell, method_cell
 
-Record = Mapping[str, Any]  # one row of the frame, with its label and its measurement
 BITS_ROW = "bits per weight"
-FALLBACK_NOTE = f"{FALLBACK_MARK} a run behind it did not go entirely as asked: its record says where, reports list it under “Not as asked”"
-COSTS = ("bits", "share", "cost")  # kinds of numbers that nobody is ranked by
-SOURCE_NOTE = (
-    f"{SOURCE_MARK} the weights of this model were already quantized to {{bits}} bits when we got them: "
-    "rankings in these cells are not evidence, so none of them is set in bold"
-)
-LIMIT_NOTE = (
-    "Beyond {limit:,.0f} nothing is ranked: such a model is broken, and the number does not say how much"
-)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What a table is about; `reference` is the float model's number, used where no record of it is among the
-    rows.
-    """
-
-    measure: Measure
-    title: str
-    model: str
-    protocol: str
-    reference: Measurement | None
-    metric: str = ""
-    notes: Notes = field(default_factory=Notes)
 
 
 def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec: Grid) -> Table:
@@ -96,7 +62,9 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
 
 
 def with_best(rows: list[Row], measures: Sequence[Measure]) -> list[Row]:
-    """The rows with the best cells of every column marked, all that look the same as the best one included."""
+    """The rows with the best cells of every column marked, all that look the same as the best one
+    included.
+    """
 
     def marked(column: Sequence[Cell], measure: Measure) -> list[Cell]:
         ranked = [
@@ -151,154 +119,6 @@ def _method_rows(
         marks = FALLBACK_MARK if any(FALLBACK_MARK in cell.marks for cell in cells) else ""
         rows.append(Row(key.label, key.method, cells, marks, key))
     return rows
-
-
-def method_cell(entries: list[Record], reference: Measurement | None, spec: Grid, place: str) -> Cell:
-    """All runs of one configuration: their mean over the seeds, or why there is no number."""
-    runs = _one_per_seed(entries)
-    good = [entry for entry in runs if has_number(entry)]
-    lost = "".join(dict.fromkeys(_reason(entry, spec.notes) for entry in runs if not has_number(entry)))
-    keys = tuple(entry["run_key"] for entry in entries)
-    if not good:
-        why = "; ".join(dict.fromkeys(ending(entry) for entry in runs))
-        return Cell(
-            _state(runs[0], spec.measure),
-            lost,
-            run_keys=keys,
-            metric=spec.metric,
-            protocol=spec.protocol,
-            why=why,
-        )
-    scale, text = spec.measure.scale, spec.measure.text
-    values = [entry["measurement"].value * scale for entry in good]
-    value, spread = summary(values)
-    if len(values) == 1 and good[0]["measurement"].spread is not None:
-        spread = good[0]["measurement"].spread * scale
-    # stored bits of seeds differ only beyond the digits
-    steady = spec.measure.kind == "bits" and len({text(one) for one in values}) == 1
-    detail = [] if spread is None or steady else [f"± {text(spread, value)}"]
-    if len(runs) > 1 and not steady:
-        detail.append(
-            f"(n={len(good)})" if len(good) == len(runs) else f"(n={len(good)} of {len(runs)}){lost}"
-        )
-    if reference is not None and finite(reference.value) is not None:
-        detail.append(f"({signed(text(value - reference.value * scale, value))})")
-    bits = [
-        weighed for weighed in (finite(entry.get("bits_per_weight")) for entry in good) if weighed is not None
-    ]
-    if value > spec.measure.limit:
-        spec.notes.mark(LIMIT_NOTE.format(limit=spec.measure.limit))
-    doubtful = spec.measure.kind not in COSTS and _doubtful(good[0])
-    if doubtful:
-        spec.notes.mark(SOURCE_NOTE.format(bits=good[0]["model.source_bits"]))
-    marks = (
-        (SOURCE_MARK if doubtful else "") + _fallbacks(good, spec.notes) + _conflicts(entries, spec, place)
-    )
-    stored = mean(bits) if bits else None
-    return Cell(
-        text(value),
-        " ".join(detail),
-        marks,
-        value,
-        spread,
-        stored,
-        False,
-        doubtful,
-        keys,
-        spec.metric,
-        spec.protocol,
-    )
-
-
-def float_cell(reference: Measurement | None, floats: list[Record], spec: Grid) -> Cell:
-    keys = tuple(entry["run_key"] for entry in floats)
-    if reference is None:
-        return Cell(
-            _state(floats[0], spec.measure),
-            _reason(floats[0], spec.notes),
-            run_keys=keys,
-            why=ending(floats[0]),
-        )
-    scale, text = spec.measure.scale, spec.measure.text
-    value, spread = reference.value * scale, None if reference.spread is None else reference.spread * scale
-    known = finite(value) is not None
-    shown, detail = text(value), f"± {text(spread, value)}" if known and spread is not None else ""
-    value = value if known else None
-    return Cell(
-        shown, detail, value=value, spread=spread, run_keys=keys, metric=spec.metric, protocol=spec.protocol
-    )
-
-
-def _one_per_seed(entries: list[Record]) -> list[Record]:
-    """For every seed the first run that gave a number, or the first one."""
-    if len(entries) == 1:
-        return entries
-    chosen: dict[str, Record] = {}
-    for entry in sorted(entries, key=lambda entry: (not has_number(entry), entry["run_key"])):
-        chosen.setdefault(repr(entry.get("seed")), entry)
-    return [chosen[seed] for seed in sorted(chosen)]
-
-
-def has_number(entry: Record) -> bool:
-    """Whether a run ended well, with a finite number."""
-    measurement = entry["measurement"]
-    return entry["status"] == "done" and measurement is not None and finite(measurement.value) is not None
-
-
-def _state(entry: Record, measure: Measure) -> str:
-    """What stands in place of a number."""
-    measurement = entry["measurement"]
-    if entry["status"] != "done":
-        return entry["status"]
-    return "not measured" if measurement is None else measure.text(measurement.value)
-
-
-def _reason(entry: Record, notes: Notes) -> str:
-    """The superscript of the footnote that says why a run gave no number."""
-    if entry["status"] == "done":
-        return ""
-    return notes.number(ending(entry))
-
-
-def ending(entry: Record) -> str:
-    """In words how a run ended, and how far it got."""
-    reason = entry.get("reason")
-    measurement = entry["measurement"]
-    if entry["status"] == "done":
-        return "not measured" if measurement is None else "the number is not finite"
-    reached = f" (reached {measurement.value:.3g})" if measurement is not None else ""
-    return f"{entry['status']}: {reason if isinstance(reason, str) and reason else 'no reason recorded'}{reached}"
-
-
-def _doubtful(entry: Record) -> bool:
-    bits, source = finite(entry.get("scheme.bits")), finite(entry.get("model.source_bits"))
-    return bits is not None and source is not None and bits >= source
-
-
-def _fallbacks(entries: list[Record], notes: Notes) -> str:
-    if not any(entry["fallbacks"] for entry in entries):
-        return ""
-    notes.mark(FALLBACK_NOTE)
-    return FALLBACK_MARK
-
-
-def _conflicts(entries: list[Record], spec: Grid, place: str) -> str:
-    """The mark of a cell whose runs disagree although configuration and seed are the same."""
-    if len(entries) == 1:
-        return ""
-    texts: dict[str, set[str]] = {}
-    for entry in filter(has_number, entries):
-        texts.setdefault(repr(entry.get("seed")), set()).add(
-            spec.measure.text(entry["measurement"].value * spec.measure.scale)
-        )
-    different = sorted({text for found in texts.values() if len(found) > 1 for text in found})
-    if not different:
-        return ""
-    notes = "; the first run by key is shown"
-    spec.notes.mark(
-        f"{CONFLICT_MARK} {place}: runs of the same configuration and seed gave {', '.join(different)}{notes}"
-    )
-    return CONFLICT_MARK
 
 
 def _at_bits(cell: Cell) -> Cell:

@@ -2,25 +2,23 @@
 at each width.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, PERPLEXITY, SUMMARY, Cell, Row, Table
+from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, PERPLEXITY, SOURCE_MARK, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Facts, Section
 from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import KINDS
-from harness.reporting.tables.grid import FALLBACK_NOTE, LIMIT_NOTE, SOURCE_MARK
 from harness.reporting.tables.header import models_in_words, runs_in_words
+from harness.reporting.tables.run_cells import FALLBACK_NOTE, LIMIT_NOTE
 from harness.reporting.tables.ties import NOTE as TIES_NOTE
 
 MODELS = 4  # with a table here; a report has a chapter for each of the others
 HEAD = ("bits", "lowest", "perplexity", "over float", "bits per weight", "next lowest", "perplexity")
 UNRANKED = "nothing is ranked"
-SEEDS = re.compile(r"\(n=\d+(?: of \d+)?\)")
 
 
 def in_short(records: pd.DataFrame, tables: Sequence[Table], claims: str) -> Section:
@@ -56,12 +54,12 @@ def leaders(table: Table) -> Table | None:
     if not methods:
         return None
     rows, notes = [], list[str]()
-    for place, head in enumerate(table.head[1:]):
-        ranked = sorted(_ranked(methods, place), key=lambda pair: pair[1].value)
+    for column, head in enumerate(table.head[1:]):
+        ranked = sorted(_ranked(methods, column), key=lambda pair: pair[1].value)
         rows.append(
-            _leader(head, ranked, float_row.cells[place].value if float_row else None)
+            _leader(head, ranked, float_row.cells[column].value if float_row else None)
             if ranked
-            else _none(head, methods, place)
+            else _none(head, methods, column)
         )
         notes += [FALLBACK_NOTE] if ranked and FALLBACK_MARK in ranked[0][1].marks else []
         notes += [TIES_NOTE] if len(ranked) > 1 and ranked[1][1].tied else []
@@ -91,12 +89,11 @@ def _numbers(table: Table) -> int:
     return sum(cell.value is not None for row in table.rows for cell in row.cells)
 
 
-def _ranked(methods: Sequence[Row], place: int) -> list[tuple[Row, Cell]]:
+def _ranked(methods: Sequence[Row], column: int) -> list[tuple[Row, Cell]]:
     """The rows that count in a column, in the order of the table."""
-    found = [(row, row.cells[place]) for row in methods]
     return [
         (row, cell)
-        for row, cell in found
+        for row, cell in ((row, row.cells[column]) for row in methods)
         if cell.value is not None and cell.value <= KINDS[PERPLEXITY].limit and not cell.doubtful
     ]
 
@@ -121,9 +118,9 @@ def _leader(head: str, ranked: Sequence[tuple[Row, Cell]], reference: float | No
     return Row(head, row.method, tuple(cells))
 
 
-def _none(head: str, methods: Sequence[Row], place: int) -> Row:
+def _none(head: str, methods: Sequence[Row], column: int) -> Row:
     """A column without a winner: the weights had no more bits to begin with, or every model is broken."""
-    doubtful = any(row.cells[place].doubtful for row in methods)
+    doubtful = any(row.cells[column].doubtful for row in methods)
     return Row(
         head, "", (Cell(UNRANKED, marks=SOURCE_MARK if doubtful else ""), *[Cell(NOT_RUN)] * (len(HEAD) - 2))
     )
@@ -134,5 +131,5 @@ def _number(cell: Cell, best: bool = False) -> Cell:
     here.
     """
     spread = [] if cell.spread is None else [f"± {KINDS[PERPLEXITY].text(cell.spread, cell.value)}"]
-    detail = " ".join(spread + SEEDS.findall(cell.detail))
+    detail = " ".join(filter(None, [*spread, cell.seeds]))
     return replace(cell, detail=detail, marks="", best=best)

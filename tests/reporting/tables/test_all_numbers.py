@@ -4,7 +4,8 @@ import pytest
 
 from harness.reporting.frames import load_records
 from harness.reporting.measures import KINDS, Measurement
-from harness.reporting.tables.grid import FALLBACK_NOTE, Grid, grid
+from harness.reporting.tables.grid import grid
+from harness.reporting.tables.run_cells import FALLBACK_NOTE, Grid
 from harness.reporting.writing import write_report
 from tests.helpers.invented_records import (
     TASK,
