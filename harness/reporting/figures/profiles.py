@@ -2,23 +2,20 @@
 what training took off.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from harness.records.measurements import Profiles
 from harness.reporting.document import Picture
 from harness.reporting.drawing.canvas import panels, part_of, picture, plain_texts, titled
-from harness.reporting.drawing.marks import GREY, draw_level, shown
-from harness.reporting.drawing.method_styles import colour_and_marker, line_style
+from harness.reporting.drawing.marks import GREY, draw_level
+from harness.reporting.drawing.method_styles import colour_and_marker
 from harness.reporting.drawing.scales import scale_along
-from harness.reporting.drawing.styles import WIDTH
-from harness.reporting.drawing.texts import shortened
+from harness.reporting.figures.depth import along_blocks, draw_depth, draw_legend, legend_height, looks_of
 from harness.reporting.figures.points import joined
 from harness.reporting.figures.series import (
     Group,
@@ -35,7 +32,8 @@ PICTURES = 4  # of linears
 ROWS = 4  # of blocks, two panels each
 LINES = 8  # in one panel
 KINDS = 7  # of linears in one picture
-LETTER = 0.06  # inches
+
+Rows = list[tuple[Group, list[tuple[Run, pd.DataFrame]]]]  # the tables of the blocks of runs
 
 
 def layer_pictures(models: Models, profiles: Profiles) -> list[Picture]:
@@ -56,28 +54,31 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
     kinds = list(dict.fromkeys(kind for _, found in errors for kind in found))[:KINDS]
     if not kinds:
         return None
-    ratio, looks = _ratio(errors), _looks([run for run, _ in errors])
+    ratio, looks = _ratio(errors), looks_of([run for run, _ in errors])
     count = len(kinds) + (ratio is not None)
-    figure, axes = panels(count, 4, 1.5, bottom=0.45 + _legend_height(looks), left=0.66, wide=0.48, high=0.7)
+    figure, axes = panels(count, 4, 1.5, bottom=0.45 + legend_height(looks), left=0.66, wide=0.48, high=0.7)
     for place, kind in enumerate(kinds):
         lines = [(run, *found[kind]) for run, found in errors if kind in found]
-        _depth(axes[place], kind, lines, looks)
+        draw_depth(axes[place], kind, lines, looks)
     if ratio is not None:
         _ratios(axes[-1], *ratio)
-    _legend(figure, looks)
+    draw_legend(figure, looks)
     title = f"Layer errors at {group.column.in_words()}: {group.model}"
     caption = (
-        "Relative error tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ) of every linear on the calibration text, block by block, log "
-        "scale; lower is better. "
+        "Relative error tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ) of every linear on the calibration text, block "
+        "by block, log scale; lower is better. "
         f"Calibrated on {group.calibration}. Behind a transform W and H are those of the rewritten block."
     )
     if ratio is not None:
         caption += (
-            " Last panel: the error of QuantEase over that of GPTQ in the same linear, a grey line per kind of linear and their geometric "
-            "mean in colour; below 1 QuantEase is better."
+            " Last panel: the error of QuantEase over that of GPTQ in the same linear, a grey line per kind "
+            "of linear and their geometric mean in colour; below 1 QuantEase is better."
         )
     if len(group.runs) > len(errors):
-        caption += f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice and with its least error."
+        caption += (
+            f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice and with "
+            "its least error."
+        )
     alt = f"{title}; medians over the linears: " + ", ".join(
         f"{run.label} {_median(found):.3g}" for run, found in errors
     )
@@ -127,77 +128,7 @@ def _ratios(axes: Axes, title: str, ratios: dict[str, tuple[np.ndarray, np.ndarr
     )
     draw_level(axes, 1.0, 0.8)
     titled(axes, title)
-    _along_blocks(axes)
-
-
-def _along_blocks(axes: Axes) -> None:
-    axes.set_xlabel("block")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-
-
-def _depth(
-    axes: Axes,
-    title: str,
-    lines: Sequence[tuple[Run, np.ndarray, np.ndarray]],
-    looks: dict[str, dict],
-    facts: str = "",
-) -> None:
-    """Positive values against the index of the block, log scale, one line per run."""
-    values = np.concatenate([positive(values) for _, _, values in lines])
-    titled(axes, title, facts)
-    _along_blocks(axes)
-    axes.set_ylabel("relative error" if axes.get_subplotspec().is_first_col() else "")
-    if not np.isfinite(values).any():
-        return
-    scale_along(axes, "y", values[np.isfinite(values)].tolist(), log=True)
-    for place, (run, blocks, errors) in enumerate(lines):
-        every = max(1, len(blocks) // 6)
-        axes.plot(
-            blocks,
-            positive(errors),
-            **looks[run.label],
-            markevery=(place * every // len(lines), every),
-            zorder=3,
-        )
-
-
-def _looks(runs: Iterable[Run]) -> dict[str, dict]:
-    """How the line of each label looks in a picture: those of one colour are dashed in different ways."""
-    looks, seen = {}, {}
-    for run in runs:
-        colour = colour_and_marker(run.method)[0]
-        line = {
-            "markersize": 3.5,
-            "markeredgewidth": 0.9,
-            "linestyle": line_style(seen.get(colour, 0)),
-            "linewidth": 0.9,
-        }
-        looks[run.label] = shown(run.method) | line
-        seen[colour] = seen.get(colour, 0) + 1
-    return looks
-
-
-def _legend(figure: Figure, looks: dict[str, dict]) -> None:
-    """One for all panels, below them: direct labels have no room in so many."""
-    handles = [Line2D([], [], **look) for look in looks.values()]
-    labels = [shortened(label) for label in looks]
-    legend = figure.legend(
-        handles, ["x"] * len(labels), loc="lower center", ncols=_across(labels), handlelength=3
-    )
-    # a label that begins with _ would be left out
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(label)
-
-
-def _legend_height(looks: Iterable[str]) -> float:
-    """Inches that the legend takes."""
-    labels = [shortened(label) for label in looks]
-    return 0.15 + 0.16 * -(-len(labels) // _across(labels))
-
-
-def _across(labels: Sequence[str]) -> int:
-    """How many labels stand beside one another: as many as the page is wide, four at most."""
-    return min(4, len(labels), max(1, int(WIDTH / (0.6 + LETTER * max(map(len, labels))))))
+    along_blocks(axes)
 
 
 def _median(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> float:
@@ -209,55 +140,50 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
     trained.
     """
     groups = groups_of(models, "block_error.mean")
-    rows = []
+    rows: Rows = []
     for group in fullest(groups, ROWS):
-        found = [
-            (run, table)
-            for run in chosen(group.runs, LINES)
-            if (table := profiles.blocks(run.place)) is not None
-        ]
-        rows += [(group, found)] if found else []
+        tables = [(run, profiles.blocks(run.place)) for run in chosen(group.runs, LINES)]
+        tables = [(run, table) for run, table in tables if table is not None]
+        rows += [(group, tables)] if tables else []
     if not rows:
         return None
     with plain_texts():
-        trained = [any("stats.loss_after" in table for _, table in found) for _, found in rows]
-        looks = _looks({run.label: run for _, found in rows for run, _ in found}.values())
-        across = 2 if any(trained) else 1
-        extra = {"thin: before training": {"color": GREY, "linewidth": 0.7}} if across == 2 else {}
-        figure, axes = panels(
-            across * len(rows),
-            across,
-            1.4,
-            bottom=0.45 + _legend_height(looks | extra),
-            left=0.66,
-            wide=0.55,
-            high=0.82,
-            top=0.45,
-        )
-        for place, (group, found) in enumerate(rows):
-            name = joined(group.column.in_words(), group.model)
-            lines = [
-                (run, table["block"].to_numpy(dtype=float), table["error"].to_numpy(dtype=float))
-                for run, table in found
-            ]
-            _depth(axes[across * place], "Output error", lines, looks, name)
-            if across == 2:
-                _training(axes[2 * place + 1], name, found, looks)
-        _legend(figure, looks | extra)
+        figure = _blocks(rows)
         caption = (
-            "Left: squared error of each block's output on the calibration text over the squared size of the float model's output; errors "
-            "of earlier blocks are in it where calibration follows the quantized model. Right: what a transform minimises in each block, "
-            "before (thin, without marks) and after its search or training. Log scales; lower is better."
+            "Left: squared error of each block's output on the calibration text over the squared size of the "
+            "float model's output; errors of earlier blocks are in it where calibration follows the quantized "
+            "model. Right: what a transform minimises in each block, before (thin, without marks) and after "
+            "its search or training. Log scales; lower is better."
         )
         caption += part_of(len(rows), len(groups), "bit widths, models and calibrations")
-        if sum(len(group.runs) for group, _ in rows) > sum(len(found) for _, found in rows):
+        if sum(len(group.runs) for group, _ in rows) > sum(len(tables) for _, tables in rows):
             caption += f" A panel has at most {LINES} lines."
         alt = "; ".join(
             f"{group.model} at {group.column.label}, mean output error: "
-            + ", ".join(f"{run.label} {table['error'].mean():.3g}" for run, table in found)
-            for group, found in rows
+            + ", ".join(f"{run.label} {table['error'].mean():.3g}" for run, table in tables)
+            for group, tables in rows
         )
         return picture("block-errors", "Errors of blocks along the depth", caption, alt, figure)
+
+
+def _blocks(rows: Rows) -> Figure:
+    """A line of panels for each group of runs, with a second panel each where any of them trained."""
+    trained = any("stats.loss_after" in table for _, tables in rows for _, table in tables)
+    looks = looks_of({run.label: run for _, tables in rows for run, _ in tables}.values())
+    legend = looks | ({"thin: before training": {"color": GREY, "linewidth": 0.7}} if trained else {})
+    across, bottom = 2 if trained else 1, 0.45 + legend_height(legend)
+    margins = {"left": 0.66, "wide": 0.55, "high": 0.82, "top": 0.45}
+    figure, axes = panels(across * len(rows), across, 1.4, bottom=bottom, **margins)
+    for index, (group, tables) in enumerate(rows):
+        name = joined(group.column.in_words(), group.model)
+        lines = [
+            (run, *(table[of].to_numpy(dtype=float) for of in ("block", "error"))) for run, table in tables
+        ]
+        draw_depth(axes[across * index], "Output error", lines, looks, name)
+        if trained:
+            _training(axes[2 * index + 1], name, tables, looks)
+    draw_legend(figure, legend)
+    return figure
 
 
 def _training(
@@ -266,7 +192,7 @@ def _training(
     names = ("stats.loss_before", "stats.loss_after")
     lines = [(run, table) for run, table in found if set(names) <= set(table.columns)]
     titled(axes, "Training loss", name)
-    _along_blocks(axes)
+    along_blocks(axes)
     values = np.concatenate(
         [positive(table[name].to_numpy(dtype=float)) for _, table in lines for name in names]
         or [np.array([])]
