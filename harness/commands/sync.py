@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import track
 
-import conf
 from harness.commands.options import Options
+from harness.config.compose import option
 from harness.config.groups import TrackerConfig
 from harness.config.run_config import typed
 from harness.foundation.errors import UserError
@@ -63,12 +62,6 @@ def _parser() -> Options:
 
 def tracker_config(arguments: argparse.Namespace) -> TrackerConfig:
     """`conf/tracker/<name>.yaml`, with what the command line says."""
-    node = OmegaConf.to_container(
-        OmegaConf.load(Path(conf.__file__).parent / "tracker" / f"{arguments.tracker}.yaml")
-    )
-    said = {
-        name: getattr(arguments, name)
-        for name in ("mode", "project", "entity", "group")
-        if getattr(arguments, name) is not None
-    }
-    return typed(TrackerConfig, node | said, "tracker")
+    options = {name: getattr(arguments, name) for name in ("mode", "project", "entity", "group")}
+    said = {name: value for name, value in options.items() if value is not None}
+    return typed(TrackerConfig, option("tracker", arguments.tracker) | said, "tracker")

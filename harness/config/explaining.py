@@ -2,15 +2,13 @@
 
 import re
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.compose import composed
+from harness.config.run_config import no_such_key
 from harness.foundation.errors import nearest_name
-
-NO_SUCH_KEY = "no such key"
 
 
 def explain(error: Exception, overrides: list[str]) -> str:
@@ -20,13 +18,15 @@ def explain(error: Exception, overrides: list[str]) -> str:
         r"Key '[^']+' is not in struct.*?full_key: (\S+)", text, re.S
     )
     if unknown:
-        told = no_such_key(unknown[1])
-        return told if "not supported" in told else told + _nearest(unknown[1], _keys(unknown[1], overrides))
+        key = unknown[1]
+        reason = no_such_key(key)
+        return reason if "not supported" in reason else reason + _nearest(key, _keys(key, overrides))
     if match := re.search(
         r"Could not (?:find|load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S
     ):
         options = re.split(r"\n\s*(?:\n|Config search path)", match[3])[0].split()
-        return f"{match[1]}={match[2]}: no such option{_nearest(match[2], options)}; choose among {', '.join(options)}"
+        wrong = f"{match[1]}={match[2]}: no such option{_nearest(match[2], options)}"
+        return f"{wrong}; choose among {', '.join(options)}"
     return sentence(error)
 
 
@@ -50,12 +50,10 @@ def _keys(wrong: str, overrides: list[str]) -> list[str]:
         for item in overrides
         if not item.startswith("-") and item.lstrip("+~").split("=")[0] != wrong and "," not in item
     ]
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("conf", version_base="1.3"):
-        try:
-            config = hydra.compose("config", others)
-        except HydraException:
-            config = hydra.compose("config")
+    try:
+        config = composed("config", others)
+    except HydraException:
+        config = composed("config")
     keys: list[str] = []
 
     def walk(node: dict, prefix: str) -> None:
@@ -66,19 +64,3 @@ def _keys(wrong: str, overrides: list[str]) -> list[str]:
 
     walk(OmegaConf.to_container(config), "")
     return keys
-
-
-def no_such_key(key: str) -> str:
-    """What to tell of a key that the schema does not have."""
-    if key.rpartition(".")[2] == "trust_remote_code":
-        return f"{key}: not supported: code in a checkpoint is never run; use an architecture that transformers itself has"
-    return f"{key}: {NO_SUCH_KEY}"
-
-
-def reason_of(error: OmegaConfBaseException) -> str:
-    message = (error.msg or str(error)).splitlines()[0]
-    if "Structured config of type" in message or "not in" in message:
-        return NO_SUCH_KEY
-    if "Missing mandatory value" in message or "MISSING" in message:
-        return "needs a value"
-    return message

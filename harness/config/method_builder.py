@@ -32,7 +32,8 @@ def build_method(config: dict) -> Method:
     unknown = set(config) - {"name", "solver", "transform", "tuning"}
     if unknown:
         raise UserError(
-            f"method.{min(unknown)}: no such key; a method has a name, a solver and perhaps a transform and a tuning"
+            f"method.{min(unknown)}: no such key; "
+            "a method has a name, a solver and perhaps a transform and a tuning"
         )
     for key in ("name", "solver"):
         if key not in config:

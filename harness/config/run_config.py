@@ -1,4 +1,4 @@
-"""The schema of a run. Values live in `conf/`; this file says which keys exist, their types and their ranges."""
+"""The schema of a run. Values live in `conf/`; this file says which keys exist, of what type and range."""
 
 import json
 import re
@@ -9,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from harness.config.explaining import NO_SUCH_KEY, no_such_key, reason_of
 from harness.config.groups import DataConfig, Device, EvalConfig, ModelConfig, PathsConfig, TrackerConfig
 from harness.config.method_builder import build_method, canonical
 from harness.foundation.errors import UserError
@@ -66,6 +65,7 @@ GROUPS = {
     "tracker": TrackerConfig,
     "paths": PathsConfig,
 }
+NO_SUCH_KEY = "no such key"
 SCALARS = [field.name for field in fields(_Scalars)]
 
 
@@ -123,7 +123,7 @@ def _typed(schema: type, values: str, group: str) -> Any:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except OmegaConfBaseException as error:
         key = ".".join(filter(None, [group, str(error.full_key or error.key or "")]))
-        reason = reason_of(error)
+        reason = _reason_of(error)
         raise UserError(no_such_key(key) if reason == NO_SUCH_KEY else f"{key}: {reason}") from error
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -134,3 +134,22 @@ def _refuse_unknown(config: DictConfig) -> None:
     for key in config:
         if key not in (*GROUPS, "method", "hydra", *SCALARS):
             raise UserError(no_such_key(str(key)))
+
+
+def no_such_key(key: str) -> str:
+    """What to tell of a key that the schema does not have."""
+    if key.rpartition(".")[2] == "trust_remote_code":
+        return (
+            f"{key}: not supported: code in a checkpoint is never run; "
+            "use an architecture that transformers itself has"
+        )
+    return f"{key}: {NO_SUCH_KEY}"
+
+
+def _reason_of(error: OmegaConfBaseException) -> str:
+    message = (error.msg or str(error)).splitlines()[0]
+    if "Structured config of type" in message or "not in" in message:
+        return NO_SUCH_KEY
+    if "Missing mandatory value" in message or "MISSING" in message:
+        return "needs a value"
+    return message
