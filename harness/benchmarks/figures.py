@@ -28,7 +28,8 @@ def solvers_figure(panels: Sequence[tuple[str, dict[str, list[Point]]]], subtitl
     with house_style():
         notes = [
             subtitle,
-            "On the right a bit is worth a factor of four: error × 4^(bits − 2), where lower is better at any size.",
+            "On the right a bit is worth a factor of four: error × 4^(bits − 2), "
+            "where lower is better at any size.",
         ]
         figure, axes = canvas.panels(2 * len(panels), 2, 2.3, notes, left=0.5, wide=0.45)
         for place, (title, methods) in enumerate(panels):

@@ -93,7 +93,8 @@ def read_layers(path: Path) -> list[Layer]:
             or not weight.is_floating_point()
         ):
             raise UserError(
-                f"--layers {path}: {name} needs a weight (out, in) and a hessian (in, in) of one floating dtype"
+                f"--layers {path}: {name} needs a weight (out, in) "
+                "and a hessian (in, in) of one floating dtype"
             )
     return [Layer(name, tensors[f"{name}.weight"], tensors[f"{name}.hessian"]) for name in names]
 

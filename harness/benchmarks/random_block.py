@@ -59,7 +59,8 @@ def check_groups(shape: str, scheme: str, size: int | None) -> None:
     for width in SHAPES[shape].widths:
         if size and width % size:
             raise UserError(
-                f"--scheme {scheme}: its groups of {size} do not divide the width {width} of {shape}; try w3a16"
+                f"--scheme {scheme}: its groups of {size} do not divide the width {width} of {shape}; "
+                "try w3a16"
             )
 
 

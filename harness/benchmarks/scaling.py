@@ -95,11 +95,13 @@ def measure(widths: Sequence[int], solver: LayerSolver, device: str, budget: Bud
             expected = took * (width / before.width) ** 3
             if expected > budget.left():
                 left = max(budget.left(), 0)
-                yield f"{rest} (width {width} would take about {expected:.0f} s, {left:.0f} s are left; raise --max-seconds)"
+                time_is_up = f"would take about {expected:.0f} s, {left:.0f} s are left"
+                yield f"{rest} (width {width} {time_is_up}; raise --max-seconds)"
                 return
         needed, there = COPIES * 4 * width**2, available_bytes(device)
         if there is not None and needed > there:
-            yield f"{rest} (width {width} needs about {needed / 2**30:.1f} GiB, {there / 2**30:.1f} GiB are free)"
+            sizes = f"needs about {needed / 2**30:.1f} GiB, {there / 2**30:.1f} GiB are free"
+            yield f"{rest} (width {width} {sizes})"
             return
         start = time.perf_counter()
         before = one_size(width, solver, device)
@@ -178,6 +180,7 @@ def extrapolate(largest: Size) -> list[Extrapolation]:
 
 def caveat(largest: Size) -> str:
     return (
-        f"Extrapolated from width {largest.width} at its rate, {largest.rate / 1e12:.3g} TFLOP/s: solver time alone, without calibration "
-        "passes, Hessians and transfers, and assuming that wider layers run at the same rate, which only measuring them can show."
+        f"Extrapolated from width {largest.width} at its rate, {largest.rate / 1e12:.3g} TFLOP/s: "
+        "solver time alone, without calibration passes, Hessians and transfers, and assuming "
+        "that wider layers run at the same rate, which only measuring them can show."
     )

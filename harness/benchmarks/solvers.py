@@ -63,9 +63,8 @@ def measure(work: Work, on_start: Callable[[str], None] = lambda what: None) -> 
             scheme = replace(plain, outlier_ratio=ratio)
             for method in work.methods:
                 for layer in layers:
-                    on_start(
-                        f"{method} {scheme_name}{f' {100 * ratio:g} % outliers' if ratio else ''} {layer.title}"
-                    )
+                    outliers = f" {100 * ratio:g} % outliers" if ratio else ""
+                    on_start(f"{method} {scheme_name}{outliers} {layer.title}")
                     yield solve(layer, scheme_name, scheme, method, work)
 
 
@@ -147,7 +146,8 @@ def table(results: Sequence[Result], title: str) -> tuple[Table, list[str]]:
     lines = [f"{mark} {text}" for text, mark in notes.items()]
     return view, [
         *lines,
-        "true bits: mean over layers; seconds: sum of the medians; memory: the most above W and H, as a multiple of W + H",
+        "true bits: mean over layers; seconds: sum of the medians; "
+        "memory: the most above W and H, as a multiple of W + H",
     ]
 
 

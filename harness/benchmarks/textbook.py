@@ -114,7 +114,7 @@ def with_outliers(problem: LayerProblem) -> LayerProblem:
 
 
 def vptq_pass(problem: LayerProblem) -> Comparison:
-    """Both forms on the same codebook, at 2 bits: k-means is in neither, the factor of the Hessian in both."""
+    """Both forms on one codebook, at 2 bits: k-means is in neither, the factor of the Hessian in both."""
     plain = {"permute": False, "normalize": "none", "row_scale": False, "conditional": False, "beam": 1}
     solver = method_named("vptq", plain).solver
     problem = replace(problem, scheme=replace(problem.scheme, bits=2))

@@ -27,15 +27,19 @@ from methods.contracts.tuning import Sample
 
 # OPT-6.7B, 4 bits, float32: AffineQuant, arXiv 2403.12544, Table 4
 PAPER = {"affinequant": "8.65 h, 21.2 GB"}
-CITATION = "paper: AffineQuant (arXiv 2403.12544) on OPT-6.7B, 4-bit weights, one A100 80 GB; 20 epochs of 128 samples of 2048 tokens, one by one"
+CITATION = (
+    "paper: AffineQuant (arXiv 2403.12544) on OPT-6.7B, 4-bit weights, one A100 80 GB; "
+    "20 epochs of 128 samples of 2048 tokens, one by one"
+)
 # batches of the run whose memory is watched on a CPU, where watching takes time; the inputs of all others
 # only lie there
 SHORT = 2
 NOTHING = "–"
 AIM = 1.3  # what a training step may cost, over a plain forward-backward of the block
 EXPLANATION = (
-    "× forward-backward: a training step over a plain forward-backward of the float block on the same batch; epochs that were not "
-    "run, and all blocks, count as those that were; peak: block, samples and whatever else was held"
+    "× forward-backward: a training step over a plain forward-backward of the float block on the same batch; "
+    "epochs that were not run, and all blocks, count as those that were; "
+    "peak: block, samples and whatever else was held"
 )
 Watch = Callable[[int, int, str], None]
 
@@ -63,7 +67,8 @@ class Work:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
         if self.samples % self.batch_size or self.samples < 2 * self.batch_size:
             raise UserError(
-                f"--samples {self.samples}: must be whole batches of {self.batch_size} (--batch-size), at least two of them"
+                f"--samples {self.samples}: must be whole batches of {self.batch_size} (--batch-size), "
+                "at least two of them"
             )
         check_groups(self.shape, self.scheme_name, self.scheme.group_size)
 
@@ -202,7 +207,8 @@ class _Run:
 
 def table(results: Sequence[Result], work: Work, machine: str) -> tuple[Table, list[str]]:
     """The table, and its footnotes."""
-    title = f"one block of {work.shape}, {work.scheme_name}, {work.samples} × {work.tokens} tokens in batches of {work.batch_size}, {machine}"
+    tokens = f"{work.samples} × {work.tokens} tokens in batches of {work.batch_size}"
+    title = f"one block of {work.shape}, {work.scheme_name}, {tokens}, {machine}"
     blocks = SHAPES[work.shape].blocks
     view = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     heads = (

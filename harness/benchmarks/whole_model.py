@@ -38,7 +38,8 @@ def whole_model() -> Iterator[str]:
         scheme = replace(scheme_named("w3"), range=RangeRule.search)
         reports = list(quantize(source, lambda: tokens[:32], method_named(name), scheme, data, cache))
         seconds = sum(report.seconds for report in reports)
-        yield f"{name}, 3 bits, all {len(reports)} linears: {seconds:.1f} s ({seconds / forward:.2f} of that forward)"
+        share = f"{seconds / forward:.2f} of that forward"
+        yield f"{name}, 3 bits, all {len(reports)} linears: {seconds:.1f} s ({share})"
 
 
 @torch.no_grad()
