@@ -22,17 +22,22 @@ from harness.reporting.tables.in_short import in_short
 from harness.reporting.tables.ties import mark_ties
 
 GUIDE = (
-    "A cell is a value, ± its standard error (with n=…: mean ± standard deviation over n seeds), and in brackets the difference to the "
+    "A cell is a value, ± its standard error (with n=…: mean ± standard deviation over n seeds), and in "
+    "brackets the difference to the "
     "float model.",
-    "Bold is the best of its column, with everything that rounds to the same number; ≈ marks what a paired bootstrap over the same "
+    "Bold is the best of its column, with everything that rounds to the same number; ≈ marks what a paired "
+    "bootstrap over the same "
     "windows or items cannot tell from the best (95 %, corrected after Holm for the number of comparisons).",
-    "Columns are bits, after g the number of neighbouring weights that share a scale, after s the bits of the scales themselves, after a "
-    "those of activations. The last line has the bits that most cells of a column really store, @ is what a cell stores that differs: "
+    "Columns are bits, after g the number of neighbouring weights that share a scale, after s the bits of "
+    "the scales themselves, after a "
+    "those of activations. The last line has the bits that most cells of a column really store, @ is what a "
+    "cell stores that differs: "
     "codes, scales, offsets, codebooks, outliers and their indices, matrices that stay at run time.",
     "– is missing; a footnote says why. Numbers of two protocols never stand in one column.",
 )
 COMMANDS = (
-    "Where a run is missing, a note has the command that makes it, under the settings of the runs beside it. It writes to results/; "
+    "Where a run is missing, a note has the command that makes it, under the settings of the runs beside "
+    "it. It writes to results/; "
     "paths.results=DIR adds to the records of another directory."
 )
 SHOWN_FALLBACKS, SHOWN_RUNS = 3, 40

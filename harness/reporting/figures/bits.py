@@ -135,18 +135,28 @@ def lines_picture(tables: Sequence[Table]) -> Picture | None:
             return None
         wanted = [panel for found in perplexity_tables(tables) for panel in _split(*found)]
         caption = (
-            "Perplexity (lower is better) against the bits stored per weight: codes, scales, offsets, codebooks, outliers with their "
-            "places, and matrices that stay at run time, all weighed. One line per method, through all its shares of outliers; vertical "
-            "strokes are ± one standard error (or the deviation over seeds), the dashed level is the float model, the grey stair the "
-            "front: what is above and to the right of it is beaten in both. Hollow marks: the weights had no more bits before anyone "
+            "Perplexity (lower is better) against the bits stored per weight: codes, scales, offsets, "
+            "codebooks, outliers with their "
+            "places, and matrices that stay at run time, all weighed. One line per method, through all its "
+            "shares of outliers; vertical "
+            "strokes are ± one standard error (or the deviation over seeds), the dashed level is the float "
+            "model, the grey stair the "
+            "front: what is above and to the right of it is beaten in both. Hollow marks: the weights had "
+            "no more bits before anyone "
             "quantized them."
         )
         if any(
             point[1] > LIMIT for panel in wanted[:PANELS] for line in panel.lines for point in line.points
         ):
-            caption += f" Beyond {LIMIT:,.0f} a model is broken: such points lie in the band at the top, all at one height."
+            caption += (
+                f" Beyond {LIMIT:,.0f} a model is broken: such points lie in the band at the top, all at one "
+                "height."
+            )
         if any(panel.family for panel in wanted):
-            caption += f" Tables with more than {CROWD} lines are split into families of methods; the other families stand behind in grey."
+            caption += (
+                f" Tables with more than {CROWD} lines are split into families of methods; the other "
+                "families stand behind in grey."
+            )
         caption += part_of(PANELS, len(wanted), "panels")
         alt = f"Perplexity against stored bits per weight, {_models(tables)}; {winners(tables)}"
         return picture("perplexity-against-bits", "Perplexity against stored bits", caption, alt, figure)

@@ -47,7 +47,8 @@ class _Panel:
 def time_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None:
     """Seconds of the columns in which methods can be compared."""
     said = (
-        "Seconds are those in the solver and in the transform, on the machine that ran it. The forward passes of calibration are not in "
+        "Seconds are those in the solver and in the transform, on the machine that ran it. The forward "
+        "passes of calibration are not in "
         "it, because a sweep shares them and only the first run pays; the last picture has them."
     )
     return _picture(
@@ -61,7 +62,10 @@ def time_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None
 
 def memory_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | None:
     """Peak memory of the same."""
-    said = "Memory is the peak of a whole run, on the GPU where one was used; runs that went on after an interruption have none."
+    said = (
+        "Memory is the peak of a whole run, on the GPU where one was used; runs that went on after an "
+        "interruption have none."
+    )
     return _picture("memory", "peak memory, GiB", said, _peaks(frame), tables)
 
 
@@ -79,8 +83,10 @@ def _picture(
     with plain_texts():
         figure = _figure(drawn, crowded)
         caption = (
-            f"Perplexity (lower is better) against the {cost} that quantization takes, where two methods or more can be compared; models "
-            f"that are broken (beyond {LIMIT:,.0f}) are left out. {said} Dots join the shares of outliers of one method. The stair is the "
+            f"Perplexity (lower is better) against the {cost} that quantization takes, where two methods or "
+            "more can be compared; models "
+            f"that are broken (beyond {LIMIT:,.0f}) are left out. {said} Dots join the shares of outliers "
+            "of one method. The stair is the "
             "front: what is above and to the right of it is beaten in both."
         )
         if any(point.doubtful for panel in drawn for _, point in panel.points):

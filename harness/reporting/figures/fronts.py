@@ -30,9 +30,12 @@ def front_picture(tables: Sequence[Table]) -> Picture | None:
     with plain_texts():
         figure = panel_each(found, _panel, notes=protocols([table for table, _ in found[:PANELS]]))
         caption = (
-            "Perplexity against weighed bits per weight from 2 to 5 bits. The stair joins the points on the front, for which no other one "
-            "has both fewer bits and a lower perplexity; they are named and coloured, all others are grey. Runs with quantized activations "
-            "are left out, for they pay for something else; so are weights that were already quantized, and models that are broken "
+            "Perplexity against weighed bits per weight from 2 to 5 bits. The stair joins the points on the "
+            "front, for which no other one "
+            "has both fewer bits and a lower perplexity; they are named and coloured, all others are grey. "
+            "Runs with quantized activations "
+            "are left out, for they pay for something else; so are weights that were already quantized, and "
+            "models that are broken "
             f"(beyond {LIMIT:,.0f})."
         )
         caption += part_of(PANELS, len(found), "tables")

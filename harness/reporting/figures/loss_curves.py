@@ -62,9 +62,12 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
         )
         _bar(figure)
         caption = (
-            "Mean training loss of each epoch over that of the first one, the same scale in all panels: what is left of it. A line per "
-            "block, from light (the first) to dark (the last). Each sample counts with the parameters of its own step, so that an epoch's "
-            "loss lies between those before and after it; it includes the auxiliary part where the transform has one."
+            "Mean training loss of each epoch over that of the first one, the same scale in all panels: "
+            "what is left of it. A line per "
+            "block, from light (the first) to dark (the last). Each sample counts with the parameters of "
+            "its own step, so that an epoch's "
+            "loss lies between those before and after it; it includes the auxiliary part where the "
+            "transform has one."
         )
         if highest > MOST:
             caption += f" Where a loss rose above {MOST:g} its line leaves the panel."

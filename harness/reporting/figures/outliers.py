@@ -51,16 +51,21 @@ def outliers_picture(frame: pd.DataFrame, tables: Sequence[Table]) -> Picture | 
         ]
         figure = panel_each(found, _panel, notes=notes)
         caption = (
-            "Perplexity (lower is better) against the share of weights that are kept in float16, where a share varies. A line starts at 0 "
+            "Perplexity (lower is better) against the share of weights that are kept in float16, where a "
+            "share varies. A line starts at 0 "
             "where the same setting was run without outliers."
         )
         if numbers:
             caption += (
-                " Small numbers at the points are the stored bits per weight, outliers and their places included: read along a line, "
+                " Small numbers at the points are the stored bits per weight, outliers and their places "
+                "included: read along a line, "
                 "what the bits buy."
             )
         if any(point.value > LIMIT for *_, lines in drawn for spots in lines.values() for _, point in spots):
-            caption += f" Beyond {LIMIT:,.0f} a model is broken: such points lie in the band at the top, all at one height."
+            caption += (
+                f" Beyond {LIMIT:,.0f} a model is broken: such points lie in the band at the top, all at one "
+                "height."
+            )
         caption += (
             f" A panel has at most {LINES} lines." if any(len(lines) > LINES for *_, lines in drawn) else ""
         )

@@ -87,7 +87,9 @@ def mean_over(keys: Sequence[str], numbers: Mapping[str, float]) -> float | None
 
 
 def protocols(tables: Sequence[Table]) -> list[str]:
-    """The protocol under which these tables were measured, after the names of its models where they differ."""
+    """The protocol under which these tables were measured, after the names of its models where they
+    differ.
+    """
     found: dict[str, dict[str, None]] = {}
     for table in tables:
         found.setdefault(table.protocol, {})[table.model] = None

@@ -76,7 +76,8 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
         )
     if len(group.runs) > len(errors):
         caption += (
-            f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice and with "
+            f" {len(errors)} of {len(group.runs)} runs are drawn, every method once before any twice and "
+            "with "
             "its least error."
         )
     alt = f"{title}; medians over the linears: " + ", ".join(
@@ -151,7 +152,8 @@ def blocks_picture(models: Models, profiles: Profiles) -> Picture | None:
         figure = _blocks(rows)
         caption = (
             "Left: squared error of each block's output on the calibration text over the squared size of the "
-            "float model's output; errors of earlier blocks are in it where calibration follows the quantized "
+            "float model's output; errors of earlier blocks are in it where calibration follows the "
+            "quantized "
             "model. Right: what a transform minimises in each block, before (thin, without marks) and after "
             "its search or training. Log scales; lower is better."
         )

@@ -53,9 +53,12 @@ def runtime_picture(models: Models) -> Picture | None:
         handles = [_handle(marker, colour, filled) for *_, marker, colour, filled in known]
         figure.legend(handles, [name for _, name, *_ in known], loc="lower center", ncols=len(known))
         caption = (
-            "Seconds by stage on a log scale, a line per row of the tables: the mark is the median over its runs (bit widths and seeds), "
-            "the stroke runs from the least to the most. Calibrate: forward passes, Hessians, scoring; statistics that a sweep shares "
-            "count only where they were computed. Transform and quantize: inside the method. Seconds are those of the machine that ran it."
+            "Seconds by stage on a log scale, a line per row of the tables: the mark is the median over its "
+            "runs (bit widths and seeds), "
+            "the stroke runs from the least to the most. Calibrate: forward passes, Hessians, scoring; "
+            "statistics that a sweep shares "
+            "count only where they were computed. Transform and quantize: inside the method. Seconds are "
+            "those of the machine that ran it."
         )
         if any(len(rows) > share for (_, rows), share in zip(found, shares, strict=False)):
             caption += f" At most {ROWS} rows are shown, of each model those that take longest."

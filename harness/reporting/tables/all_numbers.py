@@ -38,10 +38,14 @@ COST_COLUMNS = (
 )
 ERRORS = ((LAYER_ERROR, "layer_error.mean"), (BLOCK_ERROR, "block_error.mean"))
 COST_CAPTION = (
-    "Bits per weight: everything that is stored for the quantized linears, weighed, over their number of weights. "
-    "Run-time multiply-adds: those of matrices that folded into no weight, over those of the quantized linears. "
-    "Per forward-backward: seconds of a learned transform over those of one forward-backward of the block per batch and epoch. "
-    "Seconds are those of the machine that ran it; calibration statistics that a sweep shares count only where they were computed."
+    "Bits per weight: everything that is stored for the quantized linears, weighed, over their number of "
+    "weights. "
+    "Run-time multiply-adds: those of matrices that folded into no weight, over those of the quantized "
+    "linears. "
+    "Per forward-backward: seconds of a learned transform over those of one forward-backward of the block "
+    "per batch and epoch. "
+    "Seconds are those of the machine that ran it; calibration statistics that a sweep shares count only "
+    "where they were computed."
 )
 
 

@@ -32,7 +32,10 @@ COST_COLUMNS = (
     ),
     *("peak_memory_bytes.cpu", "peak_memory_bytes.gpu"),
 )
-INTERVAL = "paired bootstrap over the same windows or items, 95 % intervals; p corrected after Holm for the number of metrics"
+INTERVAL = (
+    "paired bootstrap over the same windows or items, 95 % intervals; p corrected after Holm for the number "
+    "of metrics"
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def _caution(a: Run, b: Run) -> str:
     """What makes errors of layers less than comparable."""
     groups = [group for group in ("model", "data") if _differing(a, b, (group,))]
     return (
-        f"The {' and the '.join(groups)} settings differ: the errors were not measured on the same activations. "
+        f"The {' and the '.join(groups)} settings differ: the errors were not measured on the same "
+        "activations. "
         if groups
         else ""
     )

@@ -125,7 +125,8 @@ def _layer(name: str, row: pd.Series) -> Row:
 def _profile(both: pd.DataFrame) -> str:
     """One bar per block: the geometric mean of B / A of its linears."""
     ratios = both.groupby("block")["ratio"].apply(_mean).sort_index()
-    return f"B / A by block, {ratios.index[0]} to {ratios.index[-1]}: {_bars(ratios)}  (▁ {ratios.min():.3f}, █ {ratios.max():.3f})"
+    blocks, extremes = f"{ratios.index[0]} to {ratios.index[-1]}", (ratios.min(), ratios.max())
+    return f"B / A by block, {blocks}: {_bars(ratios)}  (▁ {extremes[0]:.3f}, █ {extremes[1]:.3f})"
 
 
 def _bars(ratios: pd.Series) -> str:

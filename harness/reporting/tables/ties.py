@@ -15,11 +15,12 @@ from harness.reporting.tables.values import MEAN, measure, parts
 
 LEVEL = 0.95
 NOTE = (
-    "≈ cannot be told from the best of its column: paired bootstrap over the same windows or items, 95 %, corrected after Holm for the "
+    "≈ cannot be told from the best of its column: paired bootstrap over the same windows or items, 95 %, "
+    "corrected after Holm for the "
     "number of comparisons; several seeds are averaged first. Nothing is marked where a run kept no items"
 )
 
-Place = tuple[int, int, int]  # table, row, column
+Position = tuple[int, int, int]  # table, row, column
 Parts = tuple[np.ndarray, ...]  # the items of every metric that a cell is the mean of
 
 
@@ -31,10 +32,10 @@ class Contest:
 
     metric: str
     best: Parts
-    others: dict[Place, Parts]
+    others: dict[Position, Parts]
 
 
-def mark_ties(tables: Sequence[Table], items: Items, places: Mapping[str, str]) -> list[Table]:
+def mark_ties(tables: Sequence[Table], items: Items, directories: Mapping[str, str]) -> list[Table]:
     """The tables with `tied` set in every cell that a paired test cannot tell from the best of its column,
     and a note about it.
 
@@ -42,14 +43,17 @@ def mark_ties(tables: Sequence[Table], items: Items, places: Mapping[str, str]) 
     float model and cells marked as doubtful are left out.
 
     Args:
-        places: run key → directory below runs/, of the runs whose numbers count (those that are done).
+        directories: run key → directory below runs/, of the runs whose numbers count (those that are done).
     """
     contests = [
-        contest for number, table in enumerate(tables) for contest in _contests(number, table, items, places)
+        contest
+        for number, table in enumerate(tables)
+        for contest in _contests(number, table, items, directories)
     ]
     tied: dict[int, set[tuple[int, int]]] = {}
     for contest, p_values in zip(contests, _p_values(contests), strict=True):
-        compared = [(place, p) for place, p in zip(contest.others, p_values, strict=True) if p is not None]
+        pairs = zip(contest.others, p_values, strict=True)
+        compared = [(position, p) for position, p in pairs if p is not None]
         for ((table, row, column), _), p in zip(compared, holm([p for _, p in compared]), strict=True):
             if p >= 1 - LEVEL:
                 tied.setdefault(table, set()).add((row, column))
@@ -84,42 +88,41 @@ def _weight(n: int, count: int, total: int) -> float:
     return (total * (total - 1) / (n * (n - 1))) ** 0.5 / count
 
 
-def _contests(number: int, table: Table, items: Items, places: Mapping[str, str]) -> Iterator[Contest]:
+def _contests(number: int, table: Table, items: Items, directories: Mapping[str, str]) -> Iterator[Contest]:
     for block in _blocks(table.rows):
-        found: dict[tuple[int, str, str], dict[Place, Cell]] = {}
-        for place, row in block:
+        found: dict[tuple[int, str, str], dict[Position, Cell]] = {}
+        for row_index, row in block:
             for column, cell in enumerate(row.cells):
                 if _competes(cell):
-                    found.setdefault((column, cell.metric, cell.protocol), {})[number, place, column] = cell
+                    found.setdefault((column, cell.metric, cell.protocol), {})[number, row_index, column] = (
+                        cell
+                    )
         for (_, metric, _), cells in found.items():
-            contest = _contest(metric, cells, items, places) if len(cells) > 1 else None
+            contest = _contest(metric, cells, items, directories) if len(cells) > 1 else None
             if contest is not None:
                 yield contest
 
 
 def _contest(
-    metric: str, cells: dict[Place, Cell], items: Items, places: Mapping[str, str]
+    metric: str, cells: dict[Position, Cell], items: Items, directories: Mapping[str, str]
 ) -> Contest | None:
     better = _better(metric)
-    best = max(cells, key=lambda place: (cells[place].best, better * cells[place].value))
-    values = {place: _items(cell, items, places) for place, cell in cells.items()}
+    best = max(cells, key=lambda position: (cells[position].best, better * cells[position].value))
+    values = {position: _items(cell, items, directories) for position, cell in cells.items()}
     if values[best] is None:
         return None
-    return Contest(
-        metric,
-        values[best],
-        {place: found for place, found in values.items() if place != best and found is not None},
-    )
+    others = {position: rest for position, rest in values.items() if position != best and rest is not None}
+    return Contest(metric, values[best], others)
 
 
 def _blocks(rows: Sequence[Row]) -> list[list[tuple[int, Row]]]:
-    """Rows between heading rows, with their places; without the float model and rows that are no method."""
+    """Rows between heading rows, with their indices; without the float model and rows that are no method."""
     blocks: list[list[tuple[int, Row]]] = [[]]
-    for place, row in enumerate(rows):
+    for row_index, row in enumerate(rows):
         if not row.cells:
             blocks.append([])
         elif row.method and row.method != FLOAT:
-            blocks[-1].append((place, row))
+            blocks[-1].append((row_index, row))
     return blocks
 
 
@@ -137,13 +140,13 @@ def _better(metric: str) -> int:
     return max(better, 0) if metric.startswith(MEAN) else better
 
 
-def _items(cell: Cell, items: Items, places: Mapping[str, str]) -> Parts | None:
+def _items(cell: Cell, items: Items, directories: Mapping[str, str]) -> Parts | None:
     """The items behind a cell, averaged over its runs (the seeds); None where there are none, or different
     ones.
     """
     found = []
     for name in parts(cell.metric):
-        runs = [items.of(places[key], name) for key in cell.run_keys if key in places]
+        runs = [items.of(directories[key], name) for key in cell.run_keys if key in directories]
         if not runs or any(run is None or run.ndim != 1 or run.shape != runs[0].shape for run in runs):
             return None
         found.append(np.mean(runs, axis=0))
@@ -165,9 +168,11 @@ def _marked(table: Table, tied: set[tuple[int, int]]) -> Table:
     rows = [
         replace(
             row,
-            cells=tuple(replace(cell, tied=(place, column) in tied) for column, cell in enumerate(row.cells)),
+            cells=tuple(
+                replace(cell, tied=(row_index, column) in tied) for column, cell in enumerate(row.cells)
+            ),
         )
-        for place, row in enumerate(table.rows)
+        for row_index, row in enumerate(table.rows)
     ]
     visible = any(cell.tied and not cell.best for row in rows for cell in row.cells)
     return replace(table, rows=tuple(rows), notes=(*table.notes, NOTE) if visible else table.notes)
