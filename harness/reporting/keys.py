@@ -79,6 +79,12 @@ class ColumnKey(NamedTuple):
         return joint.join(filter(None, (f"{value_text(self.bits)} bits", self._extras)))
 
     @property
+    def preset(self) -> str:
+        """What its file in conf/scheme is called, where it has one: "w3g64a8"."""
+        letters = (("w", self.bits), ("g", self.group), ("a", self.act))
+        return "".join(f"{letter}{value}" for letter, value in letters if value)
+
+    @property
     def rank(self) -> tuple:
         """Many bits before few; whole channels before groups, wide groups before narrow ones, what is float
         before what is coarser.

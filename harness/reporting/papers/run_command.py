@@ -12,10 +12,12 @@ from typing import Any
 import yaml
 
 from harness.records.naming import PLUS
+from harness.reporting.keys import ColumnKey
 from harness.reporting.labels import FLOAT, present
 from harness.reporting.papers.specs import Where
 
 GROUPS = ("model.", "scheme.", "data.", "eval.")
+PRESET = ("scheme.bits", "scheme.group_size", "scheme.act_bits")  # what the name of a preset says
 PLAIN = re.compile(r"[\w./:+-]+")  # what an override may hold without quotes of its own
 UNSAID = ("name", "id", "mirror")  # said by the choice of the group; and where a machine keeps its data sets
 
@@ -50,11 +52,7 @@ def command(settings: Mapping[str, Any], methods: Sequence[str], wheres: Sequenc
     rest = [f"scheme={','.join(schemes)}"] if schemes else []
     rest += [f"{key}={','.join(found)}" for key, found in values.items()]
     if list(methods) != [FLOAT]:  # which has neither a scheme nor a calibration
-        meant = {name for where in wheres for name in where} | {
-            "scheme.bits",
-            "scheme.group_size",
-            "scheme.act_bits",
-        }
+        meant = {*PRESET, *(name for where in wheres for name in where)}
         rest += [text for scheme in schemes[:1] for text in _beyond(settings, "scheme", scheme, meant)]
         rest += _chosen(settings, "data")
     rest += _chosen(settings, "eval")
@@ -71,13 +69,9 @@ def _model(settings: Mapping[str, Any]) -> list[str]:
 def _scheme(where: Where) -> tuple[str, list[tuple[str, Any]]]:
     """(the name of a scheme in conf/scheme or "", the overrides that say the rest)."""
     plain = {name: wanted[0] if isinstance(wanted, list) else wanted for name, wanted in where.items()}
-    bits, group, act = (plain.get(f"scheme.{name}") for name in ("bits", "group_size", "act_bits"))
-    name = f"w{bits}" + (f"g{group}" if group else "") + (f"a{act}" if act else "")
-    said = (
-        {"scheme.bits", "scheme.group_size", "scheme.act_bits"}
-        if (files("conf.scheme") / f"{name}.yaml").is_file()
-        else set()
-    )
+    bits, group, act = map(plain.get, PRESET)
+    name = ColumnKey(bits, group, act=act).preset
+    said = PRESET if (files("conf.scheme") / f"{name}.yaml").is_file() else ()
     rest = [(key, value) for key, value in plain.items() if key not in said and present(value) and value]
     return (name if said else "", rest)
 
