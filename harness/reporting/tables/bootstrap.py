@@ -6,8 +6,8 @@ The interval is the symmetric studentized bootstrap ("bootstrap-t") of the mean 
 
 Why studentized: the usual evaluation has 8 to 16 windows, and so few values show a spread that is itself far
 from the true one. Resampled means take it for the truth, resampled t statistics carry its uncertainty along,
-as Student's t does for normal values. Why symmetric, |t| instead of both tails: with so few values each tail by
-itself is badly known, and the p-value then agrees with the interval and is the same whichever run is named
+as Student's t does for normal values. Why symmetric, |t| instead of both tails: with so few values each tail
+by itself is badly known, and the p-value then agrees with the interval and is the same whichever run is named
 first. Why not `scipy.stats.bootstrap`: it has percentile, basic and BCa intervals alone, which are too narrow
 here (percentile: about 88 % instead of 95 % at 8 windows; Hesterberg 2015 explains it), gives no p-value, and
 works on one pair of runs at a time where a report has thousands.
