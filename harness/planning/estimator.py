@@ -11,7 +11,7 @@ from harness.config.run_config import RunConfig
 from harness.foundation.cache import cache_dir
 from harness.models.shape import ModelShape, inspect
 from harness.planning.memory import Memory, peak_memory
-from harness.planning.operations import needs_activations, operations
+from harness.planning.operations import needs_of, operations
 from harness.planning.rates import Rates, rates_of, worker_of
 from harness.records.store import Store
 
@@ -99,7 +99,7 @@ class Estimator:
         )
         if config.method.transform is None:
             self._left.add(key)
-        return there and not needs_activations(config)
+        return there and not needs_of(config).activations
 
     def _baseline_is_left(self, config: RunConfig) -> bool:
         key = run_key(baseline_of(config))

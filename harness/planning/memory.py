@@ -12,6 +12,7 @@ from harness.config.groups import DataConfig, EvalConfig
 from harness.config.run_config import RunConfig
 from harness.evaluation.perplexity import LOGITS_AT_ONCE, LOSS_TOKENS
 from harness.models.shape import ModelShape
+from harness.planning.operations import needs_of
 
 MIB = 2**20
 # of the host: Python, torch and transformers; the second is a guess
@@ -94,9 +95,9 @@ def streams(data: DataConfig, model: ModelShape, size: int, copies: int) -> int:
 
 
 def stream_copies(config: RunConfig) -> int:
-    """Inputs and outputs of a block; those of the float model too where these are carried along or aimed at."""
-    watches = config.method.transform is not None or config.data.block_error
-    return 4 if watches else 2 + (config.method.tuning is not None)
+    """Inputs and outputs of a block; those of the float model where these are carried along or aimed at."""
+    needs = needs_of(config)
+    return 4 if needs.watched else 2 + needs.tuned
 
 
 def quantizing_bytes(config: RunConfig, model: ModelShape, size: int) -> int:

@@ -5,12 +5,13 @@ Units are those of `methods.contracts.effort`. Stages are those of `seconds` in 
 passes, Hessians, scoring), transform, quantize (solvers and tunings), evaluate.
 """
 
-from harness.config.groups import DataConfig, EvalConfig, Propagate
+from harness.config.groups import DataConfig, EvalConfig
 from harness.config.run_config import RunConfig
 from harness.models.shape import ModelShape
+from harness.quantization.needs import Needs
 from methods.contracts.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
 from methods.contracts.method import Method
-from methods.contracts.scheme import ActRange, Scheme
+from methods.contracts.scheme import Scheme
 
 DOUBLE = 2  # a product in float64
 ACTIVATIONS = 250  # rounding one activation
@@ -85,12 +86,8 @@ def solving(method: Method, scheme: Scheme, effort: BlockEffort, model: ModelSha
     return model.blocks * one
 
 
-def needs_activations(config: RunConfig) -> bool:
-    """Is more needed of the float model than its statistics, so that stored ones spare nothing? As in
-    `harness.quantization.pipeline.quantize`.
-    """
-    static = config.scheme.quantizes_activations and config.scheme.act_range is ActRange.tensor
-    return bool(config.method.transform or config.data.block_error or static or config.method.tuning)
+def needs_of(config: RunConfig) -> Needs:
+    return Needs.of(config.method, config.scheme, config.data)
 
 
 def calibration(config: RunConfig, effort: BlockEffort, model: ModelShape, known: bool) -> float:
@@ -98,7 +95,7 @@ def calibration(config: RunConfig, effort: BlockEffort, model: ModelShape, known
     error of each linear in float64.
     """
     scoring = sum(DOUBLE * 2 * 2.0 * rows * columns**2 for rows, columns in model.linears)
-    if config.data.propagate is Propagate.float and known and not needs_activations(config):
+    if known and not needs_of(config).activations:
         return scoring
     hessians = sum(2.0 * effort.tokens * group[0][1] ** 2 for group in model.groups)
     rounding = (
@@ -113,25 +110,22 @@ def passes(config: RunConfig, model: ModelShape) -> float:
     """How often all calibration tokens go through a block, outside of transforms, solvers and tunings; parts
     of a pass count as such.
     """
-    method, data, scheme = config.method, config.data, config.scheme
-    watches = method.transform is not None or data.block_error
-    static = float(scheme.quantizes_activations and scheme.act_range is ActRange.tensor)
-    if data.propagate is Propagate.float:
-        return 1.0 + (method.transform is not None) + watches + static
-    own = float(method.tuning is not None) + bool(getattr(method.transform, "auxiliary_loss", False))
+    needs, transform, data = needs_of(config), config.method.transform, config.data
+    if needs.shared:
+        return 1.0 + (transform is not None) + needs.watched + needs.static
+    own = needs.tuned + bool(getattr(transform, "auxiliary_loss", False))
     before = shares_before_groups(model, data.window)
     gathering = sum(before) if data.true_sequential else before[-1]
-    return watches + own + gathering + static + 1.0
+    return needs.watched + own + gathering + needs.static + 1.0
 
 
 def shares_before_groups(model: ModelShape, window: int) -> list[float]:
     """The share of a block's pass that is done when each group has had its input."""
     whole, done, shares = pass_of_block(model, window), 0.0, []
-    for place, group in enumerate(model.groups):
+    for index, group in enumerate(model.groups):
         shares.append(done / whole)
-        done += sum(2.0 * rows * columns for rows, columns in group) + (
-            attention(model, window) if place == 0 else 0.0
-        )
+        done += sum(2.0 * rows * columns for rows, columns in group)
+        done += attention(model, window) if index == 0 else 0.0
     return shares
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from harness.config.groups import DataConfig, EvalConfig, ModelConfig, Propagate
+from harness.config.groups import DataConfig, EvalConfig, ModelConfig
 from harness.config.method_builder import build_method
 from harness.config.run_config import RunConfig, typed
 from harness.foundation.errors import UserError
 from harness.models.shape import inspect
-from harness.planning.operations import needs_activations, operations
+from harness.planning.operations import needs_of, operations
 from harness.records.store import Store
 from methods.contracts.method import Method
 from methods.contracts.scheme import Scheme
@@ -101,7 +101,7 @@ def _speeds(records: list[dict], config: RunConfig) -> dict[tuple[str, str], lis
             seconds = record["seconds"].get(stage, 0.0)
             if seconds < LEAST_SECONDS or not count:
                 continue
-            if stage == "calibrate" and of.data.propagate is Propagate.float and not needs_activations(of):
+            if stage == "calibrate" and not needs_of(of).activations:
                 shared[of.model, of.data, of.seed].append((seconds, count))
             else:
                 seen[stage, worker_of(stage, record["method"])].append(count / seconds)

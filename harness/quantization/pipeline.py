@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from harness.config.groups import DataConfig, Propagate
+from harness.config.groups import DataConfig
 from harness.quantization.batches import Batch, home_of, outputs_of
 from harness.quantization.blocks import BlockSource
 from harness.quantization.divergence import Diverged
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.hessians import Groups, LayerStatistics, gather, gather_only
 from harness.quantization.layer_reports import BlockReport, LayerReport
+from harness.quantization.needs import Needs
 from harness.quantization.resume import Resume
 from harness.quantization.solving import solve
 from harness.quantization.transforming import block_report, finish_, transform
@@ -22,7 +23,7 @@ from methods.blocks.activations import quantized_activations
 from methods.contracts.block import Block
 from methods.contracts.method import Method
 from methods.contracts.problem import Ranges
-from methods.contracts.scheme import ActRange, Scheme
+from methods.contracts.scheme import Scheme
 
 Note = Callable[[int, str], None]  # (index of the block at work, what a person wants to read)
 
@@ -52,19 +53,15 @@ def quantize(
         Diverged: activations or a rounded weight are not finite.
         SolveError: a solver, a transform or a tuning raised.
     """
-    share = data.propagate is Propagate.float
-    # what the float model makes of each block is needed
-    watches = method.transform is not None or data.block_error
-    static = scheme.quantizes_activations and scheme.act_range is ActRange.tensor
-    # activations are not kept, and not needed
-    known = share and cache.complete() and not (watches or static or method.tuning)
+    needs = Needs.of(method, scheme, data)
+    known = not needs.activations and cache.complete()
     if kept and not kept.can_continue(len(source), streams=not known):
         kept.start_over()
     finished = kept.blocks if kept else 0
     batches = (
         []
         if known or finished == len(source)
-        else _start(source, tokens, data, carries_float=watches and not share)
+        else _start(source, tokens, data, carries_float=needs.watched and not needs.shared)
     )
     if kept:
         kept.enter_(batches)
@@ -104,20 +101,19 @@ def _block(
         yield from solve(source, block, cache.load(block), method, scheme, {})
         finish_(block, scheme, [])
         return
-    share = data.propagate is Propagate.float
-    watches = method.transform is not None or data.block_error
+    needs = Needs.of(method, scheme, data)
     statistics, targets, done = {}, None, None
-    if share and method.transform is None:
+    if needs.shared and method.transform is None:
         statistics, targets = gather(block, batches, block.groups)
         cache.save(block, statistics)
-    elif watches:
+    elif needs.watched:
         targets = outputs_of(block, batches, of_float=True)
     # what a tuning aims at
-    own = outputs_of(block, batches) if not share and method.tuning else targets
+    own = outputs_of(block, batches) if needs.tuned and not needs.shared else targets
     if method.transform is not None:
         done = transform(block, batches, targets, method, scheme, note)
     ranges = done.found.ranges if done else {}
-    if share:
+    if needs.shared:
         statistics = statistics or gather(block, batches, block.groups)[0]
         reports = solve(source, block, statistics, method, scheme, ranges)
     else:
@@ -128,10 +124,10 @@ def _block(
     else:
         yield from solve_and_tune(source, block, method.tuning, scheme, batches, own, statistics, reports)
     finish_(block, scheme, batches)
-    outputs = outputs_of(block, batches) if watches or not share else targets
-    if watches:
+    outputs = outputs_of(block, batches) if needs.watched or not needs.shared else targets
+    if needs.watched:
         yield block_report(block, outputs, targets, done)
-    advance(batches, targets if share else outputs, targets, block)
+    advance(batches, targets if needs.shared else outputs, targets, block)
 
 
 def _start(
