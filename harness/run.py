@@ -31,6 +31,7 @@ from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.layer_reports import BlockReport, Walked, summary
 from harness.quantization.pipeline import quantize
 from harness.quantization.resume import Resume
+from harness.quantization.walk import Walk
 from harness.records.attempts import attempts, claim, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.progress import Stages
@@ -170,7 +171,8 @@ def _quantize(
     def note(index: int, text: str) -> None:
         progress.update("quantize", index, len(source), text)
 
-    for report in quantize(source, tokens, config.method, config.scheme, data, cache, note, kept):
+    walk = Walk(source, config.method, config.scheme, data, cache, note)
+    for report in quantize(walk, tokens, kept):
         if isinstance(report, BlockReport):
             walked.blocks.append(report)
             tracker.block(len(walked.layers), report)

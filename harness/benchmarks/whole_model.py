@@ -15,6 +15,7 @@ from harness.models.loading import LoadedModel, load_model
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.pipeline import quantize
+from harness.quantization.walk import Walk
 from methods.contracts.scheme import RangeRule
 
 TIMED = ("gptq", "quantease", "quantease_gptq")
@@ -36,7 +37,8 @@ def whole_model() -> Iterator[str]:
         )
         data = DataConfig("wiki", 32, 512, 8, Propagate.float, True, False, None)
         scheme = replace(scheme_named("w3"), range=RangeRule.search)
-        reports = list(quantize(source, lambda: tokens[:32], method_named(name), scheme, data, cache))
+        walk = Walk(source, method_named(name), scheme, data, cache)
+        reports = list(quantize(walk, lambda: tokens[:32]))
         seconds = sum(report.seconds for report in reports)
         share = f"{seconds / forward:.2f} of that forward"
         yield f"{name}, 3 bits, all {len(reports)} linears: {seconds:.1f} s ({share})"

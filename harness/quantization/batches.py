@@ -19,7 +19,9 @@ class Batch:
     of_float: Tensor | None = None  # those of the float model, where they differ and are needed
 
     def run(self, block: Block, of_float: bool = False) -> Tensor:
-        """What the block makes of it (with `of_float`, of the float model's hidden states), kept where they are."""
+        """What the block makes of it (with `of_float`, of the float model's hidden states), kept where they
+        are.
+        """
         hidden = self.of_float if of_float and self.of_float is not None else self.hidden
         device = next(block.module.parameters()).device
         return block.run(hidden.to(device), self.calls[block.index]).to(hidden.device)

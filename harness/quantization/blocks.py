@@ -1,11 +1,9 @@
-"""Block sources: where the pipeline gets transformer blocks from, one at a time, and what they are called
-with.
-"""
+"""The transformer blocks of a model, one at a time, and what they are called with."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,39 +21,12 @@ class BatchInput:
     calls: list[Call]  # one per block
 
 
-class BlockSource(Protocol):
-    """Blocks in order, of a model in memory or of a checkpoint read block by block.
-
-    Only the block last yielded need be in memory, so a caller works on it before it asks for the next.
-    """
-
-    def __len__(self) -> int: ...
-
-    def names(self) -> list[str]:
-        """Paths of the blocks, e.g. model.layers.3."""
-        ...
-
-    def capture(self, tokens: Tensor, batch_size: int) -> list[BatchInput]:
-        """What the first block sees of `tokens` (samples, window), and what every block is called with."""
-        ...
-
-    def __iter__(self) -> Iterator[Block]: ...
-
-    def replace_linear(self, block: Block, path: str, module: nn.Module) -> None:
-        """Put `module` at `path` of the block last yielded, for good."""
-        ...
-
-    def replace_parameter(self, block: Block, name: str, value: Tensor) -> None:
-        """Set a parameter, named relative to the block last yielded, for good."""
-        ...
-
-    def statistics_bytes(self) -> int:
-        """Size of one float32 Hessian per group of every block."""
-        ...
-
-
 class ModelBlocks:
-    """The blocks of a model that is in memory as a whole."""
+    """The blocks of a model that is in memory as a whole, in order.
+
+    Whoever iterates works on a block before asking for the next: a source that reads a checkpoint block by
+    block would fit in here.
+    """
 
     def __init__(self, model: PreTrainedModel, family: Family):
         self.model, self.family = model, family
@@ -66,6 +37,7 @@ class ModelBlocks:
         return len(self.family.block_list(self.model))
 
     def names(self) -> list[str]:
+        """Paths of the blocks, e.g. model.layers.3."""
         return [f"{self.family.blocks}.{index}" for index in range(len(self))]
 
     def __iter__(self) -> Iterator[Block]:
@@ -74,18 +46,23 @@ class ModelBlocks:
             yield Block(name, index, module, self.groups, self.seams, self.attention)
 
     def replace_linear(self, block: Block, path: str, module: nn.Module) -> None:
+        """Put `module` at `path` of the block, for good."""
         block.module.set_submodule(path, module)
 
     def replace_parameter(self, block: Block, name: str, value: Tensor) -> None:
+        """Set a parameter, named relative to the block, for good."""
         block.module.get_parameter(name).data.copy_(value)
 
     def statistics_bytes(self) -> int:
+        """Size of one float32 Hessian per group of every block."""
         first = self.family.block_list(self.model)[0]
         return len(self) * sum(4 * first.get_submodule(group[0]).in_features ** 2 for group in self.groups)
 
     @torch.no_grad()
     def capture(self, tokens: Tensor, batch_size: int) -> list[BatchInput]:
-        """Run embeddings, masks and positions as the model itself does, with blocks that only note how they
+        """What the first block sees of `tokens`, and what every block is called with.
+
+        Run embeddings, masks and positions as the model itself does, with blocks that only note how they
         are called.
 
         Args:
@@ -120,7 +97,8 @@ class ModelBlocks:
         for name, entry in zip(self.names(), entries, strict=True):
             if len(entry) != 1:
                 raise RuntimeError(
-                    f"{name} was called {len(entry)} times in one forward pass; only models that call it once are supported"
+                    f"{name} was called {len(entry)} times in one forward pass; "
+                    "only models that call it once are supported"
                 )
         return entries[0][0][0], [entry[0][1] for entry in entries]
 

@@ -77,7 +77,7 @@ def _statistics(block: Block, groups: Groups, means: dict[str, HessianMean]) -> 
 def _watching(
     block: Block, groups: Groups, means: dict[str, HessianMean], leave: bool = False
 ) -> Iterator[None]:
-    """Feed the input of each group's first linear to its mean; the others of the group read the same tensor."""
+    """Feed the input of each group's first linear to its mean; the others of the group read the same."""
     seen = set()
 
     def watch(path: str):

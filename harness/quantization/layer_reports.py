@@ -1,6 +1,4 @@
-"""What the walk over the blocks tells about itself: one report per linear, one per block, and how it can
-fail.
-"""
+"""What the walk over the blocks tells about itself: one report per linear, one per block."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

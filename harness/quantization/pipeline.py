@@ -1,49 +1,48 @@
 """The only loop over blocks: rewrite the block, gather statistics, round every linear, hand the activations
 on.
+
+The order of the work on one block is what its numbers depend on:
+
+The targets come first, while the block is float: what the float model makes of the calibration text is what a
+transform aims at and what the finished block is compared with. Rewriting comes before the Hessians, for these
+are of what the linears read afterwards.
+
+With propagate=float the next block sees what the float model made, so that its Hessians depend on no method
+and no scheme: the runs of a sweep share them. With propagate=quantized it sees what the finished blocks made,
+and its solver can make up for their errors; then the float model's hidden states go along in a second stream
+where they are needed (`Batch.of_float`). Inside the block true_sequential says the same once more: every
+group of linears is rounded on what the rounded groups before it feed it, at the price of a partial pass for
+each group; else all Hessians are of the block before any of its linears was rounded.
+
+Tuning and static ranges of activations come last: both are about the rounded block.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from harness.config.groups import DataConfig
 from harness.quantization.batches import Batch, home_of, outputs_of
-from harness.quantization.blocks import BlockSource
-from harness.quantization.divergence import Diverged
-from harness.quantization.hessian_cache import StatisticsCache
-from harness.quantization.hessians import Groups, LayerStatistics, gather, gather_only
+from harness.quantization.divergence import check_finite
+from harness.quantization.hessians import LayerStatistics, gather, gather_only
 from harness.quantization.layer_reports import BlockReport, LayerReport
-from harness.quantization.needs import Needs
 from harness.quantization.resume import Resume
 from harness.quantization.solving import solve
 from harness.quantization.transforming import block_report, finish_, transform
 from harness.quantization.tuning import solve_and_tune
+from harness.quantization.walk import Walk
 from methods.blocks.activations import quantized_activations
 from methods.contracts.block import Block
-from methods.contracts.method import Method
 from methods.contracts.problem import Ranges
-from methods.contracts.scheme import Scheme
-
-Note = Callable[[int, str], None]  # (index of the block at work, what a person wants to read)
 
 
 def quantize(
-    source: BlockSource,
-    tokens: Callable[[], Tensor],
-    method: Method,
-    scheme: Scheme,
-    data: DataConfig,
-    cache: StatisticsCache,
-    note: Note = lambda index, text: None,
-    kept: Resume | None = None,
+    walk: Walk, tokens: Callable[[], Tensor], kept: Resume | None = None
 ) -> Iterator[LayerReport | BlockReport]:
-    """Quantize the blocks of `source` one after another, in place.
+    """Quantize the blocks of `walk.source` one after another, in place.
 
     Args:
-        tokens: gives the (samples, window) calibration token ids; not called when `cache` holds all that is
-            needed.
-        cache: where statistics of the float model are kept; unused with propagate=quantized.
+        tokens: gives the (samples, window) calibration token ids; not called when `walk.cache` holds all that
+            is needed.
         kept: the blocks that a former attempt finished, which are taken over, and where finished ones go.
 
     Yields:
@@ -53,29 +52,25 @@ def quantize(
         Diverged: activations or a rounded weight are not finite.
         SolveError: a solver, a transform or a tuning raised.
     """
-    needs = Needs.of(method, scheme, data)
-    known = not needs.activations and cache.complete()
-    if kept and not kept.can_continue(len(source), streams=not known):
+    blocks = len(walk.source)
+    known = not walk.needs.activations and walk.cache.complete()
+    if kept and not kept.can_continue(blocks, streams=not known):
         kept.start_over()
     finished = kept.blocks if kept else 0
-    batches = (
-        []
-        if known or finished == len(source)
-        else _start(source, tokens, data, carries_float=needs.watched and not needs.shared)
-    )
+    batches = [] if known or finished == blocks else _start(walk, tokens)
     if kept:
         kept.enter_(batches)
     try:
-        for block in source:
+        for block in walk.source:
             if block.index < finished:
                 yield from kept.restore_(block)
                 continue
             reports = []
-            for report in _block(source, block, batches, method, scheme, data, cache, known, note):
+            for report in _block(walk, block, batches):
                 reports.append(report)
                 yield report
             if kept:
-                kept.keep(block, reports, batches if block.index + 1 < len(source) else [])
+                kept.keep(block, reports, batches if block.index + 1 < blocks else [])
         if kept:
             kept.settle()
     finally:
@@ -83,58 +78,10 @@ def quantize(
             kept.wait()
 
 
-def _block(
-    source: BlockSource,
-    block: Block,
-    batches: list[Batch],
-    method: Method,
-    scheme: Scheme,
-    data: DataConfig,
-    cache: StatisticsCache,
-    known: bool,
-    note: Note,
-) -> Iterator[LayerReport | BlockReport]:
-    """Quantize one block and lead the batches through it; with `known`, its statistics come from the cache
-    and there are none.
-    """
-    if known:
-        yield from solve(source, block, cache.load(block), method, scheme, {})
-        finish_(block, scheme, [])
-        return
-    needs = Needs.of(method, scheme, data)
-    statistics, targets, done = {}, None, None
-    if needs.shared and method.transform is None:
-        statistics, targets = gather(block, batches, block.groups)
-        cache.save(block, statistics)
-    elif needs.watched:
-        targets = outputs_of(block, batches, of_float=True)
-    # what a tuning aims at
-    own = outputs_of(block, batches) if needs.tuned and not needs.shared else targets
-    if method.transform is not None:
-        done = transform(block, batches, targets, method, scheme, note)
-    ranges = done.found.ranges if done else {}
-    if needs.shared:
-        statistics = statistics or gather(block, batches, block.groups)[0]
-        reports = solve(source, block, statistics, method, scheme, ranges)
-    else:
-        rounds = [[group] for group in block.groups] if data.true_sequential else [block.groups]
-        reports = solve_in_rounds(source, block, batches, rounds, method, scheme, ranges, statistics)
-    if method.tuning is None:
-        yield from reports
-    else:
-        yield from solve_and_tune(source, block, method.tuning, scheme, batches, own, statistics, reports)
-    finish_(block, scheme, batches)
-    outputs = outputs_of(block, batches) if needs.watched or not needs.shared else targets
-    if needs.watched:
-        yield block_report(block, outputs, targets, done)
-    advance(batches, targets if needs.shared else outputs, targets, block)
-
-
-def _start(
-    source: BlockSource, tokens: Callable[[], Tensor], data: DataConfig, carries_float: bool
-) -> list[Batch]:
+def _start(walk: Walk, tokens: Callable[[], Tensor]) -> list[Batch]:
     """Everything that enters the first block, kept where it fits."""
-    entries = source.capture(tokens(), data.batch_size)
+    carries_float = walk.needs.watched and not walk.needs.shared
+    entries = walk.source.capture(tokens(), walk.data.batch_size)
     home = home_of([entry.hidden for entry in entries], copies=4 if carries_float else 2)
     return [
         Batch(hidden, entry.calls, hidden if carries_float else None)
@@ -143,36 +90,68 @@ def _start(
     ]
 
 
-def solve_in_rounds(
-    source: BlockSource,
-    block: Block,
-    batches: list[Batch],
-    rounds: Sequence[Groups],
-    method: Method,
-    scheme: Scheme,
-    ranges: Mapping[str, Ranges],
-    kept: dict[str, LayerStatistics],
-) -> Iterator[LayerReport]:
-    """Round some groups after others, each on what the rounded ones before it feed it; where the method
-    tunes, statistics go to `kept`.
+def _block(walk: Walk, block: Block, batches: list[Batch]) -> Iterator[LayerReport | BlockReport]:
+    """Quantize one block and lead the batches through it; without batches its statistics are in the cache,
+    and nothing else is needed.
     """
-    for groups in rounds:
-        with quantized_activations(block, scheme):
-            statistics = gather_only(block, batches, groups)
-        if method.tuning is not None:
-            kept |= statistics
-        yield from solve(source, block, statistics, method, scheme, ranges)
+    if not batches:
+        yield from solve(walk, block, walk.cache.load(block), {})
+        finish_(block, walk.scheme, [])
+        return
+    needs, statistics, targets, rewritten, tuned = walk.needs, {}, None, None, None
+    if needs.shared and walk.method.transform is None:
+        statistics, targets = gather(block, batches, block.groups)
+        walk.cache.save(block, statistics)
+    elif needs.watched:
+        targets = outputs_of(block, batches, of_float=True)
+    own = outputs_of(block, batches) if needs.tuned and not needs.shared else targets
+    if walk.method.transform is not None:
+        rewritten = transform(walk, block, batches, targets)
+    reports = _rounded(walk, block, batches, rewritten.result.ranges if rewritten else {}, statistics)
+    if needs.tuned:
+        tuned = yield from solve_and_tune(walk, block, batches, own, statistics, reports)
+    else:
+        yield from reports
+    finish_(block, walk.scheme, batches)
+    outputs = outputs_of(block, batches) if needs.watched or not needs.shared else targets
+    if needs.watched:
+        yield block_report(block, outputs, targets, rewritten)
+    _advance(batches, targets if needs.shared else outputs, targets, block)
 
 
-def advance(batches: list[Batch], outputs: list[Tensor], targets: list[Tensor] | None, block: Block) -> None:
+def _rounded(
+    walk: Walk,
+    block: Block,
+    batches: Sequence[Batch],
+    ranges: Mapping[str, Ranges],
+    statistics: dict[str, LayerStatistics],
+) -> Iterator[LayerReport]:
+    """Round the linears of a block, rewritten or not.
+
+    Args:
+        statistics: those of the block as it is, where they are shared and it was not rewritten; else empty,
+            and filled here with what a tuning needs.
+    """
+    if walk.needs.shared:
+        if not statistics:
+            statistics |= gather(block, batches, block.groups)[0]
+        yield from solve(walk, block, statistics, ranges)
+        return
+    for groups in [[group] for group in block.groups] if walk.data.true_sequential else [block.groups]:
+        with quantized_activations(block, walk.scheme):
+            gathered = gather_only(block, batches, groups)
+        if walk.needs.tuned:
+            statistics |= gathered
+        yield from solve(walk, block, gathered, ranges)
+
+
+def _advance(batches: list[Batch], outputs: list[Tensor], targets: list[Tensor] | None, block: Block) -> None:
     """Let the next block see these outputs, and what the float model makes of them where that is carried
     along.
     """
+    hint = "; try model.dtype=float32 or bfloat16"
     for number, (batch, output) in enumerate(zip(batches, outputs, strict=True)):
-        if not torch.isfinite(output.sum(dtype=torch.float64)):
-            raise Diverged(
-                f"{block.name}: output of calibration batch {number} is not finite; try model.dtype=float32 or bfloat16"
-            )
+        check_finite(output, f"{block.name}: output of calibration batch {number} is not finite{hint}")
         batch.hidden = output
         if batch.of_float is not None:
             batch.of_float = targets[number]

@@ -3,7 +3,8 @@ an undisturbed one.
 
     results/runs/<run_key>/resume/
       <sha256>.safetensors    a quantized block, or the hidden states that enter the next one
-      manifest.json           the blocks in order, with the reports of their linears, and which hidden states are theirs
+      manifest.json           the blocks in order, with the reports of their linears, and which hidden
+                              states are theirs
       evaluation.json         the corpora and tasks that are evaluated
 
 A block counts once the manifest that names it is renamed into place; whatever the manifest does not name is
@@ -15,7 +16,6 @@ the next one is being quantized.
 import json
 import logging
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -88,12 +88,11 @@ class Resume:
 
     def restore_(self, block: Block) -> list[LayerReport | BlockReport]:
         """Make a float block the finished one, and return what was told of it."""
-        kept = self._manifest["blocks"][block.index]
+        finished = self._manifest["blocks"][block.index]
         device = next(block.module.parameters()).device
-        modules.rebuild_(
-            block.module, load_file(self._path(kept["file"]), device=str(device)), kept["entry"], blocks=""
-        )
-        return [LayerReport(**row) if "layer" in row else BlockReport(**row) for row in kept["reports"]]
+        tensors = load_file(self._path(finished["file"]), device=str(device))
+        modules.rebuild_(block.module, tensors, finished["entry"], blocks="")
+        return [LayerReport(**row) if "layer" in row else BlockReport(**row) for row in finished["reports"]]
 
     def enter_(self, batches: Sequence[Batch]) -> None:
         """Give calibration batches the hidden states behind the last finished block."""
@@ -120,16 +119,14 @@ class Resume:
         """
         self.settle()
         tensors, entry = modules.described(block.module)
-        rows = [asdict(report) for report in reports]
-        stream = {f"hidden.{number}": batch.hidden for number, batch in enumerate(batches)}
-        stream |= {
-            f"of_float.{number}": batch.of_float
-            for number, batch in enumerate(batches)
-            if batch.of_float is not None
-        }
-        self._writer = threading.Thread(
-            target=self._write, args=(tensors, {"entry": entry, "reports": rows}, stream, self.seconds())
-        )
+        described = {"entry": entry, "reports": [asdict(report) for report in reports]}
+        stream = {}
+        for number, batch in enumerate(batches):
+            stream[f"hidden.{number}"] = batch.hidden
+            if batch.of_float is not None:
+                stream[f"of_float.{number}"] = batch.of_float
+        work = tensors, described, stream, self.seconds()
+        self._writer = threading.Thread(target=self._write, args=work)
         self._writer.start()
 
     def settle(self) -> None:
@@ -157,22 +154,15 @@ class Resume:
             self._commit(EVALUATION, self._evaluation)
         return stages[stage]
 
-    def discard(self) -> None:
-        """The run is over: its record says it all."""
-        shutil.rmtree(self.directory, ignore_errors=True)
-
     def _write(
-        self, tensors: dict[str, Tensor], kept: dict, stream: dict[str, Tensor], seconds: float
+        self, tensors: dict[str, Tensor], described: dict, stream: dict[str, Tensor], seconds: float
     ) -> None:
         start = time.perf_counter()
         try:
             former = self._manifest["stream"]
-            entry = kept | {"file": self._store(tensors)}
-            later = (
-                self._store({name: tensor.cpu().contiguous() for name, tensor in stream.items()})
-                if stream
-                else None
-            )
+            entry = described | {"file": self._store(tensors)}
+            on_host = {name: tensor.cpu().contiguous() for name, tensor in stream.items()}
+            later = self._store(on_host) if stream else None
             manifest = {"blocks": [*self._manifest["blocks"], entry], "stream": later, "seconds": seconds}
             self._commit(MANIFEST, manifest)
             self._manifest = manifest
@@ -192,8 +182,8 @@ class Resume:
         with disk_errors(aside):
             save_file(tensors, aside)
         digest = sha256_file(aside)
-        with replace_file(self._path(digest)) as place:
-            aside.rename(place)
+        with replace_file(self._path(digest)) as path:
+            aside.rename(path)
         return digest
 
     def _commit(self, name: str, content: dict) -> None:
@@ -207,9 +197,8 @@ class Resume:
             content = unseal((self.directory / name).read_bytes())
             if content.pop("identity") != json.loads(json.dumps(self._identity)):
                 raise ValueError("made by other software or on another device")
-            for digest in {kept["file"] for kept in content.get("blocks", [])} | {content.get("stream")} - {
-                None
-            }:
+            files = {block["file"] for block in content.get("blocks", [])} | {content.get("stream")}
+            for digest in files - {None}:
                 if sha256_file(self._path(digest)) != digest:
                     raise ValueError(f"{digest}.safetensors is damaged")
             return content
@@ -219,8 +208,8 @@ class Resume:
 
     def _sweep_out(self) -> None:
         """Remove what no manifest names."""
-        named = {f"{kept['file']}.safetensors" for kept in self._manifest["blocks"]} | {MANIFEST, EVALUATION}
-        named.add(f"{self._manifest['stream']}.safetensors")
+        digests = [*(block["file"] for block in self._manifest["blocks"]), self._manifest["stream"]]
+        named = {MANIFEST, EVALUATION} | {f"{digest}.safetensors" for digest in digests}
         for path in self.directory.glob("*"):
             if path.name not in named:
                 path.unlink(missing_ok=True)

@@ -6,52 +6,44 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from harness.checkpoints.linear import QuantizedLinear
-from harness.quantization.blocks import BlockSource
-from harness.quantization.divergence import Diverged, SolveError
+from harness.quantization.divergence import check_finite, errors_named
 from harness.quantization.hessians import LayerStatistics
 from harness.quantization.layer_reports import LayerReport
+from harness.quantization.walk import Walk
 from methods.contracts.block import Block
-from methods.contracts.method import Method
 from methods.contracts.problem import LayerProblem, Ranges
 from methods.contracts.quantized_weight import QuantizedWeight
-from methods.contracts.scheme import Scheme
 from methods.solving.linalg import layer_error
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.stored import UniformWeight
 
 
 def solve(
-    source: BlockSource,
-    block: Block,
-    statistics: dict[str, LayerStatistics],
-    method: Method,
-    scheme: Scheme,
-    ranges: Mapping[str, Ranges],
+    walk: Walk, block: Block, statistics: Mapping[str, LayerStatistics], ranges: Mapping[str, Ranges]
 ) -> Iterator[LayerReport]:
-    """Round the linears that `statistics` covers, and put the rounded ones into the block."""
+    """Round the linears that `statistics` covers, and put the rounded ones into the block.
+
+    Raises:
+        SolveError: the solver raised.
+        Diverged: it returned a weight that is not finite.
+    """
     for path, entry in statistics.items():
         linear = block.module.get_submodule(path)
         weight = linear.weight.detach().float()
-        name = f"{block.name}.{path}"
+        problem = LayerProblem(weight, entry.hessian, walk.scheme, ranges.get(path))
+        name = f"{block.name}.{path} {tuple(weight.shape)}"
         start = time.perf_counter()
-        try:
-            solution = method.solver.solve(LayerProblem(weight, entry.hessian, scheme, ranges.get(path)))
+        with errors_named(name):
+            solution = walk.method.solver.solve(problem)
             rounded = solution.weight.dequantize()
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise SolveError(f"{name} {tuple(weight.shape)}: {type(error).__name__}: {error}") from error
         if weight.is_cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        if not torch.isfinite(rounded.sum()):
-            raise Diverged(
-                f"{name} {tuple(weight.shape)}: {method.name} returned weights that are not finite"
-            )
+        check_finite(rounded, f"{name}: {walk.method.name} returned weights that are not finite")
         quantized = QuantizedLinear(solution.weight, linear.bias, linear.weight.dtype)
-        source.replace_linear(block, path, quantized)
+        walk.source.replace_linear(block, path, quantized)
         yield LayerReport(
-            layer=name,
+            layer=f"{block.name}.{path}",
             block=block.index,
             linear=path,
             out_features=weight.shape[0],

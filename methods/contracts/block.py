@@ -46,6 +46,6 @@ class Block:
         return tuple(path for group in self.groups for path in group)
 
     def run(self, hidden: Tensor, call: Call) -> Tensor:
-        """The block's output hidden states, (batch, tokens, width), whether it returns a tensor or a tuple."""
+        """The block's output hidden states (batch, tokens, width), whether it returns a tensor or a tuple."""
         output = self.module(hidden, *call.args, **call.kwargs)
         return output if isinstance(output, Tensor) else output[0]

@@ -22,7 +22,7 @@ class Method:
     tuning: BlockTuning | None = None  # once all linears of a block are rounded
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
-        """Why this scheme, or a model whose blocks have these seams, makes no sense for this method, or None."""
+        """Why this scheme, or a model whose blocks have these seams, makes no sense for it, or None."""
         if self.solver is None:
             return None
         return self.solver.skip_reason(scheme) or (

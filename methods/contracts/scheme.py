@@ -60,7 +60,8 @@ class Scheme:
             raise ValueError(f"scheme.bits={self.bits}: must be between 2 and 8")
         if self.group_size is not None and self.group_size < 1:
             raise ValueError(
-                f"scheme.group_size={self.group_size}: must be at least 1, or null for one group per output channel"
+                f"scheme.group_size={self.group_size}: must be at least 1, "
+                "or null for one group per output channel"
             )
         if self.symmetric and self.zero_point is ZeroPoint.float:
             raise ValueError(

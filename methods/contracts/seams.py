@@ -5,10 +5,13 @@ At a seam, activations x (a row per token) become x' = (x - shift) A^-1, and wha
 so that the block computes the same function. Which matrices may stand there depends on what lies between
 producer and consumer:
 
-    NormSeam       norm -> linears        a diagonal folds into the norm; a full matrix, or a shift without a norm bias, runs behind it
-    ValueSeam      values -> output       one matrix per head of the values: the softmax's rows sum to 1, so shifts pass as well
-    QueryKeySeam   queries . keys         one matrix per head of the keys; where heads are rotated, only what commutes with all rotations
-    MiddleSeam     up -> down             a positive diagonal
+    NormSeam       norm -> linears    a diagonal folds into the norm; a full matrix, or a shift without a norm
+                                      bias, runs behind it
+    ValueSeam      values -> output   one matrix per head of the values: the softmax's rows sum to 1, so
+                                      shifts pass as well
+    QueryKeySeam   queries . keys     one matrix per head of the keys; where heads are rotated, only what
+                                      commutes with all rotations
+    MiddleSeam     up -> down         a positive diagonal
 
 A factor of a seam is a matrix (a diagonal is a vector in place of it), with one leading axis over heads where
 there are heads. With grouped-query attention, a key or value head and all query heads that use it share one

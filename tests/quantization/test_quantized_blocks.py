@@ -139,9 +139,10 @@ def with_patched_products(block, hidden, call, act, kv):
             lambda q, k, v, **options: plain[0](act(q), kv(k), kv(v), **options),
         )
         patch.setattr(torch, "bmm", lambda probabilities, v: plain[1](probabilities, kv(v)))
-        bloom = lambda self, batch1, batch2, **options: plain[2](
-            self, act(batch1), kv(batch2.mT).mT, **options
-        )  # noqa: E731
+
+        def bloom(self, batch1, batch2, **options):
+            return plain[2](self, act(batch1), kv(batch2.mT).mT, **options)
+
         patch.setattr(torch.Tensor, "baddbmm", bloom)
         return block.run(hidden, call)
 

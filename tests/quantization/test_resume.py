@@ -83,10 +83,10 @@ def cut_at(block: int, config: RunConfig, monkeypatch) -> Path:
     """Run until a block is about to be quantized; return what the run has left."""
     whole = pipeline._block
 
-    def cut(source, module, *rest):
+    def cut(walk, module, batches):
         if module.index == block:
             raise KeyboardInterrupt
-        return whole(source, module, *rest)
+        return whole(walk, module, batches)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pipeline, "_block", cut)
@@ -180,7 +180,7 @@ def test_finished_blocks_are_not_computed_again(gptq, monkeypatch):
     monkeypatch.setattr(
         pipeline,
         "_block",
-        lambda source, block, *rest: computed.append(block.index) or whole(source, block, *rest),
+        lambda walk, block, batches: computed.append(block.index) or whole(walk, block, batches),
     )
     run(gptq, "cut")
     assert computed == [2]

@@ -26,6 +26,7 @@ from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.hessians import gather_only
 from harness.quantization.layer_reports import BlockReport, LayerReport, Walked, summary
 from harness.quantization.pipeline import quantize
+from harness.quantization.walk import Walk
 from methods.contracts.method import Method
 from methods.contracts.problem import LayerProblem, Ranges
 from methods.contracts.scheme import ActRange
@@ -76,7 +77,7 @@ def walk(
     cache = StatisticsCache(
         tmp_path, "key", len(source), source.statistics_bytes(), 1.0 if propagate is Propagate.float else 0.0
     )
-    reports = list(quantize(source, lambda: tokens(8, 32), method, of_scheme, data, cache, note))
+    reports = list(quantize(Walk(source, method, of_scheme, data, cache, note), lambda: tokens(8, 32)))
     return (
         model,
         [r for r in reports if isinstance(r, LayerReport)],

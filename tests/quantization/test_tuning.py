@@ -14,6 +14,7 @@ from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.pipeline import quantize
+from harness.quantization.walk import Walk
 from methods.contracts.method import Method
 from tests.helpers.problems import scheme
 from tests.helpers.tiny_models import tokens
@@ -25,11 +26,8 @@ def walk(tmp_path, tuning, propagate="float", true_sequential=True, cache_gib=0.
     source = ModelBlocks(model, family_of(model.config))
     data = DataConfig("synthetic", 16, 64, 2, Propagate[propagate], true_sequential, False, None)
     cache = StatisticsCache(tmp_path, "key", len(source), source.statistics_bytes(), cache_gib)
-    reports = list(
-        quantize(
-            source, lambda: tokens(16, 64), Method("m", SOLVER, tuning=tuning), scheme(bits=2), data, cache
-        )
-    )
+    way = Walk(source, Method("m", SOLVER, tuning=tuning), scheme(bits=2), data, cache)
+    reports = list(quantize(way, lambda: tokens(16, 64)))
     return model, source, reports
 
 
