@@ -32,7 +32,8 @@ class BlockReport:
     # stored for it beyond the linears' weights: matrices behind norms, biases that linears gained
     extra_bytes: int
     multiply_adds: int  # per token, beyond those of its linears
-    # what the transform tells, e.g. loss_before, loss_after, margin, condition, cost
+    # what the transform tells, e.g. loss_before, loss_after, margin, condition, cost; of a tuning
+    # tuning_error_before and tuning_error_after, mean squared errors of the block's output
     stats: Mapping[str, float]
     fallback: str | None  # anything done instead of what was asked
     # mean training loss of each epoch: a curve, kept out of the summary and of what trackers are told

@@ -115,7 +115,7 @@ def _block(walk: Walk, block: Block, batches: list[Batch]) -> Iterator[LayerRepo
     finish_(block, walk.scheme, batches)
     outputs = outputs_of(block, batches) if needs.watched or not needs.shared else targets
     if needs.watched:
-        yield block_report(block, outputs, targets, rewritten)
+        yield block_report(block, outputs, targets, rewritten, tuned)
     _advance(batches, targets if needs.shared else outputs, targets, block)
 
 

@@ -19,6 +19,7 @@ from methods.blocks.learned_transform import EPOCH_LOSS
 from methods.contracts.block import Block
 from methods.contracts.scheme import ActRange, Scheme
 from methods.contracts.transform import Transformed
+from methods.contracts.tuning import Tuned
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,11 @@ def finish_(block: Block, scheme: Scheme, batches: Sequence[Batch]) -> None:
 
 
 def block_report(
-    block: Block, outputs: Sequence[Tensor], targets: Sequence[Tensor], rewritten: Rewritten | None
+    block: Block,
+    outputs: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    rewritten: Rewritten | None,
+    tuned: Tuned | None,
 ) -> BlockReport:
     """What the reports of the linears do not say.
 
@@ -84,6 +89,8 @@ def block_report(
         for name in list(stats)
         if name.startswith(EPOCH_LOSS)
     }
+    if tuned:
+        stats |= {"tuning_error_before": tuned.error_before, "tuning_error_after": tuned.error_after}
     maps = [module for module in block.module.modules() if isinstance(module, AffineNorm)]
     matrices = sum(part.nbytes for module in maps for part in module.stored().values())
     return BlockReport(

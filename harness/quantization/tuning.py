@@ -1,5 +1,6 @@
 """Tuning of a block whose linears were rounded, between the solver and the next block."""
 
+import logging
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from methods.contracts.tuning import Tuned
 from methods.solving.linalg import layer_error
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.stored import restore
+
+log = logging.getLogger(__name__)
 
 
 def solve_and_tune(
@@ -51,6 +54,7 @@ def solve_and_tune(
         weights = {report.linear: _on_device(block, report.linear, floats) for report in reports}
         with quantized_activations(block, walk.scheme):
             tuned = walk.method.tuning.tune(block, samples, weights)
+    log.info("%s tuning error %.6g to %.6g", block.name, tuned.error_before, tuned.error_after)
     _put_in(walk, block, tuned)
     seconds = (time.perf_counter() - start) / len(reports)
     for report in reports:

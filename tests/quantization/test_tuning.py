@@ -13,6 +13,7 @@ from harness.models import tiny
 from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
+from harness.quantization.layer_reports import BlockReport
 from harness.quantization.pipeline import quantize
 from harness.quantization.walk import Walk
 from methods.contracts.method import Method
@@ -21,10 +22,10 @@ from tests.helpers.tiny_models import tokens
 from tests.methods.test_centroid_tuning import SOLVER, TUNING
 
 
-def walk(tmp_path, tuning, propagate="float", true_sequential=True, cache_gib=0.0):
+def walk(tmp_path, tuning, propagate="float", true_sequential=True, cache_gib=0.0, block_error=False):
     model, _ = tiny.tiny_model("llama")
     source = ModelBlocks(model, family_of(model.config))
-    data = DataConfig("synthetic", 16, 64, 2, Propagate[propagate], true_sequential, False, None)
+    data = DataConfig("synthetic", 16, 64, 2, Propagate[propagate], true_sequential, block_error, None)
     cache = StatisticsCache(tmp_path, "key", len(source), source.statistics_bytes(), cache_gib)
     way = Walk(source, Method("m", SOLVER, tuning=tuning), scheme(bits=2), data, cache)
     reports = list(quantize(way, lambda: tokens(16, 64)))
@@ -82,6 +83,23 @@ def test_what_is_stored_is_what_the_model_computes_with(name, tmp_path, monkeypa
 def test_statistics_on_disk_do_not_make_it_skip_the_tuning(tmp_path):
     first, second = (walk(tmp_path, TUNING, cache_gib=1.0)[2] for _ in range(2))
     assert [report.error for report in first] == [report.error for report in second]
+
+
+@pytest.mark.parametrize("propagate", ["float", "quantized"])
+def test_its_errors_reach_the_log_and_the_report_of_the_block(propagate, tmp_path, caplog):
+    """And to measure blocks does not change a weight."""
+    with caplog.at_level("INFO", "harness.quantization.tuning"):
+        reports = walk(tmp_path, TUNING, propagate, block_error=True)[2]
+    blocks = [report for report in reports if isinstance(report, BlockReport)]
+    told = [message.split(" tuning error ") for message in caplog.messages]
+    assert [name for name, _ in told] == [block.name for block in blocks] and len(blocks) == 3
+    for block, (_, errors) in zip(blocks, told, strict=True):
+        before, after = (block.row()[f"stats.tuning_error_{when}"] for when in ("before", "after"))
+        assert after < before and errors == f"{before:.6g} to {after:.6g}"
+    plain = walk(tmp_path, None, propagate, block_error=True)[2]
+    assert not any("stats.tuning_error_before" in r.row() for r in plain if isinstance(r, BlockReport))
+    linears = [report.error for report in reports if not isinstance(report, BlockReport)]
+    assert linears == [report.error for report in walk(tmp_path, TUNING, propagate)[2]]
 
 
 def test_norms_are_set_in_the_model(tmp_path):
