@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.contracts.effort import ENTRY, STILL, grid_fit, one_sweep, product
+from methods.contracts.effort import ENTRY, STILL, counted, grid_fit, one_sweep, product
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.contracts.scheme import Scheme
 from methods.kernels.threads import over_rows
@@ -67,7 +67,7 @@ class QuantEase:
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
         """Sweeps in which few weights move; with outliers all do, and a product and a sort follow each."""
-        begin = getattr(self.start, "operations", grid_fit)(rows, columns, scheme)
+        begin = counted(self.start, rows, columns, scheme) or grid_fit(rows, columns, scheme)
         sweep = one_sweep(rows, columns, triangular=False)
         if scheme.outlier_ratio:
             sweep = sweep + product(rows, columns) + 8 * ENTRY * rows * columns

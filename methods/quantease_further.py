@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.contracts.effort import grid_fit, one_sweep, product
+from methods.contracts.effort import counted, grid_fit, one_sweep, product
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.contracts.scheme import Scheme
 from methods.kernels.threads import over_rows
@@ -63,7 +63,7 @@ class QuantEaseFurther:
         product.
         """
         sweeps = self.sweeps + self.settle / 2
-        begin = getattr(self.start, "operations", grid_fit)(rows, columns, scheme)
+        begin = counted(self.start, rows, columns, scheme) or grid_fit(rows, columns, scheme)
         return begin + sweeps * (one_sweep(rows, columns, triangular=False) + product(rows, columns))
 
     def solve(self, problem: LayerProblem) -> Solution:

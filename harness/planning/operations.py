@@ -9,7 +9,7 @@ from harness.config.groups import DataConfig, EvalConfig
 from harness.config.run_config import RunConfig
 from harness.models.shape import ModelShape
 from harness.quantization.needs import Needs
-from methods.contracts.effort import BlockEffort, CountedSolver, CountedTransform, CountedTuning
+from methods.contracts.effort import BlockEffort, counted
 from methods.contracts.method import Method
 from methods.contracts.scheme import Scheme
 
@@ -52,10 +52,8 @@ def operations(config: RunConfig, model: ModelShape, known: bool) -> dict[str, f
     found["calibrate"] = model.blocks * calibration(config, effort, model, known)
     found["quantize"] = solving(config.method, config.scheme, effort, model)
     if config.method.transform is not None:
-        counted = isinstance(config.method.transform, CountedTransform)
-        found["transform"] = (
-            model.blocks * config.method.transform.operations(effort, config.scheme) if counted else None
-        )
+        one = counted(config.method.transform, effort, config.scheme)
+        found["transform"] = None if one is None else model.blocks * one
     return found
 
 
@@ -76,14 +74,11 @@ def attention(model: ModelShape, window: int) -> float:
 
 
 def solving(method: Method, scheme: Scheme, effort: BlockEffort, model: ModelShape) -> float | None:
-    if not isinstance(method.solver, CountedSolver):
-        return None
-    one = sum(method.solver.operations(rows, columns, scheme) for rows, columns in model.linears)
+    """All rounding and tuning; None where one of them does not count its work."""
+    parts = [counted(method.solver, rows, columns, scheme) for rows, columns in model.linears]
     if method.tuning is not None:
-        if not isinstance(method.tuning, CountedTuning):
-            return None
-        one += method.tuning.operations(effort)
-    return model.blocks * one
+        parts.append(counted(method.tuning, effort))
+    return None if None in parts else model.blocks * sum(parts)
 
 
 def needs_of(config: RunConfig) -> Needs:

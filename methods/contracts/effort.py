@@ -15,7 +15,6 @@ were read off 50 runs on SmolLM2-135M (an AMD EPYC, two cores, where a product r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from methods.contracts.scheme import RangeRule, Scheme
 from methods.contracts.seams import Seam
@@ -41,25 +40,14 @@ class BlockEffort:
     forward: float  # operations of one pass of all tokens through the block
 
 
-@runtime_checkable
-class CountedSolver(Protocol):
-    def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """What `solve` costs for a (rows, columns) matrix."""
-        ...
+def counted(part: object, *work: object) -> float | None:
+    """What a part of a method says that this work costs; None if it does not count.
 
-
-@runtime_checkable
-class CountedTransform(Protocol):
-    def operations(self, block: BlockEffort, scheme: Scheme) -> float:
-        """What `apply_` costs."""
-        ...
-
-
-@runtime_checkable
-class CountedTuning(Protocol):
-    def operations(self, block: BlockEffort) -> float:
-        """What `tune` costs."""
-        ...
+    Args:
+        part: a solver, a transform, a tuning, or None.
+        work: the arguments of its `operations`.
+    """
+    return part.operations(*work) if hasattr(part, "operations") else None
 
 
 def product(rows: int, columns: int) -> float:
