@@ -83,10 +83,10 @@ class Estimator:
         return total, frozenset(sources)
 
     def _rates_of(self, config: RunConfig) -> Rates:
-        place = config.paths.results, device_of(config)
-        if place not in self._rates:
-            self._rates[place] = rates_of(config.paths.results, config, device_of(config))
-        return self._rates[place]
+        machine = config.paths.results, device_of(config)
+        if machine not in self._rates:
+            self._rates[machine] = rates_of(config.paths.results, config, device_of(config))
+        return self._rates[machine]
 
     def _statistics_are_left(self, config: RunConfig, model: ModelShape) -> bool:
         if config.method.solver is None or config.data.propagate is not Propagate.float:

@@ -45,16 +45,16 @@ def operations(config: RunConfig, model: ModelShape, known: bool) -> dict[str, f
     Args:
         known: the statistics of the float model are on disk.
     """
-    found = {"evaluate": evaluation(config.eval, model)}
+    counts = {"evaluate": evaluation(config.eval, model)}
     if config.method.solver is None:
-        return found
+        return counts
     effort = block_effort(config.data, model)
-    found["calibrate"] = model.blocks * calibration(config, effort, model, known)
-    found["quantize"] = solving(config.method, config.scheme, effort, model)
+    counts["calibrate"] = model.blocks * calibration(config, effort, model, known)
+    counts["quantize"] = solving(config.method, config.scheme, effort, model)
     if config.method.transform is not None:
         one = counted(config.method.transform, effort, config.scheme)
-        found["transform"] = None if one is None else model.blocks * one
-    return found
+        counts["transform"] = None if one is None else model.blocks * one
+    return counts
 
 
 def block_effort(data: DataConfig, model: ModelShape) -> BlockEffort:

@@ -68,7 +68,7 @@ def summary(walked: Walked) -> dict:
         return {"bits_per_weight": None, "outlier_share": 0.0, "layer_error": None, "fallbacks": []}
     numel = sum(layer.out_features * layer.in_features for layer in layers)
     extra = 8 * sum(block.extra_bytes for block in blocks) / numel
-    found = {
+    fields = {
         "bits_per_weight": per_weight(layers, "bits") + extra,
         "outlier_share": per_weight(layers, "outliers"),
         "layer_error": _mean_and_max([layer.error for layer in layers]),
@@ -78,13 +78,13 @@ def summary(walked: Walked) -> dict:
         added = sum(block.multiply_adds for block in blocks)
         names = sorted({name for block in blocks for name in block.stats})
         stats = {name: [block.stats[name] for block in blocks if name in block.stats] for name in names}
-        found["block_error"] = _mean_and_max([block.error for block in blocks])
-        found["runtime_overhead"] = {"multiply_adds_per_token": added, "share": added / numel}
-        found["transform"] = {
+        fields["block_error"] = _mean_and_max([block.error for block in blocks])
+        fields["runtime_overhead"] = {"multiply_adds_per_token": added, "share": added / numel}
+        fields["transform"] = {
             name: _mean_and_max(values) | {"min": min(values)} for name, values in stats.items()
         } or None
-        found["fallbacks"] += [f"{block.name}: {block.fallback}" for block in blocks if block.fallback]
-    return found
+        fields["fallbacks"] += [f"{block.name}: {block.fallback}" for block in blocks if block.fallback]
+    return fields
 
 
 def per_weight(layers: Sequence[LayerReport], field: str) -> float:

@@ -36,14 +36,14 @@ from methods.contracts.problem import Ranges
 
 
 def quantize(
-    walk: Walk, tokens: Callable[[], Tensor], kept: Resume | None = None
+    walk: Walk, tokens: Callable[[], Tensor], resume: Resume | None = None
 ) -> Iterator[LayerReport | BlockReport]:
     """Quantize the blocks of `walk.source` one after another, in place.
 
     Args:
         tokens: gives the (samples, window) calibration token ids; not called when `walk.cache` holds all that
             is needed.
-        kept: the blocks that a former attempt finished, which are taken over, and where finished ones go.
+        resume: the blocks that a former attempt finished, which are taken over, and where finished ones go.
 
     Yields:
         A report for each linear, and one for its block where that was rewritten or measured.
@@ -54,28 +54,28 @@ def quantize(
     """
     blocks = len(walk.source)
     known = not walk.needs.activations and walk.cache.complete()
-    if kept and not kept.can_continue(blocks, streams=not known):
-        kept.start_over()
-    finished = kept.blocks if kept else 0
+    if resume and not resume.can_continue(blocks, streams=not known):
+        resume.start_over()
+    finished = resume.blocks if resume else 0
     batches = [] if known or finished == blocks else _start(walk, tokens)
-    if kept:
-        kept.enter_(batches)
+    if resume:
+        resume.enter_(batches)
     try:
         for block in walk.source:
             if block.index < finished:
-                yield from kept.restore_(block)
+                yield from resume.restore_(block)
                 continue
             reports = []
             for report in _block(walk, block, batches):
                 reports.append(report)
                 yield report
-            if kept:
-                kept.keep(block, reports, batches if block.index + 1 < blocks else [])
-        if kept:
-            kept.settle()
+            if resume:
+                resume.keep(block, reports, batches if block.index + 1 < blocks else [])
+        if resume:
+            resume.settle()
     finally:
-        if kept:
-            kept.wait()
+        if resume:
+            resume.wait()
 
 
 def _start(walk: Walk, tokens: Callable[[], Tensor]) -> list[Batch]:
