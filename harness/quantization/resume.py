@@ -147,7 +147,7 @@ class Resume:
             self._writer = None
 
     def evaluated(self, stage: str, evaluate: Callable[[], dict]) -> dict:
-        """What one corpus or task gave: kept from an attempt before, or evaluated now and committed at once."""
+        """What one corpus or task gave: kept from an attempt before, or evaluated now and committed."""
         stages = self._evaluation["stages"]
         if stage not in stages:
             stages[stage] = evaluate()
