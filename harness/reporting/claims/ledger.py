@@ -2,7 +2,6 @@
 that decide.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,9 +21,8 @@ from harness.reporting.claims.judging import (
     judge,
 )
 from harness.reporting.claims.matching import OTHER_MODEL
-from harness.reporting.claims.reading import ACCURACY, BOUNDS, LAYERS, PERPLEXITY, Claim, Rule, load_claims
-from harness.reporting.labels import signed
-from harness.reporting.measures import KINDS, Measure
+from harness.reporting.claims.reading import BOUNDS, Claim, load_claims
+from harness.reporting.claims.wording import in_words
 from harness.reporting.tables.run_cells import FALLBACK_NOTE
 
 __all__ = ["UNTESTED", "Layers", "headline", "judge", "ledger_tables", "load_claims"]
@@ -34,17 +32,17 @@ WORDS = (SUPPORTED, CONTRADICTED, UNDECIDED)
 TONES = {SUPPORTED: "good", CONTRADICTED: "bad", UNDECIDED: "open", UNTESTABLE: ""}
 MODELS_ABREAST = 3  # columns of words; more models get a table of their own
 LISTED = 12  # comparisons in a tooltip
-NUMBER = Measure("", "", "", 0, digits=3)
-BOUND_WORDS = {"below": "below", "at_most": "at most", "above": "above", "at_least": "at least"}
 SUMMARY_CAPTION = (
-    "Verdicts on every model. Supported and contradicted: the paired test over the same windows or items excludes the claim's bound "
-    "at 5 %, corrected for all comparisons of this ledger after Holm; undecided: it does not. Stored bits, layer errors and times are "
-    "compared as they are. An “up to” that is contradicted says that these runs stay below what the paper reached at best. Claims "
-    "that can be tested on no model here are counted once."
+    "Verdicts on every model. Supported and contradicted: the paired test over the same windows or items "
+    "excludes the claim's bound at 5 %, corrected for all comparisons of this ledger after Holm; undecided: "
+    "it does not. Stored bits, layer errors and times are compared as they are. An “up to” that is "
+    "contradicted says that these runs stay below what the paper reached at best. Claims that can be tested "
+    "on no model here are counted once."
 )
 CAPTION = (
-    "Under each verdict the comparison that decides: the one with the least to spare; for “up to” the one with the most, for claims about "
-    "most comparisons the middle one. In brackets its 95 % interval; p is that of the claim's bound, corrected."
+    "Under each verdict the comparison that decides: the one with the least to spare; for “up to” the one "
+    "with the most, for claims about most comparisons the middle one. In brackets its 95 % interval; p is "
+    "that of the claim's bound, corrected."
 )
 
 
@@ -133,28 +131,14 @@ def _paper(paper: str, verdicts: Sequence[Verdict], caption: str) -> list[Table]
                 rows.append(_row(group[0].claim, tuple(cells[model] for model in shown), notes))
         part = f" ({start // MODELS_ABREAST + 1})" if len(models) > MODELS_ABREAST else ""
         head = ("Claim", *map(visible, shown))
-        tables.append(
-            Table(
-                "claims",
-                f"Claims: {visible(paper)}{part}",
-                "",
-                caption,
-                head,
-                tuple(rows),
-                notes.lines(),
-                textual=True,
-            )
-        )
+        title = f"Claims: {visible(paper)}{part}"
+        tables.append(Table("claims", title, "", caption, head, tuple(rows), notes.lines(), textual=True))
     return tables
 
 
 def _row(claim: Claim, cells: tuple[Cell, ...], notes: Notes) -> Row:
-    return Row(
-        f"{visible(claim.statement)} ({visible(claim.source)})",
-        "",
-        cells,
-        notes.number(claim.note) if claim.note else "",
-    )
+    label = f"{visible(claim.statement)} ({visible(claim.source)})"
+    return Row(label, "", cells, notes.number(claim.note) if claim.note else "")
 
 
 def _cell(verdict: Verdict, notes: Notes) -> Cell:
@@ -165,18 +149,12 @@ def _cell(verdict: Verdict, notes: Notes) -> Cell:
     if any(one.comparison.fallbacks for one in judged):
         notes.mark(FALLBACK_NOTE)
         marks = FALLBACK_MARK
-    lines = [f"{one.outcome}: {_in_words(rule, one, claimed=False)}" for one in judged[:LISTED]]
+    lines = [f"{one.outcome}: {in_words(rule, one, claimed=False)}" for one in judged[:LISTED]]
     lines += [f"and {len(judged) - LISTED} more"] if len(judged) > LISTED else []
     keys = tuple(dict.fromkeys(key for one in judged for key in one.comparison.run_keys))
-    detail = _in_words(rule, _deciding(verdict.claim.rule.over, judged)) + _others(judged)
-    return Cell(
-        verdict.word,
-        detail,
-        marks,
-        run_keys=keys,
-        tone=TONES[verdict.word],
-        why="; ".join(lines) if len(judged) > 1 else "",
-    )
+    detail = in_words(rule, _deciding(rule.over, judged)) + _others(judged)
+    why = "; ".join(lines) if len(judged) > 1 else ""
+    return Cell(verdict.word, detail, marks, run_keys=keys, tone=TONES[verdict.word], why=why)
 
 
 def _ranked(verdict: Verdict) -> list[Judged]:
@@ -201,65 +179,6 @@ def _others(judged: Sequence[Judged]) -> str:
         f"{counts[word]} {verbs[word][counts[word] > 1]}" for word in (HOLDS, FAILS, OPEN) if counts[word]
     ]
     return f". Of {len(judged)} comparisons {', '.join(said)}"
-
-
-def _in_words(rule: Rule, judged: Judged, claimed: bool = True) -> str:
-    """One comparison, e.g. "583 against 538 on wikitext2, 3 bits: ratio 1.08 (0.98 to 1.20), p = 0.157"."""
-    measured, setting = judged.comparison.measured, visible(judged.comparison.setting)
-    numbers = " against ".join(
-        _quantity(rule, value) for value in (measured.a, measured.b) if value is not None
-    )
-    numbers = f"mean error {numbers}" if rule.kind == LAYERS else numbers
-    where = {PERPLEXITY: f" on {visible(measured.subject)}", ACCURACY: f", {visible(measured.subject)}"}.get(
-        rule.kind, ""
-    )
-    place = f"{numbers}{where}" + (f", {setting}" if setting else "")
-    if rule.effect == "value":
-        return (
-            f"{place}; claimed: {BOUND_WORDS[rule.sense]} {_quantity(rule, rule.bound)}" if claimed else place
-        )
-    effect = f"{place}: {_effect(rule, measured.effect)}" + (
-        f" ({visible(measured.subject)})" if rule.kind == LAYERS else ""
-    )
-    if judged.low is not None:
-        effect += f" ({_effect(rule, judged.low, bare=True)} to {_effect(rule, judged.high, bare=True)}), {_p(judged.p)}"
-    elif not measured.exact:
-        effect += ", no windows or items to test it with"
-    trivial = rule.bound == (1 if rule.effect == "ratio" else 0)
-    return (
-        effect
-        if trivial or not claimed
-        else f"{effect}; claimed: {BOUND_WORDS[rule.sense]} {_effect(rule, rule.bound, bare=True)}"
-    )
-
-
-def _effect(rule: Rule, value: float, bare: bool = False) -> str:
-    if rule.effect == "ratio":
-        return ("" if bare else "ratio ") + NUMBER.text(value)
-    if rule.kind == ACCURACY:
-        return signed(f"{100 * value:.1f}") + ("" if bare else " points")
-    return signed(NUMBER.text(value))
-
-
-def _quantity(rule: Rule, value: float) -> str:
-    """A measured number with its unit."""
-    if rule.kind == PERPLEXITY:
-        return KINDS[PERPLEXITY].text(value)
-    if rule.kind == ACCURACY:
-        return f"{100 * value:.1f} %"
-    if rule.kind == LAYERS:
-        return NUMBER.text(value)
-    if "bytes" in rule.measure:
-        return f"{NUMBER.text(value / 2**30)} GiB"
-    if rule.measure.startswith("seconds."):
-        return f"{NUMBER.text(value)} s" if value < 3600 else f"{NUMBER.text(value / 3600)} h"
-    if rule.measure == "runtime_overhead.share":
-        return f"{100 * value:.3g} % more multiply-adds"
-    return f"{NUMBER.text(value)} {rule.measure.rpartition('.')[2].replace('_', ' ')}"
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {min(value, 1.0):.3f}" if math.isfinite(value) else ""
 
 
 def _untested(verdicts: Sequence[Verdict], papers: Sequence[str]) -> list[Table]:
