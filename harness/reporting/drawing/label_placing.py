@@ -6,13 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy.optimize import isotonic_regression
 from scipy.spatial import KDTree
 
+from harness.reporting.drawing.label_costs import GAP, Scene, costs, hair_start
 from harness.reporting.drawing.method_styles import ink
 
 Spot = tuple[float, float]
 
-GAP = 7  # pixels at 100 dpi between a line's end and its label
 # candidate heights, in half label heights
 STEPS = sorted(range(-16, 17), key=lambda step: (abs(step), -step))
 FONT_SIZE = 7.5
@@ -45,18 +46,6 @@ class _Candidate:
     end: Spot
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """What labels must keep clear of, in pixels: the room there is (x0, y0, x1, y1), boxes of other labels,
-    points of lines.
-    """
-
-    room: np.ndarray
-    taken: tuple[np.ndarray, ...]
-    obstacles: KDTree
-    unit: float  # pixels for one at 100 dpi
-
-
 def place_labels(
     axes: Axes, labels: Sequence[Label], lines: Sequence[Sequence[tuple]], level: float | None
 ) -> None:
@@ -78,7 +67,7 @@ def place_labels(
         obstacles.append(np.array([(x, y) for x in np.linspace(frame.x0, frame.x1, 2 * SAMPLES)]))
     chosen = _beside(axes, {place: labels[place] for place in column}, sizes, room, unit)
     fixed = () if level is None else (_level_label(axes, level, unit),)
-    scene = _Scene(room, fixed, KDTree(np.concatenate([np.empty((0, 2)), *obstacles])), unit)
+    scene = Scene(room, fixed, KDTree(np.concatenate([np.empty((0, 2)), *obstacles])), unit)
     order = sorted(
         range(len(labels)),
         key=lambda place: (labels[place].left[0], -labels[place].left[1], labels[place].text),
@@ -115,27 +104,19 @@ def spread(targets: Sequence[float], distances: Sequence[float]) -> list[float]:
     """Ascending positions, neighbours at least these distances apart and, in least squares, as near to the
     targets as can be.
     """
-    offsets = [0.0, *np.cumsum(distances).tolist()]
-    # (mean, members) of what the targets become once the distances are taken off
-    groups: list[tuple[float, int]] = []
-    for target, offset in zip(targets, offsets, strict=True):
-        mean, members = target - offset, 1
-        while groups and groups[-1][0] >= mean:
-            other, count = groups.pop()
-            mean, members = (mean * members + other * count) / (members + count), members + count
-        groups.append((mean, members))
-    flat = [mean for mean, members in groups for _ in range(members)]
-    return [mean + offset for mean, offset in zip(flat, offsets, strict=True)]
+    offsets = np.array([0.0, *np.cumsum(distances)])
+    # with the distances taken off they need only not descend
+    return (isotonic_regression(np.asarray(targets) - offsets).x + offsets).tolist()
 
 
 def within(spots: Sequence[float], distances: Sequence[float], lowest: float, highest: float) -> list[float]:
-    """The positions pushed up from below the lowest and down from above the highest, as far apart as before."""
-    offsets = np.array([0.0, *np.cumsum(distances).tolist()])
+    """The positions pushed up from below the lowest and down from the highest, as far apart as before."""
+    offsets = np.array([0.0, *np.cumsum(distances)])
     moved = np.maximum(spots, lowest + offsets)
     return np.minimum(moved, highest - offsets[-1] + offsets).tolist()
 
 
-def _best(axes: Axes, label: Label, size: np.ndarray, scene: _Scene) -> _Candidate:
+def _best(axes: Axes, label: Label, size: np.ndarray, scene: Scene) -> _Candidate:
     """The cheapest of all places beside the ends: higher and lower, and for a point farther off too."""
     width, gap = size[0], GAP * scene.unit
     point = label.left == label.right
@@ -149,66 +130,17 @@ def _best(axes: Axes, label: Label, size: np.ndarray, scene: _Scene) -> _Candida
         ]
     else:
         places += [(label.right, "left", 2.0, gap), (label.left, "right", 2.0, gap)]
-    lower, costs, ends = [], [], []
+    lower, ranks, ends = [], [], []
     for end, side, cost, away in places:
         x, y = axes.transData.transform(end)
         start = {"left": x - away - width, "right": x + away, "middle": x - width / 2}[side]
         lower += [(start, y + (step - 1) * size[1] / 2) for step in STEPS]
-        costs += [0.6 * rank + cost for rank in range(len(STEPS))]
+        ranks += [0.6 * rank + cost for rank in range(len(STEPS))]
         ends += [(x, y)] * len(STEPS)
     boxes = np.hstack([np.array(lower), np.array(lower) + size])
-    best = int(np.argmin(np.array(costs) + _costs(boxes, np.array(ends), scene)))
+    best = int(np.argmin(np.array(ranks) + costs(boxes, np.array(ends), scene)))
     end, side, *_ = places[best // len(STEPS)]
     return _Candidate(boxes[best], side, end)
-
-
-def _costs(boxes: np.ndarray, ends: np.ndarray, scene: _Scene) -> np.ndarray:
-    """What is wrong with each box: pixels outside the room or over other labels, lines covered, its hair line
-    over labels or lines.
-    """
-    lower, upper = boxes[:, :2], boxes[:, 2:]
-    outside = np.maximum(scene.room[:2] - lower, 0).sum(axis=1) + np.maximum(upper - scene.room[2:], 0).sum(
-        axis=1
-    )
-    crossed = _crossed(boxes, scene.obstacles.data, 3 * scene.unit)
-    overlap, struck = np.zeros(len(boxes)), np.zeros(len(boxes))
-    hairs = (
-        _nearest(boxes, ends)[:, None]
-        + np.linspace(0, 1, 8)[None, :, None] * (ends - _nearest(boxes, ends))[:, None]
-    )
-    elsewhere = np.abs(hairs - ends[:, None]).max(axis=2) > 1.5 * GAP * scene.unit
-    passed = (
-        elsewhere
-        & np.isfinite(scene.obstacles.query(hairs, p=np.inf, distance_upper_bound=3 * scene.unit)[0])
-    ).sum(axis=1)
-    for other in scene.taken:
-        overlap += np.maximum((np.minimum(upper, other[2:]) - np.maximum(lower, other[:2])).min(axis=1), 0)
-        struck += ((hairs > other[:2]) & (hairs < other[2:])).all(axis=2).sum(axis=1)
-    return 4 * outside + 10 * overlap + 3 * crossed + 4 * struck + 3 * passed
-
-
-def _nearest(boxes: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Where a hair line meets each box, (n, 2): at the middle of the side that looks to the end, or above or
-    below it.
-    """
-    middle = (boxes[:, 1] + boxes[:, 3]) / 2
-    x = np.clip(ends[:, 0], boxes[:, 0], boxes[:, 2])
-    edge = np.where(ends[:, 1] > middle, boxes[:, 3], boxes[:, 1])
-    return np.column_stack([x, np.where(x == ends[:, 0], edge, middle)])
-
-
-def _crossed(boxes: np.ndarray, obstacles: np.ndarray, margin: float) -> np.ndarray:
-    """How many obstacles lie in each box or nearer to it than the margin; boxes above one another share the
-    work.
-    """
-    counts = np.zeros(len(boxes))
-    for start in np.unique(boxes[:, 0]):
-        column = boxes[:, 0] == start
-        near = (obstacles[:, 0] > start - margin) & (obstacles[:, 0] < boxes[column][0, 2] + margin)
-        heights = np.sort(obstacles[near, 1])
-        above = np.searchsorted(heights, boxes[column, 1] - margin, "right")
-        counts[column] = np.searchsorted(heights, boxes[column, 3] + margin, "left") - above
-    return counts
 
 
 def _write(axes: Axes, label: Label, place: _Candidate) -> None:
@@ -236,7 +168,7 @@ def _write(axes: Axes, label: Label, place: _Candidate) -> None:
         bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.3},  # over what is grey
         zorder=5,
     )
-    start = _nearest(box[None], end[None])[0]
+    start = hair_start(box[None], end[None])[0]
     if np.hypot(*(start - end)) > 1.7 * GAP * axes.figure.dpi / 100:
         _hair_line(axes, start, end, label.colour)
 
@@ -280,7 +212,7 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
 
 
 def _narrow(axes: Axes, labels: Sequence[Label], sizes: Sequence[np.ndarray], unit: float) -> set[int]:
-    """Take from the panel the width of the labels whose lines reach its right edge; return which these are."""
+    """Take from the panel the width of the labels whose lines reach its right edge; return which."""
     frame = axes.get_window_extent()
     ends = axes.transData.transform([label.right for label in labels])[:, 0]
     column = {
