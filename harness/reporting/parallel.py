@@ -65,7 +65,8 @@ class _Child:
             return self._answers.recv()
         except EOFError:
             self._process.join()
-            why = f"a process that made a part of the report ended with {self._process.exitcode}; was there too little memory?"
+            code = self._process.exitcode
+            why = f"a process that made a part of the report ended with {code}; was there too little memory?"
             return _Raised(RuntimeError(why))
 
     def end(self) -> None:

@@ -96,7 +96,8 @@ def _rendered(document: Document, formats: Sequence[str]) -> dict[str, Mapping[s
 def target_of(reports_dir: str | Path, name: str) -> Path:
     if not re.fullmatch(r"\w[\w.-]{0,99}", name, re.ASCII):
         raise UserError(
-            f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; it becomes the name of a directory"
+            f"name={name!r}: letters, digits, '.', '_' and '-' only, at most 100; "
+            "it becomes the name of a directory"
         )
     return Path(reports_dir) / name
 
@@ -143,13 +144,10 @@ def selected(results_dir: str | Path, select: Collection[str] | None) -> Records
         unknown = [(f"runs/{key}", "not run yet") for key in missing if key not in listed]
         records = replace(records, frame=frame, left_out=(*left_out, *unknown))
     if not len(records.frame):
-        found = (
-            f"{len(records.left_out)} unusable ones, first {': '.join(records.left_out[0])}; "
-            if records.left_out
-            else ""
-        )
+        unusable = records.left_out
+        first = f"{len(unusable)} unusable ones, first {': '.join(unusable[0])}; " if unusable else ""
         raise UserError(
-            f"no records below {Path(results_dir) / 'runs'} ({found}make some with `ptq-bench run method=rtn scheme=w4`, "
-            "or point paths.results=DIR at them)"
+            f"no records below {Path(results_dir) / 'runs'} ({first}make some with "
+            "`ptq-bench run method=rtn scheme=w4`, or point paths.results=DIR at them)"
         )
     return records

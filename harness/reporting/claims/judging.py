@@ -11,7 +11,8 @@ Over the comparisons of a claim on a model (corpora, settings):
 
     every    supported if all hold; contradicted if one fails
     most     supported if more than half hold; contradicted if more than half fail
-    some     ("up to") supported if one holds; contradicted if all fail: these runs stay below what the paper reached at best
+    some     ("up to") supported if one holds; contradicted if all fail: these runs stay below what the paper
+             reached at best
 
 and undecided otherwise. Not testable where nothing can be compared. Runs that diverged or failed take part in
 no comparison, on either side: a method does not win because its rival broke down, and what broke down is to

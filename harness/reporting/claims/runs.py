@@ -30,7 +30,9 @@ class Runs:
 
     @cached_property
     def models(self) -> dict[str, str]:
-        """What each model is called, by its identity, in alphabetical order; two of one name are told apart."""
+        """What each model is called, by its identity, in alphabetical order; two of one name are told
+        apart.
+        """
         names = {model: str(self.get("model.name", run)) for run, model in enumerate(self.model)}
         counts = Counter(names.values())
         unique = {

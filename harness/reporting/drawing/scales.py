@@ -1,4 +1,4 @@
-"""Limits and ticks of axes, set before anything is drawn because labels are placed in the pixels they give."""
+"""Limits and ticks of axes, set before anything is drawn: labels are placed in the pixels they give."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The look of figures: the same colour and marker for the same method everywhere, readable in greyscale too."""
+"""The look of figures: the same colour and marker for the same method everywhere, readable in greyscale."""
 
 # inches of every picture: about as wide as the text of a page, so that its letters keep their size in print
 WIDTH = 7.2

@@ -15,7 +15,7 @@ ONE_LINE = 18  # letters of a label that stays on one line
 
 
 def shortened(text: str, length: int = LONGEST) -> str:
-    """As much of the text as `length` letters hold. Every text of a record that is drawn comes through here."""
+    """As much of the text as `length` letters hold. Every text of a record that is drawn comes here."""
     text = drawable(text)
     return textwrap.shorten(text, length, placeholder=" …") if " " in text[:length] else text[:length]
 

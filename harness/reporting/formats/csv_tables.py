@@ -10,8 +10,9 @@ from harness.reporting.document import Document, tables_of
 from harness.reporting.formats.shown import groups_by_column, tied
 
 COLUMNS = (
-    "number", "table", "kind", "model", "heading", "row", "method", "group", "column", "value", "spread", "text", "detail", "marks",
-    "best", "tied", "bits", "published", "gap", "metric", "protocol", "why", "run_keys",
+    "number", "table", "kind", "model", "heading", "row", "method", "group", "column", "value", "spread",
+    "text", "detail", "marks", "best", "tied", "bits", "published", "gap", "metric", "protocol", "why",
+    "run_keys",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 

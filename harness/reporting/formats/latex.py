@@ -13,21 +13,27 @@ from harness.reporting.document import Document, tables_of
 from harness.reporting.formats.shown import TIE, groups_by_column, tied, title_of
 
 HEAD = "% Table bodies of the report; they need \\usepackage{booktabs}.\n"
-GREEK = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "omicron",
-         "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"]  # fmt: skip
-LATIN_LIKE = {"alpha": "A", "beta": "B", "epsilon": "E", "zeta": "Z", "eta": "H", "iota": "I", "kappa": "K", "mu": "M", "nu": "N",
-              "omicron": "O", "rho": "P", "tau": "T", "chi": "X"}  # fmt: skip
+GREEK = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
+    "nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+]  # fmt: skip
+LATIN_LIKE = {
+    "alpha": "A", "beta": "B", "epsilon": "E", "zeta": "Z", "eta": "H", "iota": "I", "kappa": "K",
+    "mu": "M", "nu": "N", "omicron": "O", "rho": "P", "tau": "T", "chi": "X",
+}  # fmt: skip
 MATHS = {
-    "−": "-", "±": r"\pm", "∓": r"\mp", "≈": r"\approx", "×": r"\times", "·": r"\cdot", "⋅": r"\cdot", "‖": r"\|", "→": r"\rightarrow",
-    "←": r"\leftarrow", "↑": r"\uparrow", "↓": r"\downarrow", "≤": r"\le", "≥": r"\ge", "≠": r"\ne", "∞": r"\infty", "√": r"\surd",
-    "∑": r"\sum", "∏": r"\prod", "∂": r"\partial", "∈": r"\in", "¬": r"\neg", "°": r"^\circ", "µ": r"\mu", "ς": r"\varsigma",
+    "−": "-", "±": r"\pm", "∓": r"\mp", "≈": r"\approx", "×": r"\times", "·": r"\cdot", "⋅": r"\cdot",
+    "‖": r"\|", "→": r"\rightarrow", "←": r"\leftarrow", "↑": r"\uparrow", "↓": r"\downarrow", "≤": r"\le",
+    "≥": r"\ge", "≠": r"\ne", "∞": r"\infty", "√": r"\surd", "∑": r"\sum", "∏": r"\prod", "∂": r"\partial",
+    "∈": r"\in", "¬": r"\neg", "°": r"^\circ", "µ": r"\mu", "ς": r"\varsigma",
 }  # fmt: skip
 TEXTS = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''{}", "`": "{}`{}", "[": "{[}", "]": "{]}", "*": "{*}",
-    **{special: f"\\{special}" for special in "#$%&_{}"},
-    "†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "–": "--{}", "—": "---{}", "…": r"\ldots{}", "“": "``{}", "”": "''{}", "‘": "`{}",
-    "’": "'{}", "\u00a0": "~", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}",
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''{}", "`": "{}`{}", "[": "{[}", "]": "{]}",
+    "*": "{*}", **{special: f"\\{special}" for special in "#$%&_{}"}, "†": r"\dag{}", "‡": r"\ddag{}",
+    "§": r"\S{}", "–": "--{}", "—": "---{}", "…": r"\ldots{}", "“": "``{}", "”": "''{}", "‘": "`{}",
+    "’": "'{}", "\u00a0": "~", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}",
+    "ł": r"\l{}", "Ł": r"\L{}",
 }  # fmt: skip
 # what would melt with the character after it, and all the rest
 LIGATURES = re.compile("([-,'](?=[-,'\"–—’”]))|(.)", re.DOTALL)

@@ -87,7 +87,7 @@ def _line(row: Row, textual: bool, brief: bool, plain: bool) -> list[Text]:
 
 
 def terminal_cell(cell: Cell, style: str = "", brief: bool = False, plain: bool = False) -> Text:
-    """`brief`: without what follows the number; `plain`: nothing can be set in bold, so stars stand for it."""
+    """`brief`: without what follows the number; `plain`: there is no bold, so stars stand for it."""
     text = visible(cell.text)
     text = f"**{text}**" if cell.best and plain else text
     detail = "" if brief and cell.value is not None else cell.detail

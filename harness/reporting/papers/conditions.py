@@ -23,7 +23,7 @@ class Masks:
         self._known: dict[tuple[str, str], np.ndarray] = {}
 
     def of(self, *wheres: Where) -> np.ndarray:
-        """bool (records,): all of these conditions, those that do not concern it aside for the float model."""
+        """bool (records,): all of these conditions; of the float model those that concern it."""
         result = np.ones(len(self._frame), dtype=bool)
         for where in wheres:
             for name, wanted in where.items():
@@ -32,7 +32,7 @@ class Masks:
         return result
 
     def lines(self, spec: Spec, lines: Lines, method: str = "") -> np.ndarray:
-        """bool (records,): the records of these methods, of one of them, that the lines and the table mean."""
+        """bool (records,): the records of these methods, or of one, that the lines and the table mean."""
         names = [method] if method else lines.methods
         key = ("method.name", repr(names))
         if key not in self._known:

@@ -77,7 +77,7 @@ def sections(rows: Sequence[Lines]) -> list[tuple[str, list[Lines]]]:
 
 
 def _closed(heading: str, lines: list[Row], measures: Sequence) -> list[Row]:
-    """A heading, where there is one, and its lines, the best ones marked; nothing where there are no lines."""
+    """A heading, where there is one, and its lines, the best marked; nothing where there are no lines."""
     if not lines:
         return []
     methods = [row for row in lines if row.method != FLOAT]

@@ -6,14 +6,15 @@ A file of `conf/report` is one table:
     title: words above it
     caption: more words (optional)
     paper: whose rows of reports/reference/published.csv belong beside it (optional)
-    published_tables: [T1, …]; published_models: [OPT-1.3B, …]    which of them; all tables and no models where nothing is said
+    published_tables: [T1, …]; published_models: [OPT-1.3B, …]    which of them; all tables and no models
+                                            where nothing is said
     where: {scheme.act_bits: null, …}       which records are meant
     rows:                                   groups of lines inside each model's part
       - {methods: [float, rtn]}
       - {head: words above the lines, where: …, methods: [gptq], label: what to call a single method}
     columns:                                groups of columns
-      - {head: words above the columns, where: …, values: [perplexity/ptb, …], instead: [perplexity/*], each:
-        scheme.group_size}
+      - {head: words above the columns, where: …, values: [perplexity/ptb, …], instead: [perplexity/*],
+         each: scheme.group_size}
 
 `where` names fields as reports do (scheme.bits, method.transform.stability); a list means any of these, null
 and 0 also mean a field that the record lacks; the float model has no scheme, no calibration and no settings,
@@ -87,14 +88,13 @@ class Spec:
 @cache
 def load_specs() -> dict[str, Spec]:
     """The tables of `conf/report`, by name."""
-    found = sorted(
-        (file for file in files("conf.report").iterdir() if file.name.endswith(".yaml")),
-        key=lambda file: file.name,
-    )
-    return {
-        (name := file.name.removesuffix(".yaml")): _spec(file.read_text(encoding="utf-8"), name, file.name)
-        for file in found
+    texts = {
+        file.name: file.read_text(encoding="utf-8")
+        for file in files("conf.report").iterdir()
+        if file.name.endswith(".yaml")
     }
+    names = {name.removesuffix(".yaml"): name for name in sorted(texts)}
+    return {name: _spec(texts[file], name, file) for name, file in names.items()}
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -182,9 +182,8 @@ def head_of(metric: str) -> str:
     """What the head of a column says of a value where nobody chose a name."""
     if metric in COSTS:
         return COSTS[metric].label
-    return (
-        "mean" if metric.startswith(MEAN) else NAMES.get(metric.partition("/")[2], metric.partition("/")[2])
-    )
+    subject = metric.partition("/")[2]
+    return "mean" if metric.startswith(MEAN) else NAMES.get(subject, subject)
 
 
 def _metric(name: str, place: str) -> str:

@@ -12,7 +12,10 @@ from harness.reporting.papers.reference import hub_models, printed_numbers
 from harness.reporting.papers.tables import as_published, load_specs, paper_tables
 from tests.helpers.invented_records import metric, record, store
 
-WHOLE = "wikitext2/test, 140 windows of 2048 tokens, disjoint, bos=stream, float16, 286580 tokens scored, text 5bb09df7"
+WHOLE = (
+    "wikitext2/test, 140 windows of 2048 tokens, disjoint, bos=stream, float16, "
+    "286580 tokens scored, text 5bb09df7"
+)
 SCHEME = {"group_size": None, "outlier_ratio": 0.0, "outlier_structure": "unstructured", "act_bits": None}
 C4 = {"name": "c4", "samples": 128, "window": 2048}
 
@@ -229,7 +232,8 @@ def test_zero_shot_tasks_of_old_versions_are_another_protocol(table):
 
 def test_texts_whose_variant_a_paper_leaves_open_are_another_protocol(table):
     protocol = WHOLE.replace("wikitext2", "ptb")
-    found = table("affinequant-weight-only", run("f", "float", None, 32.5, "facebook/opt-125m", protocol, "perplexity/ptb"),
+    found = table("affinequant-weight-only",
+                  run("f", "float", None, 32.5, "facebook/opt-125m", protocol, "perplexity/ptb"),
                   run("a", "rtn", 3, 40.0, "facebook/opt-125m", protocol, "perplexity/ptb"))  # fmt: skip
     cell = cell_of(found, "float", 0)
     assert cell.published == 32.54 and cell.gap is None

@@ -20,7 +20,10 @@ from harness.reporting.papers.specs import Columns, Value
 from harness.reporting.papers.tables import check_protocols, load_spec, load_specs, paper_tables
 from tests.helpers.invented_records import TASK, ended, metric, record, store
 
-W2 = "wikitext2/test, 16 windows of 512 tokens, disjoint, bos=stream, float32, 8176 tokens scored, text 5bb09df7"
+W2 = (
+    "wikitext2/test, 16 windows of 512 tokens, disjoint, bos=stream, float32, "
+    "8176 tokens scored, text 5bb09df7"
+)
 OUTLIERS = {
     "scheme__outlier_ratio": 0.0,
     "scheme__outlier_structure": "unstructured",
@@ -285,7 +288,8 @@ def test_models_share_a_table_up_to_what_the_tokenizer_decides(tables, windows, 
 
 def test_configurations_become_lines_of_their_own(tables):
     records = [run(f"{place}", "gptq", 3, 50.0 + place, **changes) for place, changes in enumerate([
-        {"scheme__range": "minmax"}, {"scheme__range": "search"}, {"scheme__range": "search", "data__samples": 8},
+        {"scheme__range": "minmax"}, {"scheme__range": "search"},
+        {"scheme__range": "search", "data__samples": 8},
         {"scheme__range": "search", "scheme__group_size": 64},
     ])]  # fmt: skip
     (table,) = tables(simple(where={"scheme.bits": 3}), *records)
@@ -438,7 +442,8 @@ def test_nothing_to_show_is_no_table(tables):
 
 def test_the_order_of_records_does_not_matter(tmp_path):
     records = [run(f"{method}{bits}{seed}", method, bits, 10.0 * bits + seed, seed=seed)
-               for method in ("rtn", "gptq", "quantease") for bits in (4, 3, 2) for seed in (0, 1)]  # fmt: skip
+               for method in ("rtn", "gptq", "quantease")
+               for bits in (4, 3, 2) for seed in (0, 1)]  # fmt: skip
     frame = load_records(store(tmp_path, *records)).frame
     made = {}
     for name, spec in load_specs().items():
@@ -478,7 +483,8 @@ def everything(tmp_path_factory):
     )
     records = [
         record(f"{method}{bits}{group}{act}{ratio}{structure}", method, bits, metrics=metrics,
-               scheme=dict(bits=bits, group_size=group, act_bits=act, outlier_ratio=ratio, outlier_structure=structure))
+               scheme=dict(bits=bits, group_size=group, act_bits=act, outlier_ratio=ratio,
+                           outlier_structure=structure))
         for method, (bits, group, act, ratio, structure) in product(methods, shapes)
     ]  # fmt: skip
     return load_records(
