@@ -1,6 +1,7 @@
 """The store: one directory per run, whose `record.json` is the truth and appears last.
 
-    results/runs/<run_key>/config.yaml  layers.parquet  [blocks.parquet]  items.json  log.txt  record.json  [checkpoint/]
+    results/runs/<run_key>/
+        config.yaml  layers.parquet  [blocks.parquet]  items.json  log.txt  record.json  [checkpoint/]
 
 Every file appears by write-temp, fsync, rename. A directory without a record is an unfinished run.
 """
@@ -14,8 +15,9 @@ import pandas as pd
 
 from harness.foundation.errors import UserError
 from harness.foundation.files import sync, write_atomic
-from harness.foundation.seals import read_record, seal
-from harness.records.format import FAILED, FINISHED
+from harness.foundation.seals import seal
+from harness.records.format import FAILED, FINISHED, STATUSES
+from harness.records.record import Record, read
 
 
 class Store:
@@ -27,7 +29,7 @@ class Store:
     def directory(self, run_key: str) -> Path:
         return self.runs / run_key
 
-    def record(self, run_key: str) -> dict | None:
+    def record(self, run_key: str) -> Record | None:
         """The record of a run, or None while there is none.
 
         Raises:
@@ -35,7 +37,7 @@ class Store:
         """
         path = self.directory(run_key) / "record.json"
         try:
-            return _checked(read_record(path.read_bytes()), run_key)
+            return _of(run_key, read(path.read_bytes()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -72,11 +74,11 @@ class Store:
     def commit(
         self,
         run_key: str,
-        record: dict,
+        record: Record,
         items: dict[str, list[float]],
         tables: dict[str, list[dict]],
         config_yaml: str,
-    ) -> dict:
+    ) -> Record:
         """Write everything a run leaves; the record last, so that its presence vouches for the rest.
 
         A failure replaces no finished record: then nothing is written. Returns the record that stands.
@@ -99,11 +101,11 @@ class Store:
         return record
 
 
-def _checked(record: Any, run_key: str) -> dict:
-    """A record, if that is what was read."""
-    if not isinstance(record, dict) or not record.keys() >= {"run_key", "status", "reason"}:
+def _of(run_key: str, record: Record) -> Record:
+    """The record, if it is one of this run."""
+    if not record.keys() >= {"run_key", "status", "reason"}:
         raise ValueError("not a record")
-    if record["run_key"] != run_key or record["status"] not in (*FINISHED, *FAILED):
+    if record["run_key"] != run_key or record["status"] not in STATUSES:
         raise ValueError(f"not a record of this run, or with the status {record['status']!r}")
     return record
 

@@ -1,7 +1,6 @@
 """Records as a data frame: what reports and comparisons read. Knows no model and starts no run."""
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness.foundation.seals import read_record
-from harness.records.format import RECORD
 from harness.records.naming import method_name
+from harness.records.record import Record, check, read
+from harness.records.record import finite as finite  # for readers of frames
+from harness.records.record import number as number
 
-STATUSES = ("done", "diverged", "oom", "failed", "skipped")
 HALF = re.compile(rb"\\u[dD]|\xed")  # what half a surrogate pair begins with, escaped or not
 WHOLE = ("metrics", "baseline", "fallbacks")  # kept as they are; everything else becomes dotted columns
 
@@ -75,73 +74,24 @@ def flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from flatten(inner, f"{path}.{key}" if path else key)
 
 
-def number(value: Any) -> float | None:
-    """A float, infinities and NaN included (records write them as strings); None for anything else."""
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def finite(value: Any) -> float | None:
-    """A finite float, or None."""
-    result = number(value)
-    return result if result is not None and math.isfinite(result) else None
-
-
-def _read(path: Path) -> dict:
+def _read(path: Path) -> Record:
     """One record, checked as far as the tables rely on it.
 
     Raises:
         ValueError: the file is no record of a known schema; the message says why.
     """
+    content = path.read_bytes()
     try:
-        raw = path.read_bytes()
-        record = read_record(raw)
-        if HALF.search(raw):  # half characters: no file can hold them
+        record = read(content)
+        if HALF.search(content):  # half characters: no file can hold them
             record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
     except ValueError as error:
         raise ValueError(f"not valid JSON, or changed since it was written ({error})") from error
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    if record.get("schema") != RECORD:
-        raise ValueError(f"unknown schema {record.get('schema')!r}; this version reads schema {RECORD}")
-    if record.get("status") not in STATUSES:
-        raise ValueError(f"unknown status {record.get('status')!r}")
-    for group, named in (
-        ("model", True),
-        ("method", True),
-        ("eval", False),
-        ("data", False),
-        ("scheme", False),
-    ):
-        entry = record.get(group)
-        if named and not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
-            raise ValueError(f"{group}.name is missing")
-        if not isinstance(entry, dict | None):
-            raise ValueError(f"{group} is not a mapping")
-    if not isinstance(record.get("run_key"), str):
-        raise ValueError("run_key is missing")
-    _check_metrics(record.get("metrics"))
-    if isinstance(record.get("baseline"), dict):
-        _check_metrics(record["baseline"].get("metrics"))
+    check(record)
     return record
 
 
-def _check_metrics(metrics: Any) -> None:
-    """A number without its protocol is refused: it could be compared with anything."""
-    if not isinstance(metrics, dict | None):
-        raise ValueError("metrics is not a mapping")
-    for name, metric in (metrics or {}).items():
-        if not isinstance(metric, dict) or number(metric.get("value")) is None:
-            raise ValueError(f"metric {name!r} has no value")
-        if not isinstance(metric.get("protocol"), str):
-            raise ValueError(f"metric {name!r} has no protocol")
-
-
-def _whole(record: dict) -> dict:
+def _whole(record: Record) -> dict:
     baseline, fallbacks = record.get("baseline"), record.get("fallbacks")
     return {
         "metrics": record.get("metrics") or {},

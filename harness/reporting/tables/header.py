@@ -5,7 +5,8 @@ from collections import Counter
 import pandas as pd
 
 from harness.foundation.text import visible
-from harness.reporting.frames import STATUSES, entries_of, finite
+from harness.records.format import STATUSES
+from harness.reporting.frames import entries_of, finite
 from harness.reporting.labels import SEPARATOR, present, settings
 
 MANY = 8  # of anything that is listed
