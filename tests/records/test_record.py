@@ -1,4 +1,4 @@
-"""One definition of what a run leaves: records of all versions keep to it, and so do those who invent some."""
+"""One definition of what a run leaves: records of all versions keep to it, and so do those of tests."""
 
 import json
 from pathlib import Path
