@@ -1,6 +1,10 @@
-"""What runs measured beside their metrics: values of items, errors of layers, losses of blocks."""
+"""What runs measured beside their metrics: values of items, errors of layers, losses of blocks.
+
+All are read when asked for. What is missing or damaged counts as not kept: a record stands without it.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,81 +13,90 @@ import pandas as pd
 EPOCH_LOSS = "loss_epoch_"  # columns of blocks.parquet, before the number of the epoch
 
 
-class Layers:
-    """Reads `runs/<place>/layers.parquet` when asked, each file once. What is missing or damaged counts as
-    not kept.
+def read_table(path: Path, needed: Sequence[str] = (), only: bool = False) -> pd.DataFrame | None:
+    """A table that a run left; None where there is none that can be read and has the columns it needs.
+
+    Args:
+        only: read no other columns.
     """
+    try:
+        table = pd.read_parquet(path, columns=list(needed) if only else None)
+    except Exception:  # readers of a damaged file raise what they like
+        return None
+    return table if set(needed) <= set(table.columns) else None
+
+
+class Layers:
+    """Errors of linears below one results directory; each file is read once."""
 
     def __init__(self, results_dir: str | Path):
         self._runs = Path(results_dir) / "runs"
         self._read: dict[str, dict[str, float]] = {}
 
-    def of(self, place: str) -> dict[str, float]:
+    def of(self, run: str) -> dict[str, float]:
         """The relative output error of every linear of a run, by its name; empty where there are none."""
-        if place not in self._read:
-            self._read[place] = self._load(place)
-        return self._read[place]
+        if run not in self._read:
+            self._read[run] = self._load(run)
+        return self._read[run]
 
-    def _load(self, place: str) -> dict[str, float]:
+    def _load(self, run: str) -> dict[str, float]:
+        table = read_table(self._runs / run / "layers.parquet", ("layer", "error"), only=True)
+        if table is None:
+            return {}
         try:
-            found = pd.read_parquet(self._runs / place / "layers.parquet", columns=["layer", "error"])
             return {
-                str(layer): float(error) for layer, error in zip(found["layer"], found["error"], strict=True)
+                str(name): float(error) for name, error in zip(table["layer"], table["error"], strict=True)
             }
-        except (OSError, ValueError, TypeError, KeyError):
+        except (ValueError, TypeError):
             return {}
 
 
 class Profiles:
-    """Reads `runs/<place>/layers.parquet` and `blocks.parquet` when asked. What is missing or damaged counts
-    as not kept.
-    """
+    """Errors and losses along the blocks, of the runs below one results directory."""
 
     def __init__(self, results_dir: str | Path):
         self._runs = Path(results_dir) / "runs"
 
-    def layer_errors(self, place: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def layer_errors(self, run: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By kind of linear ("q_proj"): the indices of the blocks and the relative errors there, the mean
         where a block has several.
         """
-        table = self._read(place, "layers", ("block", "linear", "error"))
+        table = self._read(run, "layers", ("block", "linear", "error"))
         if table is None:
             return {}
-        kinds = [str(name).rpartition(".")[2] for name in table["linear"]]
-        found = {}
+        kinds, profiles = [str(name).rpartition(".")[2] for name in table["linear"]], {}
         for kind in dict.fromkeys(kinds):
             errors = table[[name == kind for name in kinds]].groupby("block")["error"].mean()
-            found[kind] = errors.index.to_numpy(dtype=float), errors.to_numpy(dtype=float)
-        return found
+            profiles[kind] = errors.index.to_numpy(dtype=float), errors.to_numpy(dtype=float)
+        return profiles
 
-    def blocks(self, place: str) -> pd.DataFrame | None:
+    def blocks(self, run: str) -> pd.DataFrame | None:
         """One row per block, by its index: `error`, and what the transform told, e.g. `stats.loss_before`."""
-        return self._read(place, "blocks", ("block", "error"))
+        return self._read(run, "blocks", ("block", "error"))
 
-    def losses(self, place: str) -> np.ndarray | None:
+    def losses(self, run: str) -> np.ndarray | None:
         """Mean training loss, (blocks, epochs); NaN where a block trained for fewer epochs. None where no
         epoch was kept.
         """
-        table = self.blocks(place)
+        table = self.blocks(run)
         if table is None:
             return None
         names = sorted((name for name in table if _epoch(name)), key=_epoch)
         return table[names].to_numpy(dtype=float) if names else None
 
-    def _read(self, place: str, name: str, needed: tuple[str, ...]) -> pd.DataFrame | None:
-        try:
-            table = pd.read_parquet(self._runs / place / f"{name}.parquet")
-            numbers = [
-                column
-                for column in table
-                if column in ("block", "error") or column.startswith(("stats.", EPOCH_LOSS))
-            ]
-            for column in numbers:
-                table[column] = pd.to_numeric(table[column], errors="coerce")
-            table = table.dropna(subset=["block"]).sort_values(list(needed[:1]), kind="stable")
-            return table if len(table) and set(needed) <= set(table.columns) else None
-        except Exception:  # readers of a damaged file raise what they like
+    def _read(self, run: str, name: str, needed: tuple[str, ...]) -> pd.DataFrame | None:
+        """A table sorted by block, with numbers where numbers belong."""
+        table = read_table(self._runs / run / f"{name}.parquet", needed)
+        if table is None:
             return None
+        try:
+            for column in table:
+                if column in ("block", "error") or column.startswith(("stats.", EPOCH_LOSS)):
+                    table[column] = pd.to_numeric(table[column], errors="coerce")
+        except (TypeError, ValueError):  # not even something that is no number: lists, mappings
+            return None
+        table = table.dropna(subset=["block"]).sort_values("block", kind="stable")
+        return table if len(table) else None
 
 
 def _epoch(column: str) -> int:
@@ -93,25 +106,23 @@ def _epoch(column: str) -> int:
 
 
 class Items:
-    """Reads `runs/<place>/items.json` when asked, each file once. What is missing or damaged counts as not
-    kept.
-    """
+    """What metrics are means of, below one results directory; each file is read once."""
 
     def __init__(self, results_dir: str | Path):
         self._runs = Path(results_dir) / "runs"
         self._read: dict[str, dict[str, np.ndarray]] = {}
 
-    def of(self, place: str, metric: str) -> np.ndarray | None:
+    def of(self, run: str, metric: str) -> np.ndarray | None:
         """The values behind one metric of the run in this directory, float64 (items,): losses in nats, or
         outcomes from 0 to 1.
         """
-        if place not in self._read:
-            self._read[place] = self._load(place)
-        return self._read[place].get(metric)
+        if run not in self._read:
+            self._read[run] = self._load(run)
+        return self._read[run].get(metric)
 
-    def _load(self, place: str) -> dict[str, np.ndarray]:
+    def _load(self, run: str) -> dict[str, np.ndarray]:
         try:
-            found = json.loads((self._runs / place / "items.json").read_bytes())
-            return {name: np.array(values, dtype=np.float64) for name, values in found.items()}
+            items = json.loads((self._runs / run / "items.json").read_bytes())
+            return {name: np.array(values, dtype=np.float64) for name, values in items.items()}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.foundation.text import visible
+from harness.records.measurements import read_table
 from harness.reporting.cells import Cell, Row, Table
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -27,10 +28,13 @@ def layer_tables(a: Path, b: Path, caution: str = "") -> list[Table]:
 
 def _read(path: Path, key: str) -> pd.DataFrame | None:
     """The rows by name, or None where there are none that can be used."""
+    table = read_table(path, (key, "error"))
+    if table is None:
+        return None
     try:
-        found = pd.read_parquet(path)
-        return found.assign(error=found["error"].astype(float)).drop_duplicates(key).set_index(key)
-    except (OSError, ValueError, KeyError, TypeError):
+        table["error"] = table["error"].astype(float)
+        return table.drop_duplicates(key).set_index(key)
+    except (ValueError, TypeError):
         return None
 
 
@@ -125,8 +129,8 @@ def _layer(name: str, row: pd.Series) -> Row:
 def _profile(both: pd.DataFrame) -> str:
     """One bar per block: the geometric mean of B / A of its linears."""
     ratios = both.groupby("block")["ratio"].apply(_mean).sort_index()
-    blocks, extremes = f"{ratios.index[0]} to {ratios.index[-1]}", (ratios.min(), ratios.max())
-    return f"B / A by block, {blocks}: {_bars(ratios)}  (▁ {extremes[0]:.3f}, █ {extremes[1]:.3f})"
+    blocks = f"{ratios.index[0]} to {ratios.index[-1]}"
+    return f"B / A by block, {blocks}: {_bars(ratios)}  (▁ {ratios.min():.3f}, █ {ratios.max():.3f})"
 
 
 def _bars(ratios: pd.Series) -> str:
