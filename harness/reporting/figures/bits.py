@@ -39,7 +39,6 @@ HOLLOW = "Hollow: the weights had no more bits before anyone quantized them."
 @dataclass(frozen=True)
 class Line:
     """Rows of a table that are one series, as points from few bits to many: (bits, value, spread, doubtful).
-
     `name` is that of the series without its `activations`; `row` is the key of one of its rows.
     """
 
@@ -101,8 +100,8 @@ def lines_of(table: Table) -> list[Line]:
     lines: dict[tuple[str, str, str], list[Point]] = {}
     for point in points_of(table):
         if point.bits is not None:
-            line = point.row.method, names[point.row], point.column.activations
-            lines.setdefault(line, []).append(point)
+            key = point.row.method, names[point.row], point.column.activations
+            lines.setdefault(key, []).append(point)
     return [
         Line(name, points[0].row, tuple(sorted(map(_on_line, points))), activations)
         for (_, name, activations), points in lines.items()

@@ -37,16 +37,8 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
     if not found:
         return None
     with plain_texts():
-        highest = max(
-            [
-                1.0,
-                *(
-                    float(np.nanmax(left))
-                    for *_, losses in found[:PANELS]
-                    if np.isfinite(left := relative(losses)).any()
-                ),
-            ]
-        )
+        left = [relative(losses) for *_, losses in found[:PANELS]]
+        highest = max([1.0, *(float(np.nanmax(part)) for part in left if np.isfinite(part).any())])
         drawn = [(*entry, min(highest, MOST)) for entry in found]
         figure = panel_each(
             drawn,
