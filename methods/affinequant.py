@@ -5,9 +5,10 @@ Language Models, ICLR 2024, arXiv 2403.12544. Eq. 4: min over A and shift of || 
 Q(W A^T), b + W shift) ||^2 for the block f; Eq. 6 to 9: the gradual mask, see `methods.blocks.affine`;
 learnable clipping as in OmniQuant. Where matrices stand:
 
-    behind norms          a full matrix where activations stay float, a diagonal where they are quantized (as the paper's settings)
-    values -> output      one matrix per value head
-    queries . keys        one matrix per key head where activations are quantized; only what commutes with the rotations of RoPE
+    behind norms       a full matrix where activations stay float, a diagonal where they are quantized (as the
+                       paper's settings)
+    values -> output   one matrix per value head
+    queries . keys     one matrix per key head where activations are quantized; only what commutes with RoPE
 
 A full matrix behind a norm folds into nothing: its inverse is kept and multiplied at run time, counted in the
 bits, and its multiply-adds are in the record. merge_only leaves diagonals there. The released code applies
@@ -69,8 +70,8 @@ class AffineQuant:
         rotated = any(isinstance(seam, QueryKeySeam) and seam.rotary for seam in seams)
         if self.rotated_matrices is RotatedMatrices.full and scheme.quantizes_activations and rotated:
             return (
-                "queries and keys are rotated (RoPE): a full matrix before the rotation changes the function; "
-                "set method.transform.rotated_matrices=commuting"
+                "queries and keys are rotated (RoPE): a full matrix before the rotation changes the function"
+                "; set method.transform.rotated_matrices=commuting"
             )
         if not any(isinstance(seam, NormSeam | ValueSeam) for seam in seams):
             return "the blocks have no place where a matrix can stand (no seams in the family table)"

@@ -1,5 +1,4 @@
-"""AWQ: channels with large activations are scaled up before rounding, by a power of their size that a search
-picks; weights are clipped.
+"""AWQ: channels with large activations are scaled up before rounding, by a power; weights are clipped.
 
 Lin, Tang, Tang, Yang, Chen, Wang, Xiao, Dang, Gan, Han: AWQ: Activation-aware Weight Quantization for
 On-Device LLM Compression and Acceleration, MLSys 2024, arXiv 2306.00978. Eq. 4 and 5; the normalisation of s
@@ -7,8 +6,9 @@ and the clipping are those of the authors' code.
 
     paper                            code
     s_X = mean |x|                   sizes: of each input channel, over all calibration tokens
-    s = s_X^alpha, alpha in [0, 1]   scales_of(sizes, ratio): ratio = 0, 1/points, ...; divided by sqrt(max s * min s)
-    L(s), Eq. 4                      squared error of the block's output, the linears behind the seam rounded (min-max) and no others
+    s = s_X^alpha, alpha in [0, 1]   scales_of(sizes, ratio), ratio = 0, 1/points, ...; / sqrt(max s * min s)
+    L(s), Eq. 4                      squared error of the block's output, the linears behind the seam rounded
+                                     (min-max) and no others
 
 One seam is searched after another along the data flow, with what was found before in place. Where the scheme
 rounds activations, they are rounded during the search as well.
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from methods.blocks.activations import quantized_activations
 from methods.blocks.clip_search import clip_block
-from methods.blocks.functional import float32, run_with
+from methods.blocks.functional import float32, run_with, values_of
 from methods.blocks.input_statistics import channel_sizes, first
-from methods.blocks.rewriting import Factor, Values, install_, rewrite, values_of
+from methods.blocks.installing import install_
+from methods.blocks.rewriting import Factor, Values, rewrite
 from methods.contracts.block import Block
 from methods.contracts.effort import ENTRY, BlockEffort
 from methods.contracts.scheme import RangeRule, Scheme
@@ -64,22 +65,21 @@ class AWQ:
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         if not any(readers(seam) for seam in seams):
-            return "AWQ scales channels, and the blocks of this model have no place where a scale can pass (no seams in the family table)"
+            return (
+                "AWQ scales channels, and the blocks of this model have no place where a scale can pass "
+                "(no seams in the family table)"
+            )
         return None
 
     def operations(self, block: BlockEffort, scheme: Scheme) -> float:
-        """A pass for the sizes, and `points` of the search tokens at each seam; then all shares by the
-        moments of each group.
-        """
+        """A pass for the sizes, and `points` of the search tokens at each seam; then all shares."""
         searched = max(block.window, -(-self.search_tokens // block.window) * block.window)
         seams = sum(bool(readers(seam)) for seam in block.seams)
         scaling = block.forward * (1 + self.points * seams * min(1.0, searched / block.tokens))
         if not self.clip:
             return scaling
-        costs = sum(
-            rows * columns * (2 * (scheme.group_size or columns) + 4 * ENTRY)
-            for rows, columns in block.linears
-        )
+        shapes, size = block.linears, scheme.group_size
+        costs = sum(rows * columns * (2 * (size or columns) + 4 * ENTRY) for rows, columns in shapes)
         return scaling + block.forward + (self.clip_steps + 1) * costs
 
     @torch.no_grad()
@@ -95,15 +95,15 @@ class AWQ:
                 install_(block, [(seam, found[-1].factor)])
             watch((number + 1) * self.points, steps, f"scaling, ratio {found[-1].ratio:g}")
         shares = [1 - (1 - self.clip_floor) * step / self.clip_steps for step in range(self.clip_steps)]
-        ranges = (
-            clip_block(block, samples, scheme, shares, lambda done: watch(scaling + done, steps, "clipping"))
-            if self.clip
-            else {}
-        )
-        means = {
-            name: sum(getattr(one, name) for one in found) / len(found)
-            for name in ("ratio", "loss_before", "loss_after")
-        }
+        ranges = {}
+        if self.clip:
+
+            def clipped(done: int) -> None:
+                watch(scaling + done, steps, "clipping")
+
+            ranges = clip_block(block, samples, scheme, shares, clipped)
+        names = ("ratio", "loss_before", "loss_after")
+        means = {name: sum(getattr(each, name) for each in found) / len(found) for name in names}
         return Transformed(ranges, means)
 
     def search(
@@ -130,9 +130,7 @@ class AWQ:
 
 
 class Found(NamedTuple):
-    """The outcome of a search. Losses are squared errors of the block's output, relative to its target's
-    square.
-    """
+    """The outcome of a search; losses are squared errors of the block's output over its target's square."""
 
     ratio: float
     factor: Factor

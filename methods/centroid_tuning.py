@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.blocks.functional import float32, run_with
-from methods.blocks.rewriting import values_of
+from methods.blocks.functional import float32, run_with, values_of
 from methods.contracts.block import Block
 from methods.contracts.effort import BlockEffort, training
 from methods.contracts.quantized_weight import QuantizedWeight

@@ -11,7 +11,7 @@ groups as in the authors' code.
     B                            block_size
 
 The second form of the target is the same number without the inverse (Chee, Cai, Kuleshov, De Sa: QuIP, arXiv
-2307.13304, theorem 6), and makes GPTQ one sweep of `methods.contracts.descent` with a triangular feedback.
+2307.13304, theorem 6), and makes GPTQ one sweep of `methods.solving.descent` with a triangular feedback.
 """
 
 from dataclasses import dataclass
@@ -57,11 +57,8 @@ class GPTQ:
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
         """The grid, the factor of the Hessian, one sweep of half a product."""
-        return (
-            grid_fit(rows, columns, scheme)
-            + factorization(columns)
-            + one_sweep(rows, columns, triangular=True)
-        )
+        sweep = one_sweep(rows, columns, triangular=True)
+        return grid_fit(rows, columns, scheme) + factorization(columns) + sweep
 
     def solve(self, problem: LayerProblem) -> Solution:
         order, back = column_order(problem.hessian, self.act_order)
@@ -75,9 +72,8 @@ class GPTQ:
             importance = torch.diagonal(problem.hessian)[order] if searches else None
             values, grid = self._round_fitting(weight, upper, problem.scheme, importance)
         grid = grid.columns(back)
-        return Solution(
-            UniformWeight(grid.encode(values[:, back]), grid), {"damping": factor.damping}, factor.fallbacks
-        )
+        weight = UniformWeight(grid.encode(values[:, back]), grid)
+        return Solution(weight, {"damping": factor.damping}, factor.fallbacks)
 
     def _round(self, weight: Tensor, upper: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """The rounded values on a given grid, and that grid."""
@@ -91,22 +87,17 @@ class GPTQ:
     def _round_fitting(
         self, weight: Tensor, upper: Tensor, scheme: Scheme, importance: Tensor | None
     ) -> tuple[Tensor, Grid]:
-        """The rounded values, and a grid whose groups were fitted each on what was left to round when it
-        began.
-        """
+        """The rounded values, and a grid whose groups were each fitted on what was left to round by then."""
 
         def some(rows: slice) -> tuple[Tensor, Grid]:
             values, grids = weight[rows].clone(), []
             for first in range(0, weight.shape[1], scheme.group_size):
                 group = slice(first, first + scheme.group_size)
                 owed = (weight[rows, :first] - values[:, :first]) @ upper[:first, group]
-                now = weight[rows, group] + torch.linalg.solve_triangular(
-                    upper[group, group], owed, upper=True, left=False
-                )
+                own = upper[group, group]
+                now = weight[rows, group] + torch.linalg.solve_triangular(own, owed, upper=True, left=False)
                 grids.append(fit_grid(now, scheme, None if importance is None else importance[group]))
-                values[:, group] = self._sweep(
-                    now, Feedback(triangular_feedback(upper[group, group])), grids[-1]
-                )
+                values[:, group] = self._sweep(now, Feedback(triangular_feedback(own)), grids[-1])
             return values, Grid.side_by_side(grids)
 
         # rows that share a grid of scales stay in one slice

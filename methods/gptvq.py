@@ -5,16 +5,18 @@ Blessing of Dimensionality for LLM Quantization, arXiv 2402.15319, Algorithm 1.
 
     paper                        code
     d, k                         vector_length, 2^(bits * d) centroids
-    group of l weights           a tile of rows_per_block rows and at most columns_per_group columns with one codebook
+    group of l weights           a tile of rows_per_block rows and columns_per_group columns with one codebook
     H + lambda I                 R R^T, R = UpperFactor.upper
-    x - c weighed by H^(i)       metric of a vector: R_p R_p^T, with R_p the d x d diagonal block of its columns
+    x - c weighed by H^(i)       metric of a vector: R_p R_p^T, R_p the d x d diagonal block of its columns
     EM, Mahalanobis start        methods.vectors.metric_kmeans
-    codebook update              methods.vectors.row_refit, conjugate gradients where the paper takes gradient steps
+    codebook update              methods.vectors.row_refit: conjugate gradients in place of gradient steps
 
-With the later columns free to make up for it, an error e in the d columns of p costs |e R_p|^2: entry k of (Q
-- W) R depends on columns up to k alone. So p has the target w_p - sum over j < p of (q_j - w_j) R_jp R_p^-1
-and the metric R_p R_p^T. The paper's blockwise normalisation and its SVD of one-dimensional codebooks are
-left out.
+With the later columns free to make up for it, an error e in the d columns of p costs |e R_p|^2: entry k of
+(Q - W) R depends on columns up to k alone. So p has the metric R_p R_p^T and the target
+
+    w_p - sum over j < p of (q_j - w_j) R_jp R_p^-1 .
+
+Left out: the paper's blockwise normalisation, and its SVD of one-dimensional codebooks.
 """
 
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from methods.kernels.metric_nearest import cheapest
 from methods.solving.linalg import UpperFactor, live_hessian, upper_factor
 from methods.vectors.metric_kmeans import fit_centroids
 from methods.vectors.row_refit import refit
+from methods.vectors.tiling import Tiling
 from methods.weights.row_vectors import CoarseCodebooks, Entries, RowVectors
 
 CodebookFit = Callable[[Tensor, Tensor], Tensor]
@@ -39,44 +42,8 @@ MOST_INDEX_BITS = 12  # of one vector: beyond, local codebooks would cost more t
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How a matrix is cut into codebooks. Columns here are in the order of rounding and filled up to whole
-    vectors.
-    """
-
-    rows: int
-    rows_per_block: int
-    length: int  # of a vector
-    order: Tensor  # (vectors,): the vectors (by their place in the matrix) in the order of rounding
-    groups: tuple[slice, ...]  # of columns
-    columns: Tensor  # (in,): the matrix's columns in the order of rounding
-
-    @property
-    def row_blocks(self) -> int:
-        return -(-self.rows // self.rows_per_block)
-
-    def blocked(self, matrix: Tensor) -> Tensor:
-        """(out, columns) -> (row_blocks, rows_per_block, vectors, length); rows that are not there are 0."""
-        filled = pad(matrix, (0, 0, 0, self.row_blocks * self.rows_per_block - self.rows))
-        return filled.view(self.row_blocks, self.rows_per_block, -1, self.length)
-
-    def used(self, device: torch.device) -> Tensor:
-        """(row_blocks, rows_per_block) bool: which rows are there."""
-        rows = self.row_blocks * self.rows_per_block
-        return (torch.arange(rows, device=device) < self.rows).view(self.row_blocks, -1)
-
-    def group_index(self) -> Tensor:
-        """(vectors,) the group of every vector of the matrix, in the matrix's order."""
-        index = torch.empty_like(self.order)
-        for number, group in enumerate(self.groups):
-            index[self.order[group.start // self.length : group.stop // self.length]] = number
-        return index
-
-
-@dataclass(frozen=True)
 class GPTVQ:
-    """The codebooks stand in for the grid: the scheme's `bits` is the index bits per weight, `range` and
-    `zero_point` have no meaning.
+    """Codebooks stand in for the grid: `scheme.bits` are index bits per weight, its range rule means nothing.
 
     Raises:
         ValueError: a field is out of range; the message names it.
@@ -116,19 +83,15 @@ class GPTVQ:
             return "GPTVQ keeps no outliers"
         if scheme.group_size is not None or scheme.symmetric or scheme.scale_bits is not None:
             return "GPTVQ has codebooks, not grids: group_size, symmetric and scale_bits mean nothing to it"
-        if scheme.bits * self.vector_length > MOST_INDEX_BITS:
-            return f"GPTVQ would need codebooks of 2^{scheme.bits * self.vector_length} vectors; shorten vector_length"
+        if (bits := scheme.bits * self.vector_length) > MOST_INDEX_BITS:
+            return f"GPTVQ would need codebooks of 2^{bits} vectors; shorten vector_length"
         return None
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Half of the EM steps, each a search and some passes; the pass over the columns; two products per
-        step of the update.
-        """
-        count = 2 ** (scheme.bits * self.vector_length)
-        find = search(rows, columns, self.vector_length, count)
-        steps = self.kmeans_iterations / 2 * (
-            find + 4 * ENTRY * rows * columns
-        ) + self.codebook_steps * 2 * product(rows, columns)
+        """Half of the EM steps, each a search and some passes; one sweep; two products per update step."""
+        find = search(rows, columns, self.vector_length, 2 ** (scheme.bits * self.vector_length))
+        fits = self.kmeans_iterations / 2 * (find + 4 * ENTRY * rows * columns)
+        steps = fits + self.codebook_steps * 2 * product(rows, columns)
         return factorization(columns) + find + one_sweep(rows, columns, triangular=True) + steps
 
     def solve(self, problem: LayerProblem) -> Solution:
@@ -142,10 +105,9 @@ class GPTVQ:
         ordered = pad(weight[:, tiling.columns], (0, extra))
 
         def fit(left: Tensor, metrics: Tensor) -> Tensor:
-            used = tiling.used(weight.device)
-            return fit_centroids(
-                tiling.blocked(left), metrics, used, count, self.kmeans_iterations, self.kmeans_tolerance
-            )
+            vectors, used = tiling.blocked(left), tiling.used(weight.device)
+            limits = self.kmeans_iterations, self.kmeans_tolerance
+            return fit_centroids(vectors, metrics, used, count, *limits)
 
         propagation = Propagation.of(factor, extra, self.vector_length, weight.dtype)
         codes, centroids = round_vectors(ordered, propagation, tiling, fit)
@@ -174,9 +136,8 @@ class GPTVQ:
         inside = (order[:, None] * length + torch.arange(length, device=hessian.device)).reshape(-1)
         groups = -(-columns // (self.columns_per_group // length * length))
         width = -(-vectors // groups) * length
-        slices = [
-            slice(start, min(start + width, vectors * length)) for start in range(0, vectors * length, width)
-        ]
+        total = vectors * length
+        slices = [slice(first, min(first + width, total)) for first in range(0, total, width)]
         weights = count * length * self.codebook_bits / self.codebook_overhead
         blocks = max(1, round(rows * min(width, columns) / weights))
         return Tiling(rows, -(-rows // blocks), length, order, tuple(slices), inside[inside < columns])
@@ -194,24 +155,17 @@ class Propagation:
     def of(cls, factor: UpperFactor, extra: int, length: int, dtype: torch.dtype) -> "Propagation":
         upper = pad(factor.upper, (0, extra, 0, extra))
         vectors = len(upper) // length
-        roots = (
-            upper.view(vectors, length, vectors, length)
-            .diagonal(dim1=0, dim2=2)
-            .permute(2, 0, 1)
-            .contiguous()
-        )
+        blocks = upper.view(vectors, length, vectors, length).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        roots = blocks.contiguous()
         if extra:
             torch.diagonal(upper)[-extra:] = 1
-        blocks = upper.view(vectors, length, vectors, length).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
         inverse = torch.linalg.inv(blocks)
         feedback = torch.einsum("nvd,vde->nve", upper.view(-1, vectors, length), inverse).reshape(upper.shape)
         return cls(upper.to(dtype), feedback.to(dtype), roots.to(dtype))
 
 
 def power_of_two(matrix: Tensor) -> Tensor:
-    """The size of the largest entry. Dividing by it rounds nothing, and keeps float32 products of huge or
-    tiny problems finite.
-    """
+    """The size of the largest entry. Dividing by it rounds nothing, and keeps float32 products finite."""
     exponent = torch.frexp(matrix.abs().max()).exponent
     return torch.ldexp(matrix.new_ones(()), exponent)
 
@@ -219,13 +173,11 @@ def power_of_two(matrix: Tensor) -> Tensor:
 def round_vectors(
     weight: Tensor, propagation: Propagation, tiling: Tiling, fit: CodebookFit
 ) -> tuple[Tensor, Tensor]:
-    """The pass: for each column group codebooks fitted on what is left to round, then its vectors one after
-    another.
+    """The pass: for each column group codebooks fitted on what is left to round, then its vectors in turn.
 
     Args:
         weight: (out, columns) in the order of rounding.
-        fit: (what is left to round of a column group, metrics of its vectors) -> centroids (row_blocks,
-            count, length).
+        fit: (what is left to round of a group, metrics of its vectors) -> (row_blocks, count, length).
 
     Returns:
         Codes (out, vectors) in that order, and centroids (row_blocks, groups, count, length).
@@ -236,14 +188,12 @@ def round_vectors(
     for group in tiling.groups:
         first = group.start
         owed = -(lost[:, :first] @ upper[:first, group])
-        now = weight[:, group] + torch.linalg.solve_triangular(
-            upper[group, group], owed, upper=True, left=False
-        )
+        own = upper[group, group]
+        now = weight[:, group] + torch.linalg.solve_triangular(own, owed, upper=True, left=False)
         roots = propagation.roots[first // tiling.length : group.stop // tiling.length]
         centroids = fit(now, roots @ roots.mT)
-        chosen, values = round_group(
-            now, propagation.feedback[group, group], roots, centroids, tiling.rows_per_block
-        )
+        feedback = propagation.feedback[group, group]
+        chosen, values = round_group(now, feedback, roots, centroids, tiling.rows_per_block)
         lost[:, group] = values - weight[:, group]
         codes.append(chosen)
         books.append(centroids)
@@ -253,8 +203,7 @@ def round_vectors(
 def round_group(
     weight: Tensor, feedback: Tensor, roots: Tensor, centroids: Tensor, rows_per_block: int
 ) -> tuple[Tensor, Tensor]:
-    """Round the vectors of one column group in turn, each by its metric, each error fed into the targets of
-    those that follow.
+    """Round the vectors of one column group in turn, each by its metric, its error fed into later targets.
 
     Args:
         weight: (out, columns).
@@ -272,19 +221,16 @@ def round_group(
     flat = centroids.reshape(-1, length)
     codes = torch.empty(len(roots), len(weight), dtype=torch.int64, device=weight.device)
     for vector, root in enumerate(roots):
-        place = slice(vector * length, (vector + 1) * length)
-        target = turned[place] - feedback[: place.start, place].T @ lost[: place.start]
-        codes[vector] = nearest((target.T @ root), centroids @ root, rows_per_block)
-        lost[place] = flat[first_centroid + codes[vector]].T - turned[place]
+        columns = slice(vector * length, (vector + 1) * length)
+        target = turned[columns] - feedback[: columns.start, columns].T @ lost[: columns.start]
+        codes[vector] = nearest(target.T @ root, centroids @ root, rows_per_block)
+        lost[columns] = flat[first_centroid + codes[vector]].T - turned[columns]
     return codes.T.contiguous(), (turned + lost).T
 
 
 def nearest(points: Tensor, centroids: Tensor, rows_per_block: int) -> Tensor:
-    """The nearest centroid of each row's point, (out,); points (out, length), centroids (row_blocks, count,
-    length).
-    """
+    """Codes (out,) of the nearest of centroids (row_blocks, count, length) to each point (out, length)."""
     blocks, _, length = centroids.shape
-    filled = pad(points, (0, 0, 0, blocks * rows_per_block - len(points))).view(
-        blocks, rows_per_block, 1, length
-    )
+    filled = pad(points, (0, 0, 0, blocks * rows_per_block - len(points)))
+    filled = filled.view(blocks, rows_per_block, 1, length)
     return cheapest(filled, centroids.square().sum(2)[:, None], centroids).reshape(-1)[: len(points)]

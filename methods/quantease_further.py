@@ -4,7 +4,7 @@ Not published. Two things hold plain descent back. It stops at the first point t
 leave: here the targets of a sweep are dithered with Gaussian noise that cools down to nothing, much as in
 Gibbs sampling of the error (a weight of curvature H_kk at temperature T is spread by sqrt(T / 2 H_kk)), and
 lower points are found. And its grid was chosen before anything was rounded: here scale and zero follow the
-codes (`methods.contracts.refit`), and so do the values of outliers, at the positions where the start has put
+codes (`methods.solving.refit`), and so do the values of outliers, at the positions where the start has put
 them.
 
     T = heat * (1 - sweep / sweeps) * E / in,  where E is the error of the row at the start
@@ -59,9 +59,7 @@ class QuantEaseFurther:
         return self.start.skip_reason(without_outliers(scheme))
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Sweeps in which all weights move and half of those that settle, each with a refit of the grid: a
-        product.
-        """
+        """Sweeps in which all weights move, half of those that settle; each with a product for the grid."""
         sweeps = self.sweeps + self.settle / 2
         begin = counted(self.start, rows, columns, scheme) or grid_fit(rows, columns, scheme)
         return begin + sweeps * (one_sweep(rows, columns, triangular=False) + product(rows, columns))
@@ -69,27 +67,24 @@ class QuantEaseFurther:
     def solve(self, problem: LayerProblem) -> Solution:
         outliers = outlier_count(problem.scheme, problem.weight.shape)
         begin = start_with_outliers(problem, self.start) if outliers else self.start.solve(problem)
-        base, correction = (
-            (begin.weight.base, begin.weight.correction()) if outliers else (begin.weight, None)
-        )
+        base = begin.weight.base if outliers else begin.weight
+        correction = begin.weight.correction() if outliers else None
         hessian = unit_hessian(problem.hessian)
         feedback, judge = Feedback.of_hessian(hessian), hessian.double()
 
         def improve(rows: slice) -> Rows:
-            first = Rows(
-                base.codes[rows], base.grid.rows(rows), None if correction is None else correction[rows]
-            )
+            outlying = None if correction is None else correction[rows]
+            first = Rows(base.codes[rows], base.grid.rows(rows), outlying)
             refit = Refit(hessian, base.grid, rows)
             return self._improve(problem.weight[rows], first, feedback, refit, judge)
 
-        found = over_rows(improve, len(problem.weight), problem.weight.device)
-        grid = joined(base.grid, [part.grid for part in found])
-        weight = UniformWeight(torch.cat([part.codes for part in found]), grid)
+        parts = over_rows(improve, len(problem.weight), problem.weight.device)
+        grid = joined(base.grid, [part.grid for part in parts])
+        weight = UniformWeight(torch.cat([part.codes for part in parts]), grid)
         stats = {**begin.stats, "sweeps": self.sweeps}
         if outliers:
-            weight = corrected(
-                weight, torch.cat([part.correction for part in found]), problem.scheme.outlier_structure
-            )
+            correction = torch.cat([part.correction for part in parts])
+            weight = corrected(weight, correction, problem.scheme.outlier_structure)
             stats["outliers"] = weight.values.numel() / problem.weight.numel()
         return Solution(weight, stats, begin.fallbacks)
 
@@ -105,10 +100,8 @@ class QuantEaseFurther:
         descent = Descent(now.target(weight), now.grid.decode(now.codes), feedback, now.grid, self.block_size)
         for sweep in range(self.sweeps + self.settle):
             temperature = max(0.0, 1 - sweep / self.sweeps) * self.heat if self.sweeps else 0.0
-            noise = (
-                torch.randn(len(spread), generator=generator, dtype=spread.dtype, device=spread.device)
-                * spread
-            )
+            noise = torch.randn(spread.shape, generator=generator, dtype=spread.dtype, device=spread.device)
+            noise *= spread
             heat = (temperature * start_energy / len(spread)).sqrt().to(weight.dtype)
             descent.sweep(rounded=True, dither=(noise, heat) if temperature else None)
             codes = now.grid.encode(descent.values)
@@ -148,21 +141,14 @@ class Rows:
         def choose(mine: Tensor | None, theirs: Tensor | None) -> Tensor | None:
             return None if mine is None else torch.where(which[:, None], theirs, mine)
 
-        parts = {
-            name: choose(getattr(self.grid, name), getattr(other.grid, name))
-            for name in ("scale", "zero", "offset")
-        }
-        return Rows(
-            choose(self.codes, other.codes),
-            replace(self.grid, **parts),
-            choose(self.correction, other.correction),
-        )
+        names = ("scale", "zero", "offset")
+        parts = {name: choose(getattr(self.grid, name), getattr(other.grid, name)) for name in names}
+        codes, correction = choose(self.codes, other.codes), choose(self.correction, other.correction)
+        return Rows(codes, replace(self.grid, **parts), correction)
 
 
 def joined(grid: Grid, parts: list[Grid]) -> Grid:
-    """The grid of the whole matrix from those of its rows; scales and zeros that are codes find their codes
-    again.
-    """
+    """The grid of the whole matrix from those of its rows; scales that are codes find their codes again."""
     whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("scale", "zero")}
     if grid.offset is not None:
         whole["offset"] = torch.cat([part.offset for part in parts])

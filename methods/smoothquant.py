@@ -4,9 +4,9 @@ Xiao, Lin, Seznec, Wu, Demouth, Han: SmoothQuant: Accurate and Efficient Post-Tr
 Language Models, ICML 2023, arXiv 2211.10438. Eq. 3: Y = (X diag(s)^-1)(diag(s) W), the left factor folded
 into the norm; Eq. 4 (`methods.blocks.smoothing`):
 
-    s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)         j: input channel; the maxima over all calibration tokens, and over all rows
-                                                        of all linears behind the norm
+    s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)
 
+for input channel j, the maxima over all calibration tokens and over all rows of all linears behind the norm.
 Norms alone, as in the paper. Channels that are dead, in the activations or in the weights, stay as they are.
 """
 
@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from methods.blocks.input_statistics import channel_extremes
-from methods.blocks.rewriting import install_
+from methods.blocks.installing import install_
 from methods.blocks.smoothing import smoothed
 from methods.contracts.block import Block
 from methods.contracts.effort import BlockEffort
@@ -45,7 +45,10 @@ class SmoothQuant:
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         if not any(isinstance(seam, NormSeam) for seam in seams):
-            return "SmoothQuant folds factors into norms, and the blocks of this model have no norm that could take one"
+            return (
+                "SmoothQuant folds factors into norms, and the blocks of this model have no norm that could "
+                "take one"
+            )
         return None
 
     def operations(self, block: BlockEffort, scheme: Scheme) -> float:

@@ -56,9 +56,8 @@ class SpQR:
         if self.damping < 0:
             raise ValueError(f"damping={self.damping}: must not be negative")
         if self.passes < 2:
-            raise ValueError(
-                f"passes={self.passes}: must be at least 2, one to see the errors and one to use what it showed"
-            )
+            remedy = "must be at least 2, one to see the errors and one to use what it showed"
+            raise ValueError(f"passes={self.passes}: {remedy}")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance={self.tolerance}: must be between 0 and 1")
         if self.block_size < 1:
@@ -70,23 +69,17 @@ class SpQR:
         return None
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Half of the passes with outliers, one without: each the grids (twice, for `leave_one_out`) and a
-        sweep.
-        """
+        """Half of the passes with outliers, one without: each a sweep, and the grids twice."""
         passes = self.passes / 2 if scheme.outlier_ratio else 1
-        return factorization(columns) + passes * (
-            2 * grid_fit(rows, columns, scheme) + one_sweep(rows, columns, triangular=True)
-        )
+        one_pass = 2 * grid_fit(rows, columns, scheme) + one_sweep(rows, columns, triangular=True)
+        return factorization(columns) + passes * one_pass
 
     def solve(self, problem: LayerProblem) -> Solution:
         order, back = column_order(problem.hessian, self.act_order)
         factor = upper_factor(problem.hessian[order][:, order], self.damping)
         one_pass = Pass(problem, order, factor.upper.to(problem.weight.dtype), self.block_size)
-        count, stats, fallbacks = (
-            outlier_count(problem.scheme, problem.weight.shape),
-            {"damping": factor.damping},
-            factor.fallbacks,
-        )
+        count = outlier_count(problem.scheme, problem.weight.shape)
+        stats, fallbacks = {"damping": factor.damping}, factor.fallbacks
         if count == 0:
             values, grid, _ = one_pass.run(math.inf)
             grid = grid.columns(back)
@@ -107,13 +100,13 @@ class SpQR:
         threshold = costs.kthvalue(costs.numel() - count).values.item()
         too_many = few_enough = None  # (threshold, outliers) on either side
         for _ in range(self.passes - 1):
-            found = one_pass.run(threshold)
-            kept = int(found[2].sum())
+            rounding = one_pass.run(threshold)
+            kept = int(rounding[2].sum())
             if kept > count:
                 too_many = threshold, kept
             else:
                 if few_enough is None or kept > few_enough[1]:
-                    best = found
+                    best = rounding
                 few_enough = threshold, kept
                 if kept >= (1 - self.tolerance) * count or threshold == 0:
                     break
@@ -124,9 +117,7 @@ class SpQR:
 def next_threshold(
     too_many: tuple[float, int] | None, few_enough: tuple[float, int] | None, wanted: float
 ) -> float:
-    """Between the two by interpolation, outliers taken as a power of the threshold; while one is missing,
-    away from the other.
-    """
+    """Between the two, outliers taken as a power of the threshold; while one is missing, beyond the other."""
     if too_many is None or few_enough is None:
         threshold, kept = too_many or few_enough
         return threshold * min(max(kept / wanted, 0.1), 10) ** 0.7
@@ -160,33 +151,24 @@ class Pass:
     def _run(self, rows: slice, threshold: float, learned: Grid | None) -> tuple[Tensor, Grid, Tensor]:
         problem, scheme, upper = self.problem, self.problem.scheme, self.upper
         weight, prices = problem.weight[rows][:, self.order], torch.diagonal(upper) ** 2
-        importance = (
-            torch.diagonal(problem.hessian)[self.order] if scheme.range is RangeRule.search_hessian else None
-        )
+        weighed = scheme.range is RangeRule.search_hessian
+        importance = torch.diagonal(problem.hessian)[self.order] if weighed else None
         limits = (threshold / prices).sqrt()
         size = scheme.group_size if scheme.group_size and learned is None else weight.shape[1]
         values, grids = weight.clone(), []
         for first in range(0, weight.shape[1], size):
             group = slice(first, first + size)
             owed = (weight[:, :first] - values[:, :first]) @ upper[:first, group]
-            now = weight[:, group] + torch.linalg.solve_triangular(
-                upper[group, group], owed, upper=True, left=False
-            )
+            own = upper[group, group]
+            now = weight[:, group] + torch.linalg.solve_triangular(own, owed, upper=True, left=False)
             grid = learned
             if learned is None:
                 likely = leave_one_out(now, scheme, prices[group]) > threshold
-                grid = fit_grid(
-                    without(now, likely), scheme, None if importance is None else importance[group]
-                )
+                weights = None if importance is None else importance[group]
+                grid = fit_grid(without(now, likely), scheme, weights)
             grids.append(grid)
-            descent = Descent(
-                now,
-                now,
-                Feedback(triangular_feedback(upper[group, group])),
-                grid,
-                self.block_size,
-                limits[group],
-            )
+            feedback = Feedback(triangular_feedback(own))
+            descent = Descent(now, now, feedback, grid, self.block_size, limits[group])
             descent.sweep(rounded=True)
             values[:, group] = descent.values
         grid = learned or Grid.side_by_side(grids)
@@ -195,13 +177,12 @@ class Pass:
         return values, grid, far > torch.maximum(0.99 * limits, noise)
 
     def costs(self, values: Tensor) -> Tensor:
-        """What rounding each weight at its turn cost, (out, in): (q - target)_k R_kk is entry k of (q - w) R."""
+        """What rounding each weight at its turn cost, (out, in): (q - target)_k R_kk = [(q - w) R]_k."""
         return ((values - self.problem.weight[:, self.order]) @ self.upper) ** 2
 
 
 def leave_one_out(group: Tensor, scheme: Scheme, prices: Tensor) -> Tensor:
-    """By how much the error of rounding a group (out, size) falls if one weight need not be rounded, (out,
-    size).
+    """By how much the error of a group (out, size) falls if one weight need not be rounded, (out, size).
 
     On a min-max grid. Only the weights at the ends of the range have a say in it; without any other the rest
     is rounded as before.
@@ -229,9 +210,7 @@ def leave_one_out(group: Tensor, scheme: Scheme, prices: Tensor) -> Tensor:
 
 
 def without(group: Tensor, likely: Tensor) -> Tensor:
-    """The group with likely outliers replaced by the mean of the others in their row, so that a grid fitted
-    on it ignores them.
-    """
+    """The group with likely outliers replaced by the mean of the others in their row, for the grid's sake."""
     others = (~likely).sum(1, keepdim=True)
     mean = torch.where(likely, 0.0, group).sum(1, keepdim=True) / others.clamp(min=1)
     return torch.where(likely & (others > 0), mean, group)

@@ -1,5 +1,4 @@
-"""VPTQ: vectors of weights rounded to centroids column by column, each error made up for by the columns not
-yet rounded.
+"""VPTQ: vectors of weights rounded to centroids column by column, each error made up for by later columns.
 
 Liu, Wen, Wang, Ye, Zhang, Cao, Li, Yang: VPTQ: Extreme Low-bit Vector Post-Training Quantization for Large
 Language Models, EMNLP 2024, arXiv 2409.17066. Algorithms 1 and 2: channel-independent second-order
@@ -82,16 +81,18 @@ class VPTQ:
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         if scheme.group_size is not None:
-            return f"scheme.group_size={scheme.group_size}: a codebook has no scales to share; see method.solver.column_groups"
+            remedy = "a codebook has no scales to share; see method.solver.column_groups"
+            return f"scheme.group_size={scheme.group_size}: {remedy}"
         if scheme.symmetric:
             return "scheme.symmetric=true: a codebook is fitted to the weights and has no symmetry to choose"
         if scheme.scale_bits is not None:
             return f"scheme.scale_bits={scheme.scale_bits}: a codebook has no scales to quantize"
         if scheme.outlier_ratio > 0 and scheme.outlier_structure is not OutlierStructure.column:
-            return "scheme.outlier_structure=unstructured: VPTQ keeps whole columns apart; set scheme.outlier_structure=column"
-        if self.residual_bits(scheme) > MOST_INDEX_BITS:
+            remedy = "VPTQ keeps whole columns apart; set scheme.outlier_structure=column"
+            return f"scheme.outlier_structure=unstructured: {remedy}"
+        if (left := self.residual_bits(scheme)) > MOST_INDEX_BITS:
             return (
-                f"{scheme.bits} bits for each of {self.vector_length} weights leave {self.residual_bits(scheme)} beside "
+                f"{scheme.bits} bits for each of {self.vector_length} weights leave {left} beside "
                 f"index_bits={self.index_bits}: a residual codebook of more than {MOST_INDEX_BITS} bits"
             )
         return None
@@ -100,9 +101,7 @@ class VPTQ:
         return max(0, scheme.bits * self.vector_length - self.index_bits)
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """Of each stage 40 % of the iterations of k-means over all vectors, as many and the seeding over its
-        sample, and the pass.
-        """
+        """Of each stage 40 % of the iterations of k-means, over all vectors and a sample, and the pass."""
         total = factorization(columns)
         bits = [min(self.index_bits, scheme.bits * self.vector_length)]
         for index_bits in [*bits, self.residual_bits(scheme)] if self.residual_bits(scheme) else bits:
@@ -118,73 +117,59 @@ class VPTQ:
 
     def round(self, problem: LayerProblem) -> Rounding:
         """The answer still in its frame, for those who go on from it."""
-        frame = Frame.of(
-            problem, self.permute, self.normalize, self.row_block(problem.scheme), self.row_scale
-        )
+        row_block = self.row_block(problem.scheme)
+        frame = Frame.of(problem, self.permute, self.normalize, row_block, self.row_scale)
         factor = upper_factor(frame.hessian, self.damping)
         feedback = triangular_feedback(factor.upper.to(frame.weight.dtype))
         importance = self._importance(factor.upper).to(frame.weight.dtype)
         spans = self._first_spans(frame, importance, problem.scheme)
-        offset, codes = Sweeper(feedback, True, spans, self.block_size, self.beam).first_sweep(frame.weight)
+        offset, codes = self._sweeper(feedback, spans).first_sweep(frame.weight)
         if self.residual_bits(problem.scheme) > 0:
             left = feedback @ offset - offset  # of each target, by how much its centroid missed it
             spans = self._with_residual(frame, left, importance, spans, problem.scheme)
-            offset, codes = Sweeper(feedback, True, spans, self.block_size, self.beam).first_sweep(
-                frame.weight
-            )
+            offset, codes = self._sweeper(feedback, spans).first_sweep(frame.weight)
         stats = {"damping": factor.damping, "outliers": frame.outliers / len(frame.weight)}
         return Rounding(frame, spans, offset, codes, stats, factor.fallbacks)
 
     def row_block(self, scheme: Scheme) -> int:
         """Rows that may share a scale: whole vectors, those of outlier columns, too."""
-        return (
-            lcm(self.vector_length, self.outlier_vector_length)
-            if scheme.outlier_ratio > 0
-            else self.vector_length
-        )
+        return lcm(self.vector_length, self.outlier_vector_length if scheme.outlier_ratio > 0 else 1)
+
+    def _sweeper(self, feedback: Tensor, spans: list[Span]) -> Sweeper:
+        return Sweeper(feedback, True, spans, self.block_size, self.beam)
 
     def _importance(self, upper: Tensor) -> Tensor:
-        """What an error in each column costs: alone, or after the columns rounded later have made up for what
-        they can.
-        """
+        """What an error in each column costs: alone, or once later columns have made up for what they can."""
         return upper.diagonal().square() if self.conditional else upper.square().sum(1)
 
     def _first_spans(self, frame: Frame, importance: Tensor, scheme: Scheme) -> list[Span]:
         """Outlier columns, then the groups of the others, each with codebooks fitted to its weights."""
         columns = len(frame.weight)
-        rest = torch.arange(frame.outliers, columns).tensor_split(
-            min(self.column_groups, columns - frame.outliers)
-        )
+        groups = min(self.column_groups, columns - frame.outliers)
+        rest = torch.arange(frame.outliers, columns).tensor_split(groups)
         index_bits = min(self.index_bits, scheme.bits * self.vector_length)
         asked = [(int(group[0]), int(group[-1]) + 1, self.vector_length, index_bits) for group in rest]
         if frame.outliers:
             asked.insert(0, (0, frame.outliers, self.outlier_vector_length, self.outlier_index_bits))
         spans = []
         for start, stop, length, bits in asked:
-            centroids = self._kmeans.fit(
-                frame.weight[start:stop], importance[start:stop], frame.row_importance, length, 2**bits
-            )
+            weight, weighing = frame.weight[start:stop], importance[start:stop]
+            centroids = self._kmeans.fit(weight, weighing, frame.row_importance, length, 2**bits)
             spans.append(Span(start, stop, Book(frame.storable(centroids), None)))
         return spans
 
     def _with_residual(
         self, frame: Frame, left: Tensor, importance: Tensor, spans: list[Span], scheme: Scheme
     ) -> list[Span]:
-        """The same spans, all but the outlier columns with a second stage fitted to what the first one left."""
-        found = []
+        """The same spans, all but outlier columns with a second stage fitted to what the first one left."""
+        count, fitted = 2 ** self.residual_bits(scheme), []
         for span in spans:
             if span.stop > frame.outliers:
-                count = 2 ** self.residual_bits(scheme)
-                residual = self._kmeans.fit(
-                    left[span.columns],
-                    importance[span.columns],
-                    frame.row_importance,
-                    self.vector_length,
-                    count,
-                )
-                span = Span(span.start, span.stop, Book(span.book.centroids, frame.storable(residual)))
-            found.append(span)
-        return found
+                options = importance[span.columns], frame.row_importance, self.vector_length, count
+                residual = frame.storable(self._kmeans.fit(left[span.columns], *options))
+                span = Span(span.start, span.stop, Book(span.book.centroids, residual))
+            fitted.append(span)
+        return fitted
 
     @property
     def _kmeans(self) -> KMeans:

@@ -1,5 +1,4 @@
-"""VPTQ, further: from its answer on, coordinate descent over vectors and least-squares codebooks in turn.
-Ours.
+"""VPTQ, further: from its answer on, coordinate descent over vectors and least-squares codebooks. Ours.
 
 Both steps lower the very objective tr((W - Q) H (W - Q)^T). With all other codes fixed, rows r .. r + v of
 column j cost H_jj |q - target|^2 and a constant, where  target = W_j - sum over k != j of (Q_k - W_k) H_kj /
@@ -63,18 +62,13 @@ class VPTQFurther:
         return self.start.skip_reason(scheme)
 
     def operations(self, rows: int, columns: int, scheme: Scheme) -> float:
-        """All rounds and shakes, each of `sweeps` sweeps of which the first moves much, and their refits, two
-        products for each step.
-        """
+        """All rounds and shakes, of `sweeps` sweeps each, and their refits, two products for each step."""
         find = search(rows, columns, self.start.vector_length, 2**self.start.index_bits)
         one = STILL * one_sweep(rows, columns, triangular=False) + find
         sweeps = (self.rounds + self.shakes) * self.sweeps + self.final_sweeps
         refits = self.rounds + self.shakes // SHAKES_PER_REFIT
-        return (
-            self.start.operations(rows, columns, scheme)
-            + sweeps * one
-            + refits * self.refit_steps * 2 * product(rows, columns)
-        )
+        steps = refits * self.refit_steps * 2 * product(rows, columns)
+        return self.start.operations(rows, columns, scheme) + sweeps * one + steps
 
     def solve(self, problem: LayerProblem) -> Solution:
         begin = self.start.round(problem)
@@ -84,9 +78,7 @@ class VPTQFurther:
         return Solution(better.weight(), stats, begin.fallbacks)
 
     def _descend(self, begin: Rounding) -> tuple[Rounding, int, int]:
-        """Descend until a round gains little, shake, then settle on the codebooks as they are stored;
-        (answer, sweeps, rounds).
-        """
+        """Rounds until one gains little, shakes, sweeps on stored codebooks; (answer, sweeps, rounds)."""
         layer = _Layer.of(begin)
         state, sweeps, rounds = begin, 0, 0
         error = layer.error(state)
@@ -98,17 +90,8 @@ class VPTQFurther:
         generator = torch.Generator().manual_seed(self.start.seed)
         for k in range(self.shakes):
             size = self.shake_size * (1 - k / self.shakes)
-            moved = (
-                self._sweeper(layer, state),
-                layer.hessian,
-                layer.weight,
-                state.offset,
-                state.codes,
-                size,
-                self.sweeps,
-                generator,
-            )
-            offset, codes = shake(*moved)
+            shaken = self._sweeper(layer, state), layer.hessian, layer.weight, state.offset, state.codes
+            offset, codes = shake(*shaken, size, self.sweeps, generator)
             state = replace(state, offset=offset, codes=codes)
             if k % SHAKES_PER_REFIT == SHAKES_PER_REFIT - 1:
                 state = layer.refit(state, self.refit_steps)
@@ -116,17 +99,17 @@ class VPTQFurther:
             with_stages(span, tuple(begin.frame.storable(stage) for stage in span.book.stages))
             for span in state.spans
         ]
-        state = layer.with_spans(state, stored)
-        offset, codes, run = self._sweeper(layer, state).over_rows(
-            layer.weight, state.offset, state.codes, self.final_sweeps
-        )
-        return replace(state, offset=offset, codes=codes), sweeps + run, rounds
+        state, run = self._sweep(layer, layer.with_spans(state, stored), self.final_sweeps)
+        return state, sweeps + run, rounds
 
     def _round(self, layer: "_Layer", state: Rounding) -> tuple[Rounding, int]:
-        offset, codes, sweeps = self._sweeper(layer, state).over_rows(
-            layer.weight, state.offset, state.codes, self.sweeps
-        )
-        return layer.refit(replace(state, offset=offset, codes=codes), self.refit_steps), sweeps
+        state, sweeps = self._sweep(layer, state, self.sweeps)
+        return layer.refit(state, self.refit_steps), sweeps
+
+    def _sweep(self, layer: "_Layer", state: Rounding, most: int) -> tuple[Rounding, int]:
+        sweeper = self._sweeper(layer, state)
+        offset, codes, sweeps = sweeper.over_rows(layer.weight, state.offset, state.codes, most)
+        return replace(state, offset=offset, codes=codes), sweeps
 
     def _sweeper(self, layer: "_Layer", state: Rounding) -> Sweeper:
         return Sweeper(layer.feedback, False, state.spans, self.block_size, self.beam)
@@ -147,21 +130,16 @@ class _Layer:
         return cls(begin.frame.weight, hessian, coupling(hessian), begin.frame.row_importance)
 
     def error(self, state: Rounding) -> float:
-        return (
-            ((self.hessian @ state.offset) * state.offset * self.row_importance)
-            .sum(dtype=torch.float64)
-            .item()
-        )
+        errors = (self.hessian @ state.offset) * state.offset * self.row_importance
+        return errors.sum(dtype=torch.float64).item()
 
     def refit(self, state: Rounding, steps: int) -> Rounding:
-        """The best codebooks for the codes; those at hand where a Hessian that is mere noise in some
-        direction sends centroids far away.
-        """
+        """The best codebooks for the codes; those at hand where a noisy Hessian sends centroids far away."""
         spans = refit(self.hessian, self.row_importance, state.offset, state.spans, state.codes, steps)
         furthest = max(stage.abs().max().item() for span in spans for stage in span.book.stages)
         return self.with_spans(state, spans) if furthest <= REACH * self.weight.abs().max().item() else state
 
     def with_spans(self, state: Rounding, spans: list[Span]) -> Rounding:
         """The same codes under other codebooks."""
-        values = spread([span.book.stages for span in spans], spans, state.codes, self.weight.shape[1])
+        values = spread([span.book.stages for span in spans], state.codes, self.weight.shape[1])
         return replace(state, spans=spans, offset=values - self.weight)

@@ -1,8 +1,7 @@
-"""Activations in few bits: the input of every quantized linear, and queries, keys and values before they are
-multiplied.
+"""Activations in few bits: inputs of quantized linears, and queries, keys and values in products.
 
-    per token (dynamic)    every token has the grid of its own extremes; in the attention, every token of every head
-    per tensor (static)    all tokens share one grid, whose end points are the extremes of the calibration text
+    per token (dynamic)   each token has the grid of its extremes; in the attention, each token of each head
+    per tensor (static)   all tokens share one grid, whose end points are the extremes of the calibration text
 
 Asymmetric grids have 2^n - 1 steps between the extremes, symmetric ones 2^(n-1) - 1 on either side of 0 (as
 in SmoothQuant, OmniQuant and AffineQuant, arXiv 2403.12544, section 4.1). The softmax's output stays float.
@@ -21,6 +20,7 @@ from methods.blocks.attention_operands import AttentionOperands
 from methods.contracts.block import Block
 from methods.contracts.scheme import ActRange, Scheme
 from methods.kernels import token_rounding
+from methods.kernels.token_rounding import Ends
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ class ActivationFormat:
         return 2**self.bits - (2 if self.symmetric else 1)
 
     def round(self, activations: Tensor) -> Tensor:
-        """On the grid of each token (the last axis), or of this one tensor. Same shape and dtype; halves are
-        computed in float32.
-        """
+        """On the grid of each token (the last axis), or of this one tensor; same shape and dtype."""
         return _Rounded.apply(activations, self, None)
 
     def round_between(self, activations: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -61,11 +59,9 @@ class ActivationFormat:
 
 def input_format(scheme: Scheme) -> ActivationFormat | None:
     """Of the inputs of linears, and of queries."""
-    return (
-        None
-        if scheme.act_bits is None
-        else ActivationFormat(scheme.act_bits, scheme.act_symmetric, scheme.act_range)
-    )
+    if scheme.act_bits is None:
+        return None
+    return ActivationFormat(scheme.act_bits, scheme.act_symmetric, scheme.act_range)
 
 
 def cache_format(scheme: Scheme) -> ActivationFormat | None:
@@ -74,9 +70,7 @@ def cache_format(scheme: Scheme) -> ActivationFormat | None:
 
 
 class ActivationQuantizer(nn.Module):
-    """Rounds what passes through it. With a static range it first has to see the calibration text, see
-    `calibrating`.
-    """
+    """Rounds what passes through it; with a static range only once it was `calibrating` on some text."""
 
     def __init__(self, format: ActivationFormat):
         super().__init__()
@@ -100,7 +94,8 @@ class ActivationQuantizer(nn.Module):
         if not self._known:
             if torch.isnan(self.low + self.high):
                 raise RuntimeError(
-                    "activations with a static range (scheme.act_range=tensor) were used before any text calibrated it"
+                    "activations with a static range (scheme.act_range=tensor) were used before any text "
+                    "calibrated it"
                 )
             self._known = True
         return self.format.round_between(activations, self.low, self.high)
@@ -108,10 +103,8 @@ class ActivationQuantizer(nn.Module):
     @torch.no_grad()
     def _widen(self, activations: Tensor) -> None:
         low, high = activations.aminmax()
-        self.low, self.high = (
-            torch.fmin(self.low.to(low.device), low.float()),
-            torch.fmax(self.high.to(high.device), high.float()),
-        )
+        self.low = torch.fmin(self.low.to(low.device), low.float())
+        self.high = torch.fmax(self.high.to(high.device), high.float())
 
     def extra_repr(self) -> str:
         return str(self.format)
@@ -126,26 +119,24 @@ def quantized_activations(block: Block, scheme: Scheme) -> Iterator[None]:
     equipped for good round by themselves, and are left alone.
 
     Raises:
-        ValueError: the scheme quantizes activations, but nobody said where the block multiplies queries and
-            keys.
+        ValueError: as `attention_of`, where the scheme quantizes activations.
     """
     handles, inputs = [], input_format(scheme)
+
+    def rounded_input(module: nn.Module, given: tuple) -> tuple:
+        return inputs.round(given[0]), *given[1:]
+
     try:
         for path in block.linears if inputs else ():
             linear = block.module.get_submodule(path)
             if getattr(linear, "activation", None) is None:
-                handles.append(
-                    linear.register_forward_pre_hook(
-                        lambda module, given: (inputs.round(given[0]), *given[1:])
-                    )
-                )
+                handles.append(linear.register_forward_pre_hook(rounded_input))
         if scheme.quantizes_activations:
             attention = attention_of(block)
             if AttentionOperands.of(attention) is None:
                 formats = (inputs, cache_format(scheme), cache_format(scheme))
-                operands = AttentionOperands(
-                    *(format and format.round for format in formats), _whole_tokens(block, scheme)
-                )
+                roundings = (format and format.round for format in formats)
+                operands = AttentionOperands(*roundings, _whole_tokens(block, scheme))
                 handles += operands.hook(attention)
         yield
     finally:
@@ -160,14 +151,14 @@ def attention_of(block: Block) -> nn.Module:
     """
     if block.attention is None:
         raise ValueError(
-            f"{block.name}: activations cannot be quantized, as its family does not say where queries, keys and values meet"
+            f"{block.name}: activations cannot be quantized, as its family does not say where queries, keys "
+            "and values meet"
         )
     return block.module.get_submodule(block.attention.path)
 
 
 def install_activations_(block: Block, scheme: Scheme) -> None:
-    """Make a rounded block quantize its activations for good, where the scheme says so. Static ranges then
-    want `calibrating`.
+    """Make a rounded block quantize its activations for good; static ranges then want `calibrating`.
 
     Raises:
         ValueError: one of its linears was not rounded, it quantizes activations already, or its family does
@@ -182,7 +173,8 @@ def install_activations_(block: Block, scheme: Scheme) -> None:
     for path, linear in linears.items():
         if not hasattr(linear, "activation"):
             raise ValueError(
-                f"{block.name}.{path} is a {type(linear).__name__}; only linears with rounded weights quantize activations"
+                f"{block.name}.{path} is a {type(linear).__name__}; only linears with rounded weights "
+                "quantize activations"
             )
     for linear in linears.values():
         linear.activation = inputs and ActivationQuantizer(inputs).to(linear.weight.device)
@@ -193,16 +185,14 @@ def install_activations_(block: Block, scheme: Scheme) -> None:
 
 @contextmanager
 def calibrating(block: Block) -> Iterator[None]:
-    """For a while, installed static quantizers of the block let everything pass unrounded, and widen their
-    range to it.
-    """
-    found = [module for module in block.module.modules() if isinstance(module, ActivationQuantizer)]
+    """For a while, static quantizers installed in the block widen their range to what passes, unrounded."""
+    quantizers = [module for module in block.module.modules() if isinstance(module, ActivationQuantizer)]
     try:
-        for quantizer in found:
+        for quantizer in quantizers:
             quantizer.widening = True
         yield
     finally:
-        for quantizer in found:
+        for quantizer in quantizers:
             quantizer.widening = False
 
 
@@ -214,14 +204,11 @@ class _Rounded(torch.autograd.Function):
     """Saves its input alone; the grid is found again in the backward pass."""
 
     @staticmethod
-    def forward(
-        ctx, activations: Tensor, format: ActivationFormat, ends: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
+    def forward(ctx, activations: Tensor, format: ActivationFormat, ends: Ends) -> Tensor:
         ctx.save_for_backward(activations)
         ctx.format, ctx.ends = format, ends
-        result = token_rounding.rounded(
-            _rows(activations, format, ends), format.steps, format.symmetric, ends
-        )
+        rows = _rows(activations, format, ends)
+        result = token_rounding.rounded(rows, format.steps, format.symmetric, ends)
         return result.view(activations.shape)
 
     @staticmethod
@@ -233,10 +220,7 @@ class _Rounded(torch.autograd.Function):
         return result.view(activations.shape), None, None
 
 
-def _rows(tensor: Tensor, format: ActivationFormat, ends: tuple[Tensor, Tensor] | None) -> Tensor:
+def _rows(tensor: Tensor, format: ActivationFormat, ends: Ends) -> Tensor:
     """(n, width): a row for all that shares end points yet to be found."""
-    return (
-        tensor.reshape(1, -1)
-        if format.range is ActRange.tensor and ends is None
-        else tensor.reshape(-1, tensor.shape[-1])
-    )
+    shares_one = format.range is ActRange.tensor and ends is None
+    return tensor.reshape(1, -1) if shares_one else tensor.reshape(-1, tensor.shape[-1])

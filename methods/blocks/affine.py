@@ -4,6 +4,10 @@ A site is a seam with the form of what is learned there. Its matrix is A = P ∘
 2403.12544, Eq. 6 to 9), where P starts as the identity and GM is 1 on the diagonal, the stability factor
 where 0 < |i - j| <= share * size, and 0 beyond. The chain rule scales the gradients of P by the same mask.
 
+Why a mask: every step needs the inverse, and a matrix whose diagonal outweighs the rest of each row has one
+(Levy-Desplanques). So training begins with diagonals, and each epoch lets in more bands of off-diagonals,
+held small by the stability factor: the matrix stays diagonally dominant, or near it, while it grows.
+
 Where heads are rotated (RoPE), the rotated part of P is one scaling and turning [[a, -b], [b, a]] for each
 pair (i, i + rotary / 2): these are the matrices that commute with the rotations by all positions. The mask
 treats b as the entries they are, at the distance rotary / 2.
@@ -42,12 +46,9 @@ class Site:
     @property
     def size(self) -> int:
         """Rows of each matrix."""
-        seam = self.seam
-        return (
-            seam.width
-            if isinstance(seam, NormSeam | MiddleSeam)
-            else (seam.value if isinstance(seam, ValueSeam) else seam.key).size
-        )
+        if isinstance(self.seam, NormSeam | MiddleSeam):
+            return self.seam.width
+        return (self.seam.value if isinstance(self.seam, ValueSeam) else self.seam.key).size
 
     @property
     def rotary(self) -> int:
@@ -67,16 +68,13 @@ class Site:
         return found
 
     def factor(self, parameters: Mapping[str, Tensor], share: float, stability: float) -> Factor:
-        """What stands at the seam while `share` of the off-diagonals is let in; differentiable in the
-        parameters.
-        """
-        rest = parameters.get("matrix")
-        if self.full and rest is not None:
-            rest = rest * gradual_mask(rest.shape[-1], share, stability, rest)
-        return Factor(
-            self._with_pairs(parameters, rest, share, stability) if self.rotary else rest,
-            parameters.get("shift"),
-        )
+        """What stands at the seam while `share` of the off-diagonals is let in, differentiably."""
+        matrix = parameters.get("matrix")
+        if self.full and matrix is not None:
+            matrix = matrix * gradual_mask(matrix.shape[-1], share, stability, matrix)
+        if self.rotary:
+            matrix = self._with_pairs(parameters, matrix, share, stability)
+        return Factor(matrix, parameters.get("shift"))
 
     def _with_pairs(
         self, parameters: Mapping[str, Tensor], rest: Tensor | None, share: float, stability: float
@@ -102,17 +100,13 @@ class Site:
 
 
 def gradual_mask(size: int, share: float, stability: float, like: Tensor) -> Tensor:
-    """GM of Eq. 6, (size, size): 1 on the diagonal, `stability` in the bands that `share` lets in, 0
-    elsewhere.
-    """
+    """GM of Eq. 6, (size, size): 1 on the diagonal, `stability` in the bands let in, 0 elsewhere."""
     band = int(share * size + 1e-6)  # a share such as 0.29 may be a hair too small
     return like.new_full((size, size), stability).tril_(band).triu_(-band).fill_diagonal_(1.0)
 
 
 def dominance_margin(matrix: Tensor) -> float:
-    """min over rows of (|a_ii| - sum of the other |a_ij|) / |a_ii|: above 0 the matrix is invertible
-    (Levy-Desplanques).
-    """
+    """min over rows of (|a_ii| - sum of the other |a_ij|) / |a_ii|; above 0 the matrix is invertible."""
     diagonal = matrix.diagonal(dim1=-2, dim2=-1).abs()
     return ((2 * diagonal - matrix.abs().sum(-1)) / diagonal).min().item()
 

@@ -23,17 +23,13 @@ class AffineNorm(nn.Module):
 
     def stored(self) -> dict[str, Tensor]:
         """What a checkpoint stores for the map, apart from the norm itself."""
-        return {
-            name: tensor
-            for name, tensor in (("shift", self.shift), ("inverse", self.inverse))
-            if tensor is not None
-        }
+        parts = {"shift": self.shift, "inverse": self.inverse}
+        return {name: tensor for name, tensor in parts.items() if tensor is not None}
 
     def multiply_adds(self) -> int:
         """Per token, beyond those of the norm."""
         return 0 if self.inverse is None else self.inverse.numel()
 
     def extra_repr(self) -> str:
-        return (
-            ", ".join(f"{name}={tuple(tensor.shape)}" for name, tensor in self.stored().items()) or "identity"
-        )
+        shapes = (f"{name}={tuple(tensor.shape)}" for name, tensor in self.stored().items())
+        return ", ".join(shapes) or "identity"

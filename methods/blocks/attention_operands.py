@@ -1,5 +1,4 @@
-"""Queries, keys and values, caught right where an attention multiplies them: after rotations, head splits and
-scaling of whatever family.
+"""Queries, keys and values, caught right where an attention of whatever family multiplies them.
 
 While the attention's forward runs, a `TorchFunctionMode` watches for products:
 
@@ -13,6 +12,7 @@ unseen.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,9 +61,7 @@ class AttentionOperands(nn.Module):
         self.hook(attention)
 
     def hook(self, attention: nn.Module) -> list[RemovableHandle]:
-        """Watch the attention module's forward; hooks are bound methods, which `copy.deepcopy` binds to the
-        copy.
-        """
+        """Watch the module's forward; `copy.deepcopy` binds the hooks, bound methods, to the copy."""
         return [
             attention.register_forward_pre_hook(self._enter),
             attention.register_forward_hook(self._leave, always_call=True),
@@ -82,8 +80,9 @@ class AttentionOperands(nn.Module):
         # None: the forward raised, and what it raised says more
         if output is not None and not products.complete:
             raise RuntimeError(
-                f"{type(attention).__name__} was to multiply queries, keys and values of few bits, but no such product was seen; "
-                "its way of computing attention is not served: load the model with attn_implementation=sdpa"
+                f"{type(attention).__name__} was to multiply queries, keys and values of few bits, but no "
+                "such product was seen; its way of computing attention is not served: load the model with "
+                "attn_implementation=sdpa"
             )
 
     def rounded(self, which: str, operand: Tensor) -> Tensor:
@@ -94,7 +93,8 @@ class AttentionOperands(nn.Module):
             return rounding(operand)
         if operand.ndim != 4:
             raise RuntimeError(
-                f"{which} of shape {tuple(operand.shape)}: one range over all heads needs (batch, heads, tokens, entries)"
+                f"{which} of shape {tuple(operand.shape)}: one range over all heads needs (batch, heads, "
+                "tokens, entries)"
             )
         tokens = operand.transpose(1, 2)
         return rounding(tokens.flatten(2)).view(tokens.shape).transpose(1, 2)
@@ -126,12 +126,8 @@ class _Products(TorchFunctionMode):
         self._expect(self.scores is None)
         self.scores, self.complete = (), True
         for position, name in enumerate(("query", "key", "value")):
-            args, kwargs = _replaced(
-                args,
-                kwargs,
-                (position, name),
-                lambda operand, name=name: self.operands.rounded(name, operand),
-            )
+            rounding = partial(self.operands.rounded, name)
+            args, kwargs = _replaced(args, kwargs, (position, name), rounding)
         return args, kwargs
 
     def _product(self, places: tuple, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -139,24 +135,19 @@ class _Products(TorchFunctionMode):
         if right.ndim < 3:
             return args, kwargs  # a linear
         if self.scores is None:
-            self.scores = (
-                *torch.broadcast_shapes(left.shape[:-2], right.shape[:-2]),
-                left.shape[-2],
-                right.shape[-1],
-            )
-            args, kwargs = _replaced(
-                args, kwargs, places[0], lambda query: self.operands.rounded("query", query)
-            )
+            heads = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+            self.scores = (*heads, left.shape[-2], right.shape[-1])
+            args, kwargs = _replaced(args, kwargs, places[0], partial(self.operands.rounded, "query"))
             return _replaced(args, kwargs, places[1], lambda key: self.operands.rounded("key", key.mT).mT)
         self._expect(not self.complete and tuple(left.shape) == self.scores)
         self.complete = True
-        return _replaced(args, kwargs, places[1], lambda value: self.operands.rounded("value", value))
+        return _replaced(args, kwargs, places[1], partial(self.operands.rounded, "value"))
 
     def _expect(self, condition: bool) -> None:
         if not condition:
             raise RuntimeError(
-                "an attention multiplied more than queries with keys and their softmax with values, so that operands cannot be told apart; "
-                "load the model with attn_implementation=sdpa"
+                "an attention multiplied more than queries with keys and their softmax with values, so that "
+                "operands cannot be told apart; load the model with attn_implementation=sdpa"
             )
 
 

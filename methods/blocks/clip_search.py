@@ -29,8 +29,7 @@ def clip_block(
     shares: Sequence[float],
     watch: Callable[[int], None],
 ) -> dict[str, Ranges]:
-    """End points for the linears of a block, by path. Queries and keys keep the scheme's rule: errors there
-    pass a softmax.
+    """End points for linears, by path. Queries and keys keep the scheme's rule: a softmax follows.
 
     Args:
         shares: of the largest |w|, falling.
@@ -51,8 +50,7 @@ def clip_block(
 
 
 def clipped(weight: Tensor, moments: Tensor, scheme: Scheme, shares: Sequence[float]) -> Ranges:
-    """The end points (out, groups) of a weight with the least output error: those of the scheme's rule, or
-    cut at one of the shares.
+    """The end points (out, groups) of least output error: those of the scheme's rule, or cut at a share.
 
     Args:
         weight: (out, in).
@@ -68,27 +66,17 @@ def clipped(weight: Tensor, moments: Tensor, scheme: Scheme, shares: Sequence[fl
         costs = group_costs(weight, Ranges(*ends), moments, scheme)
         best, least = torch.where(costs < least, ends, best), torch.minimum(costs, least)
     if scheme.scale_bits is not None:
-        best = _where_all_gain(
-            best,
-            group_costs(weight, Ranges(*best), moments, scheme),
-            plain,
-            costs_of_plain,
-            scheme.scale_group_size,
-        )
+        costs = group_costs(weight, Ranges(*best), moments, scheme)
+        best = _where_all_gain(best, costs, plain, costs_of_plain, scheme.scale_group_size)
     return Ranges(*best)
 
 
 def _where_all_gain(ends: Tensor, costs: Tensor, before: Tensor, costs_before: Tensor, rows: int) -> Tensor:
-    """`ends`, but for the blocks of rows that they make worse as a whole: what is best for each row need not
-    be where they share scales.
-    """
+    """`ends`, but for blocks of rows (that share scales) which they make worse as a whole."""
     block = torch.arange(len(costs), device=costs.device) // rows
-    totals = (
-        each.new_zeros(int(block[-1]) + 1, each.shape[1]).index_add(0, block, each)
-        for each in (costs, costs_before)
-    )
-    gains = torch.lt(*totals)[block]
-    return torch.where(gains, ends, before)
+    none = costs.new_zeros(int(block[-1]) + 1, costs.shape[1])
+    gains = none.index_add(0, block, costs) < none.index_add(0, block, costs_before)
+    return torch.where(gains[block], ends, before)
 
 
 def by_rule(weight: Tensor, moments: Tensor, scheme: Scheme) -> Ranges:
@@ -109,16 +97,13 @@ def rows_of_queries_and_keys(block: Block) -> dict[str, Tensor]:
     rows: dict[str, Tensor] = {}
     for seam in block.seams:
         for heads in (seam.query, seam.key) if isinstance(seam, QueryKeySeam) else ():
-            rows[heads.linear] = torch.cat(
-                [rows.get(heads.linear, torch.arange(0)), heads.rows.flatten().cpu()]
-            )
+            before = rows.get(heads.linear, torch.arange(0))
+            rows[heads.linear] = torch.cat([before, heads.rows.flatten().cpu()])
     return rows
 
 
 def _restored(ranges: Ranges, rows: Tensor, weight: Tensor, moments: Tensor, scheme: Scheme) -> Ranges:
-    """The same, with the scheme's rule at some rows: those of a projection that makes queries, keys and
-    values at once.
-    """
+    """The same, with the scheme's rule at some rows: queries and keys of a fused projection."""
     if not len(rows):
         return ranges
     own = by_rule(weight[rows], moments, scheme)

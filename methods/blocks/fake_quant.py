@@ -4,7 +4,8 @@ Shao et al.: OmniQuant: Omnidirectionally Calibrated Quantization for Large Lang
 Eq. 2. A group with the extreme weights `least` and `greatest` (widened to what its grid must hold) is rounded
 to the grid
 
-    low = clip_low * least,    high = clip_high * greatest,    scale = (high - low) / (2^bits - 1),    zero = -low / scale
+    low = clip_low * least,                high = clip_high * greatest,
+    scale = (high - low) / (2^bits - 1),   zero = -low / scale
 
 where the paper writes gamma and beta, sigmoids of what it trains, for clip_high and clip_low. Forward it is
 the very grid that a solver would round to between these end points, scale and zero rounded as they are

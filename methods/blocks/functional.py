@@ -1,6 +1,4 @@
-"""Running a block with other parameters than its own, in float32: half precision would lose the small steps
-of training.
-"""
+"""Running a block with other parameters than its own, in float32: halves lose small steps of training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +9,14 @@ from torch.func import functional_call
 from methods.contracts.block import Block, Call
 
 
+def values_of(block: Block) -> dict[str, Tensor]:
+    """All parameters and buffers of a block, by name."""
+    named = (*block.module.named_parameters(), *block.module.named_buffers())
+    return {name: value.detach() for name, value in named}
+
+
 def run_with(block: Block, hidden: Tensor, call: Call, values: Mapping[str, Tensor]) -> Tensor:
-    """The output hidden states (batch, tokens, width), float32, of the block with `values` in place of its
-    parameters and buffers.
+    """What the block puts out, (batch, tokens, width) float32, with `values` for its parameters and buffers.
 
     Args:
         values: by name in the block; what is absent stays the block's own.

@@ -67,8 +67,7 @@ def group_moments(
 def _run(
     block: Block, samples: Sequence[Sample], paths: Sequence[str], add: Callable[[str, Tensor], None]
 ) -> None:
-    """Run the block on all samples, and show `add` the input of each linear as (tokens, in): rounded already,
-    where activations are.
+    """Run the block on all samples, and show `add` each linear's input (tokens, in), rounded if it is.
 
     Not before a batch has passed the block: inside an attention whose operands are rounded, our own products
     would be as well.
@@ -91,9 +90,7 @@ def _run(
 
 
 def first(block: Block, samples: Sequence[Sample], tokens: int) -> list[Sample]:
-    """Samples from the first on with at least so many tokens, or all of them; of the last one no more
-    sequences than needed.
-    """
+    """The first samples, with at least so many tokens; of the last one no more sequences than needed."""
     found = []
     for sample in samples:
         batch, length = sample.hidden.shape[:2]
@@ -106,17 +103,13 @@ def first(block: Block, samples: Sequence[Sample], tokens: int) -> list[Sample]:
 
 @torch.no_grad()
 def _cut(block: Block, sample: Sample, count: int) -> Sample:
-    """The first sequences of a batch, or the whole batch where the block does not compute the same of a part."""
+    """The first sequences of a batch, or all of them where the block computes something else of a part."""
     batch = len(sample.hidden)
     if count == batch:
         return sample
     own = None if sample.own_target is None else sample.own_target[:count]
-    part = Sample(
-        sample.hidden[:count],
-        Call(*_cut_all((sample.call.args, dict(sample.call.kwargs)), batch, count)),
-        sample.target[:count],
-        own,
-    )
+    call = Call(*_cut_all((sample.call.args, dict(sample.call.kwargs)), batch, count))
+    part = Sample(sample.hidden[:count], call, sample.target[:count], own)
     device = next(block.module.parameters()).device
     whole = block.run(sample.hidden.to(device), sample.call)[:count]
     try:
@@ -128,16 +121,12 @@ def _cut(block: Block, sample: Sample, count: int) -> Sample:
 
 
 def _cut_all(value: Any, batch: int, count: int) -> Any:
-    """Whatever the block is called with, for fewer sequences: tensors with a leading axis over the batch, or
-    over all its heads.
-    """
+    """Whatever a block is called with, for fewer sequences; a tensor's first axis may be batch or heads."""
     if isinstance(value, Tensor):
         of_each = value.shape[0] // batch if value.ndim > 1 and value.shape[0] % batch == 0 else 0
         return value[: of_each * count] if of_each == 1 or (of_each and value.ndim == 3) else value
     if isinstance(value, tuple | list):
         return type(value)(_cut_all(item, batch, count) for item in value)
-    return (
-        {key: _cut_all(item, batch, count) for key, item in value.items()}
-        if isinstance(value, dict)
-        else value
-    )
+    if isinstance(value, dict):
+        return {key: _cut_all(item, batch, count) for key, item in value.items()}
+    return value

@@ -1,6 +1,4 @@
-"""What OmniQuant and AffineQuant do to a block: start from smoothed channels, train, and put what was learned
-into the block.
-"""
+"""What OmniQuant and AffineQuant do to a block: smooth its channels, train, install what was learned."""
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -13,7 +11,8 @@ from methods.blocks.affine_norm import AffineNorm
 from methods.blocks.block_training import Course, Learned, Lesson, train
 from methods.blocks.fake_quant import learned_ranges
 from methods.blocks.input_statistics import channel_extremes
-from methods.blocks.rewriting import Factor, install_, make_room_
+from methods.blocks.installing import install_, make_room_
+from methods.blocks.rewriting import Factor
 from methods.blocks.smoothing import smoothed
 from methods.contracts.block import Block
 from methods.contracts.problem import Ranges
@@ -72,12 +71,10 @@ def learn_(
 
 
 def sites_of(block: Block, scheme: Scheme, full_at: tuple[type, ...], shift: Shift) -> list[Site]:
-    """Where something is learned: at norms and values, and between queries and keys where these are
-    quantized.
+    """Where something is learned: at norms and values; between queries and keys where these are quantized.
 
     Args:
-        full_at: seams with full matrices; between queries and keys with norms in between, a diagonal all the
-            same.
+        full_at: seams with full matrices; but between normed queries and keys there is a diagonal.
     """
     sites = []
     for seam in block.seams:
@@ -105,9 +102,8 @@ def start_factors(
 ) -> list[tuple[Seam, Factor]]:
     """Smoothing at norms and values, as every learned transform starts; nothing at queries and keys."""
     wanted = [site for site in sites if isinstance(site.seam, NormSeam | ValueSeam)]
-    readers = [
-        site.seam.consumers[0] if isinstance(site.seam, NormSeam) else site.seam.output for site in wanted
-    ]
+    seams = [site.seam for site in wanted]
+    readers = [seam.consumers[0] if isinstance(seam, NormSeam) else seam.output for seam in seams]
     found = channel_extremes(block, samples, readers)
     centred = [site.shift and isinstance(site.seam, NormSeam) and site.seam.has_bias for site in wanted]
     return [
@@ -130,9 +126,7 @@ def start_leaves(lesson: Lesson) -> dict[str, Tensor]:
 
 
 def clip_logits(weight: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
-    """Logits (out, groups) of the shares of the extremes at which the scheme's rule puts the end points,
-    sigmoid(4) at most.
-    """
+    """Logits (out, groups), at most 4, of the shares of the extremes that the scheme's rule takes."""
     ranges, ends = fit_ranges(weight, scheme), extremes(grouped(weight, scheme), scheme)
     most = torch.sigmoid(torch.tensor(LOGIT_OF_ALL)).item()
     shares = (
@@ -161,15 +155,13 @@ def _stats(learned: Learned, matrices: Sequence[Tensor]) -> dict[str, float]:
 
 
 def _learned_anything(site: Site, leaves: Mapping[str, Tensor]) -> bool:
-    """Does the site's factor differ from the one that changes nothing? If not, no matrix need be kept for it."""
+    """Does the site's factor differ from the one that changes nothing? If not, none need be kept for it."""
     identity = site.identity(next(iter(leaves.values())).device)
     return any(not torch.equal(leaves[name], value) for name, value in identity.items())
 
 
 def _drop_idle_(block: Block, sites: Sequence[Site], unbiased: Sequence[str]) -> None:
-    """Take away the room that was made and not used: wrapped norms without a map, and biases of 0 of linears
-    that had none.
-    """
+    """Take away room that was not used: wrapped norms without a map, biases of 0 where there were none."""
     for path in unbiased:
         linear = block.module.get_submodule(path)
         if linear.bias is not None and not linear.bias.any():

@@ -1,5 +1,4 @@
-"""Function-preserving rewrites of a block: a factor (matrix A, shift) at a seam turns x into x' = (x - shift)
-A^-1 there.
+"""Function-preserving rewrites: at a seam a factor (matrix A, shift) turns x into x' = (x - shift) A^-1.
 
     consumer of x      W' = W A^T,  b' = b + W shift          since x' A = x - shift
     producer of x      W' = A^-T W, b' = A^-T (b - shift)     its output, as a column, is A^-T (y - shift)
@@ -8,18 +7,16 @@ A^-1 there.
 OmniQuant.)
 
 `rewrite` is differentiable and works on the block's parameters as a mapping by name, in whatever dtype they
-are; `install_` does it in float64 and writes the result into the block. Where a full matrix stands behind a
-norm, the norm must have been wrapped (`make_room_`).
+are; `methods.blocks.installing` writes the result into the block. Where a full matrix stands behind a norm,
+the norm must have been wrapped (`make_room_` there).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from methods.blocks.affine_norm import AffineNorm
-from methods.contracts.block import Block
 from methods.contracts.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
 Values = Mapping[str, Tensor]  # parameters and buffers of a block, by name
@@ -47,8 +44,7 @@ class Factor:
 
 
 def rewrite(values: Values, seam: Seam, factor: Factor) -> dict[str, Tensor]:
-    """The parameters of a block that computes the same as one with `values`, with `factor` slipped in at
-    `seam`.
+    """The parameters of a block that computes the same as one with `values`, `factor` slipped in at `seam`.
 
     Raises:
         KeyError: the block has no room for the factor, see `make_room_`.
@@ -56,10 +52,9 @@ def rewrite(values: Values, seam: Seam, factor: Factor) -> dict[str, Tensor]:
     """
     if factor.shift is not None and not isinstance(seam, NormSeam | ValueSeam):
         raise ValueError(f"a shift cannot pass a {type(seam).__name__}")
-    if tuple(factor.matrix.shape) not in (shapes := shapes_at(seam)):
-        raise ValueError(
-            f"a matrix {tuple(factor.matrix.shape)} cannot stand at {seam}: it takes {' or '.join(map(str, shapes))}"
-        )
+    if (shape := tuple(factor.matrix.shape)) not in (shapes := shapes_at(seam)):
+        takes = " or ".join(map(str, shapes))
+        raise ValueError(f"a matrix {shape} cannot stand at {seam}: it takes {takes}")
     if isinstance(seam, NormSeam):
         return _behind_norm(values, seam, factor)
     if isinstance(seam, ValueSeam):
@@ -70,9 +65,7 @@ def rewrite(values: Values, seam: Seam, factor: Factor) -> dict[str, Tensor]:
 
 
 def shapes_at(seam: Seam) -> tuple[tuple[int, ...], ...]:
-    """Shapes of the matrices that may stand at a seam: the diagonal's, then the full matrix's where there may
-    be one.
-    """
+    """Shapes of the matrices that may stand at a seam: the diagonal's, then the full one's, if it may."""
     if isinstance(seam, MiddleSeam):
         return ((seam.width,),)
     if isinstance(seam, NormSeam):
@@ -81,97 +74,6 @@ def shapes_at(seam: Seam) -> tuple[tuple[int, ...], ...]:
         return ((seam.key.size,),)
     heads = seam.key if isinstance(seam, QueryKeySeam) else seam.value
     return (heads.count, heads.size), (heads.count, heads.size, heads.size)
-
-
-def make_room_(block: Block, seam: Seam, matrix: bool, shift: bool) -> None:
-    """Give the block, in place and without changing its function, what a factor at `seam` needs: biases, a
-    wrapped norm.
-
-    Args:
-        matrix: will the factor's matrix be full?
-        shift: will it have one?
-    """
-    if isinstance(seam, NormSeam):
-        if (matrix or (shift and not seam.has_bias)) and not isinstance(
-            block.module.get_submodule(seam.norm), AffineNorm
-        ):
-            block.module.set_submodule(seam.norm, AffineNorm(block.module.get_submodule(seam.norm)))
-        if shift:
-            _give_biases_(block, seam.consumers)
-    elif isinstance(seam, ValueSeam) and shift:
-        _give_biases_(block, (seam.value.linear, seam.output))
-
-
-@torch.no_grad()
-def install_(block: Block, factors: Sequence[tuple[Seam, Factor]]) -> None:
-    """Rewrite the block itself, in float64, one seam after another; full matrices behind norms are stored as
-    float16 inverses.
-
-    The matrix of such a seam is then the exact inverse of what is stored, so that the function stays although
-    the inverse was rounded.
-    """
-    for seam, factor in factors:
-        diagonal = factor.matrix.ndim == 1
-        make_room_(block, seam, matrix=not diagonal, shift=factor.shift is not None)
-        factor = factor.double()
-        if isinstance(seam, NormSeam) and (not diagonal or factor.shift is not None):
-            factor = _as_stored(block, seam, factor)
-        old = {name: value for name, value in values_of(block).items() if name.startswith(_touched(seam))}
-        new = rewrite({name: value.double() for name, value in old.items()}, seam, factor)
-        for name, value in new.items():
-            if name not in old:  # a buffer of a wrapped norm
-                path, _, leaf = name.rpartition(".")
-                setattr(block.module.get_submodule(path), leaf, value.half())
-            else:
-                old[name].copy_(value)
-
-
-def values_of(block: Block) -> dict[str, Tensor]:
-    """All parameters and buffers of a block, by name."""
-    return {
-        name: value.detach()
-        for name, value in (*block.module.named_parameters(), *block.module.named_buffers())
-    }
-
-
-def _touched(seam: Seam) -> tuple[str, ...]:
-    """How the names of all parameters and buffers begin that a factor at `seam` may change."""
-    if isinstance(seam, NormSeam):
-        paths = (seam.norm, *seam.consumers)
-    elif isinstance(seam, ValueSeam):
-        paths = (seam.value.linear, seam.output)
-    elif isinstance(seam, QueryKeySeam):
-        paths = seam.norms or (seam.query.linear, seam.key.linear)
-    else:
-        paths = (seam.up, seam.down)
-    return tuple(f"{path}." for path in paths)
-
-
-def _as_stored(block: Block, seam: NormSeam, factor: Factor) -> Factor:
-    """The factor whose kept parts are exactly what float16 holds."""
-    matrix, shift, inverse = factor.matrix, factor.shift, factor.inverse
-    full = matrix.ndim == 2
-    if full:
-        inverse = _rounded(block, seam, "inverse matrix", factor.inverted(diagonal=False))
-        matrix, singular = torch.linalg.inv_ex(inverse)
-        if singular:
-            raise ValueError(
-                f"{block.name}.{seam.norm}: the inverse matrix is singular once it is rounded to float16"
-            )
-    # what is kept stands behind the norm's own part of the factor
-    if shift is not None and not seam.has_bias:
-        kept = _rounded(block, seam, "shift", shift if full else shift / matrix)
-        shift = kept if full else kept * matrix
-    return Factor(matrix, shift, inverse)
-
-
-def _rounded(block: Block, seam: NormSeam, what: str, values: Tensor) -> Tensor:
-    rounded = values.half().to(values.dtype)
-    if not rounded.isfinite().all():
-        raise ValueError(
-            f"{block.name}.{seam.norm}: the {what} exceeds what float16 can hold ({values.abs().max():.3g})"
-        )
-    return rounded
 
 
 def _behind_norm(values: Values, seam: NormSeam, factor: Factor) -> dict[str, Tensor]:
@@ -211,14 +113,14 @@ def _through_attention(values: Values, seam: ValueSeam, factor: Factor) -> dict[
     weight = values[f"{seam.output}.weight"]
     # (out, value heads, query heads of each, size)
     shared = weight.view(len(weight), seam.value.count, -1, seam.value.size)
-    consumed = (
-        shared * factor.matrix[:, None] if diagonal else torch.einsum("okrj,kij->okri", shared, factor.matrix)
-    )
+    if diagonal:
+        consumed = shared * factor.matrix[:, None]
+    else:
+        consumed = torch.einsum("okrj,kij->okri", shared, factor.matrix)
     new[f"{seam.output}.weight"] = consumed.reshape(weight.shape)
     if factor.shift is not None:
-        new[f"{seam.output}.bias"] = values[f"{seam.output}.bias"] + torch.einsum(
-            "okrj,kj->o", shared, factor.shift
-        )
+        added = torch.einsum("okrj,kj->o", shared, factor.shift)
+        new[f"{seam.output}.bias"] = values[f"{seam.output}.bias"] + added
     return new
 
 
@@ -230,11 +132,9 @@ def _between_queries_and_keys(values: Values, seam: QueryKeySeam, factor: Factor
             key: _scaled(values[key], factor.matrix, seam.one_plus),
         }
     diagonal = factor.matrix.ndim == 2
-    inverse = factor.inverted(diagonal)
+    inverse = factor.inverted(diagonal) if diagonal else factor.inverted(diagonal).mT
     shared = seam.query.count // seam.key.count
-    new = _at_heads(
-        values, seam.query, (inverse if diagonal else inverse.mT).repeat_interleave(shared, 0), None
-    )
+    new = _at_heads(values, seam.query, inverse.repeat_interleave(shared, 0), None)
     return _at_heads(new, seam.key, factor.matrix, None)
 
 
@@ -248,9 +148,7 @@ def _inside_mlp(values: Values, seam: MiddleSeam, factor: Factor) -> dict[str, T
 
 
 def _at_heads(values: Values, heads: Heads, left: Tensor, shift: Tensor | None) -> dict[str, Tensor]:
-    """Rows of each head multiplied from the left: by (heads, size, size), or by the diagonal (heads, size);
-    first minus `shift`.
-    """
+    """Rows of each head, less `shift`, times `left`: (heads, size, size), or the diagonal (heads, size)."""
     new = dict(values)
     rows = heads.rows.to(left.device)
     for leaf in ("weight", "bias"):
@@ -270,10 +168,3 @@ def _at_heads(values: Values, heads: Heads, left: Tensor, shift: Tensor | None) 
 
 def _scaled(weight: Tensor, factor: Tensor, one_plus: bool) -> Tensor:
     return (1 + weight) * factor - 1 if one_plus else weight * factor
-
-
-def _give_biases_(block: Block, paths: Sequence[str]) -> None:
-    for path in paths:
-        linear = block.module.get_submodule(path)
-        if linear.bias is None:
-            linear.bias = nn.Parameter(linear.weight.new_zeros(linear.weight.shape[0]), requires_grad=False)

@@ -1,7 +1,8 @@
-"""Smoothing: dividing each channel of the activations by a factor between its own size and that of the
-weights that read it.
+"""Smoothing: each channel of the activations is divided by a factor between its size and that of its weights.
 
-s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)   (SmoothQuant, arXiv 2211.10438, Eq. 4; the start of OmniQuant and AffineQuant too)
+    s_j = max|x_j|^alpha / max|W_j|^(1 - alpha)   SmoothQuant, arXiv 2211.10438, Eq. 4
+
+OmniQuant and AffineQuant start from it, too.
 """
 
 import torch
@@ -29,9 +30,8 @@ def smoothed(
         form = seam.value.count, -1, seam.value.size
         low, high, weights = low.view(form).amin(1), high.view(form).amax(1), weights.view(form).amax(1)
     middle = (low + high) / 2 if shift else torch.zeros_like(low)
-    return Factor(
-        between(torch.maximum(high - middle, middle - low), weights, alpha), middle if shift else None
-    )
+    sizes = torch.maximum(high - middle, middle - low)
+    return Factor(between(sizes, weights, alpha), middle if shift else None)
 
 
 def between(activations: Tensor, weights: Tensor, alpha: float) -> Tensor:

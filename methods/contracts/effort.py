@@ -69,16 +69,12 @@ def factorization(columns: int) -> float:
 
 
 def one_sweep(rows: int, columns: int, triangular: bool) -> float:
-    """One pass over all columns in which every weight may move: a product (half of one where later columns do
-    not count), and steps.
-    """
+    """One pass in which every weight may move: steps, and a product (half of one if triangular)."""
     return product(rows, columns) / (2 if triangular else 1) + STEP * rows * columns
 
 
 def search(rows: int, columns: int, length: int, centroids: int) -> float:
-    """The nearest of so many centroids for every vector of so many weights: 2 operations for each coordinate
-    and centroid.
-    """
+    """The nearest centroid for every vector: 2 operations for each of its coordinates and each centroid."""
     vectors = rows * columns / length
     return NEAREST * 2.0 * vectors * length * centroids
 

@@ -1,6 +1,4 @@
-"""Transforms: rewriting a block into one that computes the same and is easier to round; what is handed over,
-and what comes back.
-"""
+"""Transforms rewrite a block into one that computes the same and is easier to round."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +26,7 @@ class Transformed:
 
 
 class BlockTransform(Protocol):
-    """Rewrites one block in place; its function is preserved. Deterministic: the same block and samples give
-    the same answer.
-    """
+    """Rewrites one block in place, preserving its function. Deterministic in block and samples."""
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         """Why this scheme, or a block with these seams, makes no sense for this transform, or None."""

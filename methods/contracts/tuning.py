@@ -49,9 +49,7 @@ class Tuned:
 
 
 class BlockTuning(Protocol):
-    """Moves what is not a code so that the block's output comes closer to its target. Pure: the block itself
-    is left alone.
-    """
+    """Moves what is not a code so that a block's output comes closer to its target. Pure: the block stays."""
 
     def tune(self, block: Block, samples: Sequence[Sample], weights: Mapping[str, QuantizedWeight]) -> Tuned:
         """

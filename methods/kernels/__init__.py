@@ -1,3 +1,1 @@
-"""The hot loops: a torch reference of each, a compiled CPU kernel, a Triton kernel, and one dispatch by
-device.
-"""
+"""The hot loops: each with a torch reference, a CPU kernel, a Triton kernel, and a dispatch by device."""

@@ -1,7 +1,6 @@
-"""Rounding to a grid that is being trained, and its gradients: passes over a matrix whose weights come in
-groups, (out, groups, size).
+"""Rounding to a grid that is being trained, and its gradients; matrices come in groups, (out, groups, size).
 
-A weight w in a group of scale s and zero z has, as on every grid (`methods.contracts.grid`),
+A weight w in a group of scale s and zero z has, as on every grid (`methods.weights.grid`),
 
     code = clamp(round(w / s + z), 0, 2^bits - 1),    w^ = (code - z) s,
 
@@ -25,7 +24,7 @@ from methods.kernels.threads import over_rows
 
 
 def extremes(groups: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest weight of each group, (out, groups) each; of a group with a nan, anything."""
+    """The smallest and the largest weight of each group, (out, groups) each; with a nan in it, anything."""
     kernel = _compiled("extremes", groups)
     if kernel is None:
         return torch.aminmax(groups, dim=2)
@@ -35,9 +34,7 @@ def extremes(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def forward(groups: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> Tensor:
-    """w^ of all weights; bit for bit what `Grid.round` gives. All tensors contiguous; scale and zero (out,
-    groups).
-    """
+    """w^ of all weights, bit for bit that of `Grid.round`; contiguous, scale and zero (out, groups)."""
     kernel = _compiled("forward", groups)
     if kernel is None:
         return forward_reference(groups, scale, zero, max_code)
@@ -49,7 +46,7 @@ def forward(groups: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> Tenso
 def backward(
     grad: Tensor, groups: Tensor, scale: Tensor, zero: Tensor, max_code: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the weights, of the scales and of the zeros, from that of w^; arguments as of `forward`."""
+    """Gradients of weights, scales and zeros from that of w^; arguments as of `forward`."""
     kernel = _compiled("backward", groups)
     if kernel is None:
         return backward_reference(grad, groups, scale, zero, max_code)
@@ -61,12 +58,12 @@ def backward(
 def add_at_extremes_(
     total: Tensor, groups: Tensor, ends: tuple[Tensor, Tensor], shares: tuple[Tensor, Tensor]
 ) -> None:
-    """Add shares (out, groups) to `total`, of the shape of `groups`, where a group's extreme weights are; in
-    equal parts to equal ones.
+    """Add shares to `total` where a group's extreme weights are, in equal parts to equal ones.
 
     Args:
+        total: shaped like `groups`.
         ends: what `extremes` gives for `groups`.
-        shares: of the smallest, of the largest.
+        shares: (out, groups) of the smallest, of the largest.
     """
     kernel = _compiled("add_at_extremes", groups) or add_at_extremes_reference_
     kernel(total, groups, *ends, *(share.contiguous() for share in shares))

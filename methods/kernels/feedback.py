@@ -1,5 +1,4 @@
-"""Rounding a block of columns one after another, each step fed back into the targets of the columns that
-follow.
+"""Rounding a block of columns one after another, each step fed back into the targets of later columns.
 
 The sequential heart of GPTQ, QuantEase and their kin. Tensors are turned, (columns, out): one column of the
 weight is one contiguous row here. For column k of a block, with w its weights, p the pull of all that
@@ -57,10 +56,8 @@ def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tens
     if not is_compiled(weight) and accelerated is None:
         return partial(reference, *operands)
     if grid is None:
-        levels, max_code = (
-            (weight, weight, torch.zeros(len(weight), dtype=torch.int64, device=weight.device)),
-            0,
-        )
+        groups, max_code = torch.zeros(len(weight), dtype=torch.int64, device=weight.device), 0
+        levels = weight, weight, groups  # never looked at
     else:
         levels, max_code = (
             (grid.scale.T.contiguous(), grid.zero.T.contiguous(), grid.group_index),
@@ -99,9 +96,7 @@ def is_compiled(weight: Tensor) -> bool:
 
 
 def push_steps(pushed: Tensor, steps: Tensor, feedback: Tensor) -> None:
-    """pushed (out, in) += steps^T @ feedback for steps (columns, out) that are mostly zero; feedback
-    (columns, in) is turned too.
-    """
+    """pushed (out, in) += steps^T @ feedback (columns, in), for steps (columns, out) mostly zero."""
     arrays = [values.numpy() for values in (pushed, steps, feedback)]
     compiled.push_steps(arrays[0].dtype)(*arrays)
 

@@ -1,5 +1,4 @@
-"""The cheapest centroid of every vector, each codebook with its own centroids and each place with its own
-metric.
+"""The cheapest centroid of every vector: each codebook has its own centroids, each place its own metric.
 
     cost of centroid c at place p of codebook b = own[b, p, c] - 2 <pulled[b, r, p], centroids[b, c]>
 
@@ -27,21 +26,14 @@ def cheapest(pulled: Tensor, own: Tensor, centroids: Tensor) -> Tensor:
     """
     if pulled.device.type == "cpu" and pulled.dtype in (torch.float32, torch.float64):
         codes = torch.empty(pulled.shape[:3], dtype=torch.int64)
-        operands = (
-            pulled.permute(0, 2, 3, 1).contiguous(),
-            own.contiguous(),
-            centroids.mT.contiguous(),
-            codes,
-        )
+        operands = pulled.permute(0, 2, 3, 1).contiguous(), own.contiguous(), centroids.mT.contiguous(), codes
         compiled.cheapest(*(operand.numpy() for operand in operands))
         return codes
     return reference(pulled, own, centroids)
 
 
 def reference(pulled: Tensor, own: Tensor, centroids: Tensor) -> Tensor:
-    """The formula in plain torch, for any device; some codebooks at a time, so that the costs fit into
-    memory.
-    """
+    """The formula in plain torch, for any device; some codebooks at a time, so that costs fit into memory."""
     step = max(1, CHUNK // (pulled[0].numel() // pulled.shape[3] * centroids.shape[1]))
     parts = zip(pulled.split(step), own.split(step), centroids.split(step), strict=True)
     return torch.cat([_reference(*part) for part in parts])

@@ -1,7 +1,7 @@
-"""The nearest centroid of each vector: codes[n] = argmin over c of |vector_n - centroid_c|^2, the lowest c of
-equals.
+"""The nearest centroid of each vector: codes[n] = argmin over c of |vector_n - centroid_c|^2.
 
-|x|^2 is the same for all centroids of a vector x, so that what is compared is the score |c|^2 / 2 - x . c .
+Of equals the lowest c. |x|^2 is the same for all centroids of a vector x, so that what is compared is the
+score |c|^2 / 2 - x . c .
 """
 
 from functools import cache
@@ -25,8 +25,7 @@ def nearest(vectors: Tensor, codebook: Tensor, exact: bool = True) -> Tensor:
     Args:
         vectors: (n, length).
         codebook: (centroids, length), same dtype and device.
-        exact: false lets an accelerator compare scores of TF32 precision (float32 alone; elsewhere nothing
-            changes).
+        exact: false lets an accelerator compare scores of TF32 precision (of float32 vectors).
 
     Returns:
         (n,) int64.

@@ -22,8 +22,7 @@ ROWS_OF_TWO = 768
 def over_rows(
     work: Callable[[slice], Result], rows: int, device: torch.device, together: int = 1
 ) -> list[Result]:
-    """`work(slice)` for slices that cover `rows`, results in order. Inside `work` there is one thread, and
-    `over_rows` runs slice by slice.
+    """`work(slice)` for slices that cover `rows`, results in order; inside `work` there is one thread.
 
     Args:
         together: neighbouring rows that must not be parted: slices hold whole blocks of so many.

@@ -1,6 +1,7 @@
 """Rounding to a uniform grid that is fitted to the entries themselves, row by row, and its gradient.
 
-    scale = (high - low) / steps,  zero = -round(low / scale),  code = clamp(round(x / scale) + zero, 0, steps),  x^ = (code - zero) * scale
+    scale = (high - low) / steps                    zero = -round(low / scale)
+    code = clamp(round(x / scale) + zero, 0, steps)   x^ = (code - zero) * scale
 
 `zero` is an integer that need not be a code, so that 0 need not lie between the end points. Symmetric grids
 have low = -high and an even number of steps. A row of equal entries comes back as it is; where the end points
@@ -48,18 +49,15 @@ def rounded(rows: Tensor, steps: int, symmetric: bool, ends: Ends) -> Tensor:
     result = torch.empty_like(exact)
 
     def some(part: slice) -> None:
-        compiled.rounding(exact.numpy().dtype)(
-            exact[part].numpy(), *_options(exact, steps, symmetric, ends), result[part].numpy()
-        )
+        options = _options(exact, steps, symmetric, ends)
+        compiled.rounding(exact.numpy().dtype)(exact[part].numpy(), *options, result[part].numpy())
 
     over_rows(some, len(exact), exact.device, together=UNIT)
     return result.to(rows.dtype)
 
 
 def gradient(rows: Tensor, outer: Tensor, steps: int, symmetric: bool, ends: Ends) -> Tensor:
-    """The gradient with respect to `rows`, given the one with respect to what `rounded` made of them; given
-    end points take none.
-    """
+    """The gradient of `rows` from that of what `rounded` made of them; given end points take none."""
     if not rows.numel():
         return outer.clone()
     if rows.is_cuda and ends is None and (kernel := _triton_kernel()) is not None and kernel.serves(rows):
@@ -72,10 +70,8 @@ def gradient(rows: Tensor, outer: Tensor, steps: int, symmetric: bool, ends: End
     result = torch.empty_like(exact)
 
     def some(part: slice) -> None:
-        options = _options(exact, steps, symmetric, ends)
-        compiled.gradient(exact.numpy().dtype)(
-            exact[part].numpy(), given[part].numpy(), *options, result[part].numpy()
-        )
+        operands = exact[part].numpy(), given[part].numpy(), *_options(exact, steps, symmetric, ends)
+        compiled.gradient(exact.numpy().dtype)(*operands, result[part].numpy())
 
     over_rows(some, len(exact), exact.device, together=UNIT)
     return result.to(rows.dtype)
@@ -110,9 +106,8 @@ def reference_gradient(rows: Tensor, outer: Tensor, steps: int, symmetric: bool,
     if symmetric:
         where = rows.abs().argmax(1, keepdim=True)
         return result.scatter_add(1, where, (of_high - of_low) * rows.gather(1, where).sign())
-    return result.scatter_add(1, rows.argmax(1, keepdim=True), of_high).scatter_add(
-        1, rows.argmin(1, keepdim=True), of_low
-    )
+    result = result.scatter_add(1, rows.argmax(1, keepdim=True), of_high)
+    return result.scatter_add(1, rows.argmin(1, keepdim=True), of_low)
 
 
 def _end_points(rows: Tensor, symmetric: bool, ends: Ends) -> tuple[Tensor, Tensor, Tensor]:

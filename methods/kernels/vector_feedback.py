@@ -1,5 +1,4 @@
-"""The feedback loop of `methods.kernels.feedback` for vectors: columns one after another, each rounded to
-centroids.
+"""The feedback loop of `methods.kernels.feedback` for vectors: each column in turn rounded to centroids.
 
 Tensors are turned, (columns, out). For column k of a block, with w its weights, p the pull of all that
 happened outside the block,
@@ -30,8 +29,8 @@ NO_CODE = -1  # of vectors not yet rounded
 MOST_ON_CHIP = 1024
 
 
-def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...], feedback: Tensor, book: Book,
-                  beam: int) -> int | Tensor:  # fmt: skip
+def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...],
+                  feedback: Tensor, book: Book, beam: int) -> int | Tensor:  # fmt: skip
     """Take one block of columns through the formulas above.
 
     Args:
@@ -49,17 +48,13 @@ def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, c
     operands = (weight, pull, offset, steps, codes, feedback, book, beam)
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
         return compiled.round_vectors(*operands)
-    if (
-        weight.device.type == "cuda"
-        and len(book.centroids) <= MOST_ON_CHIP
-        and (kernel := _triton_kernel()) is not None
-    ):
-        return kernel(*operands)
-    return reference(*operands)
+    on_chip = weight.device.type == "cuda" and len(book.centroids) <= MOST_ON_CHIP
+    kernel = _triton_kernel() if on_chip else None
+    return reference(*operands) if kernel is None else kernel(*operands)
 
 
-def reference(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...], feedback: Tensor, book: Book,
-              beam: int) -> Tensor:  # fmt: skip
+def reference(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...],
+              feedback: Tensor, book: Book, beam: int) -> Tensor:  # fmt: skip
     """The formulas in plain torch, for any device and floating dtype."""
     whole = weight.shape[1] // book.length * book.length
     widths = [(slice(0, whole), book), (slice(whole, None), book.shortened(weight.shape[1] - whole))]

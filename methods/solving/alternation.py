@@ -89,7 +89,7 @@ def start_with_outliers(problem: LayerProblem, start: LayerSolver) -> Solution:
 
 
 class Alternation:
-    """The two parts of a layer's answer, moved in turns; tensors (out, in), columns in the order of sweeps."""
+    """The two parts of a layer's answer, moved in turns; tensors (out, in), columns in order of sweeps."""
 
     def __init__(
         self,
@@ -126,8 +126,8 @@ class Alternation:
         """
 
         def stepped(rows: slice) -> Tensor:
-            # The offset of a descent anchored to W - H^ is W^ + H^ - W, and H_kk (offset - pull)_k is column k
-            # of that times H: the gradient.
+            # anchored to W - H^, a descent has W^ + H^ - W for its offset, and H_kk (offset - pull)_k is
+            # column k of that times H: the gradient
             descent = self.descents[rows.start]
             return self.correction[rows] - ((descent.offset - descent.exact_pull()) * self.steps).T
 
@@ -169,7 +169,7 @@ def permuted(
 
 
 def grid_without(problem: LayerProblem, correction: Tensor) -> Grid:
-    """The grid fitted on what a correction leaves of the weight; where it takes all, zeros, which lie on it."""
+    """The grid fitted on what a correction leaves of the weight: of zeros where it takes all."""
     return find_grid(replace(problem, weight=problem.weight - correction))
 
 

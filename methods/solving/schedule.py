@@ -8,8 +8,8 @@ from methods.solving.descent import Matmul
 @dataclass(frozen=True)
 class Schedule:
     """
-    Sweeps are counted from 0. A relaxed one leaves the weights unrounded, so that they get away from points that
-    no rounded step leaves; the last ones round, in float32, which heals what TF32 lost before.
+    Sweeps are counted from 0. A relaxed one leaves the weights unrounded, so that they get away from points
+    that no rounded step leaves; the last ones round, in float32, which heals what TF32 lost before.
 
     Raises:
         ValueError: a field is out of range; the message names it.

@@ -53,16 +53,14 @@ class KMeans:
         if len(whole) > SAMPLE * count:  # most of the way on a sample
             chosen = torch.randperm(len(whole), generator=generator)[: SAMPLE * count].to(whole.device)
             centroids = _seeds(whole[chosen], weights[chosen], count, generator)
-            centroids = _Lloyd([(whole[chosen], weights[chosen])]).run(
-                centroids, self.iterations, self.tolerance
-            )
+            sample = _Lloyd([(whole[chosen], weights[chosen])])
+            centroids = sample.run(centroids, self.iterations, self.tolerance)
         elif len(whole) >= count or not short.numel():
             centroids = _seeds(whole, weights, count, generator)
         else:  # too few: the short ones may be centroids too, with zeros for what they lack
             filled = torch.nn.functional.pad(short, (0, length - short.shape[1]))
-            centroids = _seeds(
-                torch.cat([whole, filled]), torch.cat([weights, their_weights]), count, generator
-            )
+            vectors, weighing = torch.cat([whole, filled]), torch.cat([weights, their_weights])
+            centroids = _seeds(vectors, weighing, count, generator)
         kinds = [kind for kind in ((whole, weights), (short, their_weights)) if kind[0].numel()]
         return _Lloyd(kinds).run(centroids, self.iterations, self.tolerance)
 
@@ -82,25 +80,19 @@ def _seeds(vectors: Tensor, weights: Tensor, count: int, generator: torch.Genera
         seeds.append(
             vectors[torch.searchsorted(edges, drawn, right=True).clamp_(max=len(edges) - 1).unique()]
         )
-        distance = torch.minimum(
-            distance, (vectors - seeds[-1][nearest(vectors, seeds[-1])]).square_().sum(1)
-        )
+        apart = vectors - seeds[-1][nearest(vectors, seeds[-1])]
+        distance = torch.minimum(distance, apart.square_().sum(1))
         shares = weights.double() * distance
     return torch.cat(seeds)
 
 
 class _Lloyd:
     def __init__(self, kinds: list[tuple[Tensor, Tensor]]):
-        """kinds: (vectors, weights) of vectors of one length each, (n, length or less) and (n,), the longest
-        first.
-        """
+        """kinds: vectors (n, length or less) and weights (n,) of each length that there is, longest first."""
         self.kinds, self.weights = ([kind[k] for kind in kinds] for k in range(2))
-        self.weighted = [
-            vectors * weight[:, None] for vectors, weight in zip(self.kinds, self.weights, strict=True)
-        ]
-        self.energy = sum(
-            (a.double() * b.double()).sum() for a, b in zip(self.kinds, self.weighted, strict=True)
-        )
+        self.weighted = [vectors * weights[:, None] for vectors, weights in kinds]
+        pairs = zip(self.kinds, self.weighted, strict=True)
+        self.energy = sum((vectors.double() * weighted.double()).sum() for vectors, weighted in pairs)
 
     def run(self, centroids: Tensor, iterations: int, tolerance: float) -> Tensor:
         for _ in range(iterations):
@@ -131,17 +123,13 @@ class _Lloyd:
 
 
 def split_vectors(matrix: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """The whole vectors (n, length), column after column, and the short one at each column's end (columns, 0
-    <= width < length).
-    """
+    """The whole vectors (n, length), column after column, and the short ones, (columns, < length)."""
     whole = matrix.shape[1] // length * length
     return matrix[:, :whole].reshape(-1, length), matrix[:, whole:].contiguous()
 
 
 def storable_centroids(centroids: Tensor) -> Tensor:
-    """Values that float16 represents, unless it overflows or is too coarse for the largest of them; then
-    float32. dtype unchanged.
-    """
+    """Values of float16, or of float32 if that overflows or is too coarse for the largest; dtype stays."""
     rounded = centroids.to(torch.float16).to(centroids.dtype)
     fits = (rounded - centroids).abs().max() <= HALF_LOSS * centroids.abs().max()  # false for overflow to inf
     return rounded if fits else centroids.to(torch.float32).to(centroids.dtype)

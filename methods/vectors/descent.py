@@ -1,5 +1,4 @@
-"""Sweeps over the columns of a weight in which vectors move to centroids: `methods.contracts.descent` for
-codebooks.
+"""Sweeps in which vectors of weights move to centroids: `methods.solving.descent` for codebooks.
 
 With a triangular factor of the Hessian for feedback one sweep is the pass of VPTQ; with the Hessian itself
 sweeps are coordinate descent. Sweeps run block by block: what lies outside a block reaches its targets
@@ -73,45 +72,29 @@ class Sweeper:
                 reach = slice(0, block.start if self.triangular else len(weight))
                 pull = self.feedback[block, reach] @ offset[reach]
                 own = tuple(code[block.start - span.start : block.stop - span.start] for code in held)
-                operands = (
-                    weight[block],
-                    pull,
-                    offset[block],
-                    steps[: len(pull)],
-                    own,
-                    self.feedback[block, block],
-                    span.book,
-                    self.beam,
-                )
-                moved += round_vectors(*operands)
+                state = weight[block], pull, offset[block], steps[: len(pull)], own
+                moved += round_vectors(*state, self.feedback[block, block], span.book, self.beam)
         return moved
 
     def over_rows(self, weight: Tensor, offset: Tensor, codes: Codes, most: int) -> tuple[Tensor, Codes, int]:
-        """Up to `most` sweeps, rows in parallel, each slice of rows until nothing of it moves; (offset,
-        codes, sweeps of the slowest).
-        """
+        """Up to `most` sweeps, each slice of rows until none of it moves; (offset, codes, sweeps run)."""
         rows, unit = weight.shape[1], self.unit
 
         def some(units: slice) -> tuple[Tensor, Codes, int]:
             part = slice(unit * units.start, min(unit * units.stop, rows))
             mine, moves = weight[:, part].contiguous(), offset[:, part].contiguous()
-            held = [
-                tuple(
-                    code[:, part.start // span.book.length : -(-part.stop // span.book.length)].contiguous()
-                    for code in of_span
-                )
-                for span, of_span in zip(self.spans, codes, strict=True)
-            ]
+            held = []
+            for span, of_span in zip(self.spans, codes, strict=True):
+                vectors = slice(part.start // span.book.length, -(-part.stop // span.book.length))
+                held.append(tuple(code[:, vectors].contiguous() for code in of_span))
             for sweep in range(most):
                 if self.sweep(mine, moves, held) == 0:
                     return moves, held, sweep + 1
             return moves, held, most
 
         offsets, held, sweeps = zip(*over_rows(some, -(-rows // unit), weight.device), strict=True)
-        joined = [
-            tuple(torch.cat(stage, 1) for stage in zip(*of_span, strict=True))
-            for of_span in zip(*held, strict=True)
-        ]
+        spans = (zip(*of_span, strict=True) for of_span in zip(*held, strict=True))
+        joined = [tuple(torch.cat(stage, 1) for stage in of_span) for of_span in spans]
         return torch.cat(offsets, 1), joined, max(sweeps)
 
     def first_sweep(self, weight: Tensor) -> tuple[Tensor, Codes]:

@@ -1,5 +1,4 @@
-"""A layer problem as vector passes see it: columns in the order of rounding, rows and columns normalised,
-everything turned.
+"""A layer problem as vector passes see it: columns in the order of rounding, normalised, turned.
 
 Dividing column j by s_j and row i by t_i changes the objective to
 
@@ -62,8 +61,7 @@ class Frame:
     ) -> "Frame":
         """
         Args:
-            permute: put the columns in the order of their Hessian diagonal; outlier columns come first in any
-                case.
+            permute: order the columns by their Hessian diagonal; outlier columns come first in any case.
             row_block: rows that share a row scale, if there are any.
         """
         weight, hessian = problem.weight, problem.hessian
@@ -81,26 +79,22 @@ class Frame:
             scale = _deviations(weight.T)
             weight, hessian = weight / scale, hessian * scale[:, None] * scale
         if row_scale:
-            padded = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % row_block)).view(
-                -1, row_block * columns
-            )
-            divisor = _deviations(padded)
+            padded = torch.nn.functional.pad(weight, (0, 0, 0, -len(weight) % row_block))
+            divisor = _deviations(padded.view(-1, row_block * columns))
             weight = weight / divisor.repeat_interleave(row_block)[: len(weight), None]
         largest = weight.abs().max().item()
         if largest > 0 and not 1 / TAME <= largest <= TAME:
             amplitude = 2.0 ** torch.tensor(largest).log2().floor().item()
             weight = weight / amplitude
-        turned = weight[:, ranked].T.contiguous()
-        return cls(
-            turned, hessian[ranked][:, ranked], ranked, outliers, amplitude, scale, bias, divisor, row_block
-        )
+        turned, hessian = weight[:, ranked].T.contiguous(), hessian[ranked][:, ranked]
+        return cls(turned, hessian, ranked, outliers, amplitude, scale, bias, divisor, row_block)
 
     def storable(self, centroids: Tensor) -> Tensor:
         """Centroids that lose nothing when they are stored."""
         return storable_centroids(centroids) if self.amplitude == 1 else centroids.float().to(centroids.dtype)
 
     def _restored(self, centroids: Tensor) -> Tensor:
-        """Centroids of the problem's size, in values that float32 holds: tiny ones may be below what it does."""
+        """Centroids of the problem's size, in values that float32 holds (it may hold no tiny ones)."""
         return centroids if self.amplitude == 1 else (centroids * self.amplitude).float().to(centroids.dtype)
 
     def assemble(self, spans: list[Span], codes: Codes) -> VectorWeight:
@@ -108,21 +102,10 @@ class Frame:
         parts = []
         for span, of_span in zip(spans, codes, strict=True):
             columns, by_column = self.order[span.columns].sort()
-            book = Book(
-                *(
-                    None if stage is None else self._restored(stage)
-                    for stage in (span.book.centroids, span.book.residual)
-                )
-            )
+            book = Book.of([self._restored(stage) for stage in span.book.stages])
             parts.append(Part(columns, tuple(code[by_column] for code in of_span), book))
-        return VectorWeight(
-            (self.weight.shape[1], len(self.order)),
-            tuple(parts),
-            self.scale,
-            self.bias,
-            self.row_scale,
-            self.row_block,
-        )
+        shape, extras = (self.weight.shape[1], len(self.order)), (self.scale, self.bias, self.row_scale)
+        return VectorWeight(shape, tuple(parts), *extras, self.row_block)
 
 
 @dataclass(frozen=True)
@@ -141,8 +124,7 @@ class Rounding:
 
 
 def _deviations(lines: Tensor) -> Tensor:
-    """The root mean square of each line of a matrix, relative to a power of two above all of them, in values
-    that SCALE_DTYPE holds.
+    """The root mean square of each line, over a power of two above all of them, as SCALE_DTYPE holds it.
 
     Lines far below the others, whose scales would lose their precision, are scaled by less than their
     deviation. Zeros get 1.

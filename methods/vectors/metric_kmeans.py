@@ -1,8 +1,9 @@
 """k-means in which every vector brings its own metric, for many codebooks at once (GPTVQ's data-aware EM).
 
-A vector x of place p costs (x - c)^T M_p (x - c) at centroid c. The E-step takes the cheapest centroid, the
-M-step solves (sum of M_p) c = sum of M_p x over the vectors of a centroid: both are exact, so the cost never
-rises.
+Not all errors of a vector are alike: what its columns lose reaches the output through the factor of the
+Hessian at their place p. So a vector x costs (x - c)^T M_p (x - c) at centroid c, and the mean of its vectors
+is no longer the best centroid: the M-step solves (sum of M_p) c = sum of M_p x over a centroid's vectors, the
+E-step takes the cheapest centroid. Both are exact, so the cost never rises.
 """
 
 import torch
@@ -27,8 +28,7 @@ def fit_centroids(
         tolerance: done when no more than this share of the vectors changed centroid.
 
     Returns:
-        (codebooks, count, length). A codebook of fewer vectors than centroids holds some of them more than
-        once.
+        (codebooks, count, length); of fewer vectors than centroids some more than once.
     """
     centroids = spread_start(vectors, used, count)
     pulled = torch.einsum("brpd,pde->brpe", vectors, metrics)
@@ -43,9 +43,7 @@ def fit_centroids(
 
 
 def spread_start(vectors: Tensor, used: Tensor, count: int) -> Tensor:
-    """Mahalanobis initialisation: vectors in order of their distance from the mean, taken at equal intervals
-    of rank.
-    """
+    """Mahalanobis initialisation: vectors by their distance from the mean, at equal intervals of rank."""
     books, rows, places, length = vectors.shape
     points = vectors.reshape(books, rows * places, length)
     present = used[:, :, None].expand(books, rows, places).reshape(books, -1)
@@ -55,9 +53,8 @@ def spread_start(vectors: Tensor, used: Tensor, count: int) -> Tensor:
     covariance = centred.mT @ centred
     size = torch.diagonal(covariance, dim1=1, dim2=2).mean(1)
     ridge = torch.where(size > 0, RIDGE * size, 1.0)
-    covariance = covariance + ridge[:, None, None] * torch.eye(
-        length, dtype=points.dtype, device=points.device
-    )
+    eye = torch.eye(length, dtype=points.dtype, device=points.device)
+    covariance = covariance + ridge[:, None, None] * eye
     distance = (torch.linalg.solve(covariance, centred.mT).mT * centred).sum(2)
     order = torch.argsort(distance.masked_fill(~present, torch.inf), dim=1, stable=True)
     ranks = torch.linspace(0, 1, count, dtype=torch.float64, device=points.device) * (numbers[:, None] - 1)
@@ -66,9 +63,7 @@ def spread_start(vectors: Tensor, used: Tensor, count: int) -> Tensor:
 
 
 def _centres(pulled: Tensor, metrics: Tensor, used: Tensor, codes: Tensor, old: Tensor) -> Tensor:
-    """The M-step; a small ridge towards the old centroids makes it well-posed and leaves its fixed points
-    where they are.
-    """
+    """The M-step; a small ridge towards the old centroids makes it well-posed, and moves no fixed point."""
     books, count, length = old.shape
     places = pulled.shape[2]
     weight = used[:, :, None].expand(codes.shape).to(old.dtype)

@@ -41,7 +41,7 @@ def refit(
     # beyond it rounding noise would grow: two stages leave the system singular
     enough = torch.finfo(offset.dtype).eps * energy
     for _ in range(steps):
-        change = _gather(hessian @ spread(direction, spans, codes, rows) * row_importance, spans, codes)
+        change = _gather(hessian @ spread(direction, codes, rows) * row_importance, spans, codes)
         bend = _dot(direction, change)
         if not (bend > 0 and energy > enough):
             break
@@ -54,19 +54,15 @@ def refit(
     return [with_stages(span, stages) for span, stages in zip(spans, answer, strict=True)]
 
 
-def spread(centroids: Centroids, spans: list[Span], codes: Codes, rows: int) -> Tensor:
+def spread(centroids: Centroids, codes: Codes, rows: int) -> Tensor:
     """The values (in, rows) that codes choose from centroids."""
-    return torch.cat(
-        [
-            with_stages(span, own).book.decode(code, rows)
-            for span, own, code in zip(spans, centroids, codes, strict=True)
-        ]
-    )
+    parts = zip(centroids, codes, strict=True)
+    return torch.cat([Book.of(stages).decode(code, rows) for stages, code in parts])
 
 
 def with_stages(span: Span, stages: tuple[Tensor, ...]) -> Span:
     """The span with other centroids."""
-    return replace(span, book=Book(stages[0], stages[1] if len(stages) > 1 else None))
+    return replace(span, book=Book.of(stages))
 
 
 def _gather(matrix: Tensor, spans: list[Span], codes: Codes) -> Centroids:
@@ -75,21 +71,16 @@ def _gather(matrix: Tensor, spans: list[Span], codes: Codes) -> Centroids:
     for span, of_span in zip(spans, codes, strict=True):
         missing = -matrix.shape[1] % span.book.length
         vectors = torch.nn.functional.pad(matrix[span.columns], (0, missing)).reshape(-1, span.book.length)
-        stages = zip(span.book.stages, of_span, strict=True)
-        sums.append(
-            tuple(torch.zeros_like(stage).index_add_(0, code.reshape(-1), vectors) for stage, code in stages)
-        )
+        stages = [
+            (torch.zeros_like(s), c.reshape(-1)) for s, c in zip(span.book.stages, of_span, strict=True)
+        ]
+        sums.append(tuple(none.index_add_(0, code, vectors) for none, code in stages))
     return sums
 
 
 def _each(function, *lists: Centroids) -> Centroids:
-    return [
-        tuple(function(*stages) for stages in zip(*of_span, strict=True))
-        for of_span in zip(*lists, strict=True)
-    ]
+    return [tuple(map(function, *of_span)) for of_span in zip(*lists, strict=True)]
 
 
 def _dot(first: Centroids, second: Centroids) -> Tensor:
-    return sum(
-        (a * b).sum() for of_span in zip(first, second, strict=True) for a, b in zip(*of_span, strict=True)
-    )
+    return sum(product.sum() for of_span in _each(torch.mul, first, second) for product in of_span)

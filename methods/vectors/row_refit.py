@@ -24,8 +24,7 @@ def refit(weight: Tensor, hessian: Tensor, entries: Entries, start: Tensor, step
         steps: conjugate-gradient steps at most.
 
     Returns:
-        Centroids shaped like `start`. Entries that no live column uses stay as they were, and so do row
-        blocks that would get worse.
+        Centroids shaped like `start`; what no live column uses, or would get worse (a row block), stays.
     """
     diagonal = torch.diagonal(hessian)
     curvature = entries.gather(diagonal.expand_as(weight))

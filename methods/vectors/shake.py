@@ -1,5 +1,4 @@
-"""Out of the optima that single moves cannot leave: shake the targets a little, settle again, keep what is
-better, row block by row block.
+"""Out of optima that no single move leaves: shake the targets a little, settle again, keep what is better.
 
 Given the codebooks, blocks of rows that hold whole vectors are problems of their own. So one shake is a trial
 for each of them at once, and each takes its better answer: the error never rises (iterated local search).
@@ -11,10 +10,9 @@ from torch import Tensor
 from methods.vectors.descent import Codes, Sweeper
 
 
-def shake(sweeper: Sweeper, hessian: Tensor, weight: Tensor, offset: Tensor, codes: Codes, size: float, sweeps: int,
-          generator: torch.Generator) -> tuple[Tensor, Codes]:  # fmt: skip
-    """One sweep towards weights with noise on them, up to `sweeps` sweeps towards the true ones; (offset,
-    codes) of the better rows.
+def shake(sweeper: Sweeper, hessian: Tensor, weight: Tensor, offset: Tensor, codes: Codes,
+          size: float, sweeps: int, generator: torch.Generator) -> tuple[Tensor, Codes]:  # fmt: skip
+    """A sweep towards noisy weights, up to `sweeps` towards the true ones; (offset, codes), better rows.
 
     Args:
         hessian: (in, in), what errors are compared by.
@@ -31,9 +29,8 @@ def shake(sweeper: Sweeper, hessian: Tensor, weight: Tensor, offset: Tensor, cod
     kept = []
     for span, new, old in zip(sweeper.spans, found, codes, strict=True):
         vectors = better.repeat_interleave(sweeper.unit // span.book.length)[: new[0].shape[1]]
-        kept.append(
-            tuple(torch.where(vectors, after, before) for after, before in zip(new, old, strict=True))
-        )
+        pairs = zip(new, old, strict=True)
+        kept.append(tuple(torch.where(vectors, after, before) for after, before in pairs))
     return torch.where(rows, moved, offset), kept
 
 

@@ -1,1 +1,1 @@
-"""How a rounded matrix is stored: grids, levels, outliers, codebooks, packed codes, and its bits per weight."""
+"""How a rounded matrix is stored: grids, levels, outliers, codebooks, packed codes, bits per weight."""

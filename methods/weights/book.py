@@ -1,5 +1,6 @@
 """A codebook."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -7,10 +8,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Book:
-    """A vector is centroids[code], or centroids[code] + residual[residual_code] where there are two stages."""
+    """A vector is centroids[code], or with two stages centroids[code] + residual[residual_code]."""
 
     centroids: Tensor  # (k, length)
     residual: Tensor | None  # (k2, length)
+
+    @classmethod
+    def of(cls, stages: Sequence[Tensor]) -> "Book":
+        """From the centroids of one stage, or of two."""
+        return cls(stages[0], stages[1] if len(stages) > 1 else None)
 
     @property
     def length(self) -> int:
@@ -22,12 +28,7 @@ class Book:
 
     def shortened(self, length: int) -> "Book":
         """The first coordinates alone, for short vectors."""
-        return Book(
-            *(
-                None if stage is None else stage[:, :length].contiguous()
-                for stage in (self.centroids, self.residual)
-            )
-        )
+        return Book.of([stage[:, :length].contiguous() for stage in self.stages])
 
     def decode(self, codes: tuple[Tensor, ...], rows: int) -> Tensor:
         """(columns, rows) from codes (columns, vectors) of each stage."""

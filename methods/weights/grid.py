@@ -1,5 +1,4 @@
-"""The uniform grid: the only place where a weight is rounded to a code (the compiled kernels repeat its
-formula).
+"""The uniform grid: where a weight is rounded to a code (compiled kernels alone repeat its formula).
 
 A weight w of output channel i and column j, in group g = group_index[j], has
 
@@ -9,7 +8,7 @@ A weight w of output channel i and column j, in group g = group_index[j], has
 With an integer zero point, `zero` is itself a code, so that 0 is on the grid. With a float one the lowest
 grid point is stored as `offset`, and zero = -offset / scale. Scales and offsets take only values that their
 storage dtype represents: what is solved with is what is stored. They may be codes themselves (see
-`methods.contracts.levels`).
+`methods.weights.levels`).
 """
 
 from dataclasses import dataclass, replace
@@ -41,9 +40,8 @@ class Grid:
     def encode(self, weight: Tensor) -> Tensor:
         """Nearest codes, (out, in) uint8; ties go to the even code, weights beyond the ends to the ends."""
         grouped, scale, zero = self._aligned(weight)
-        return (
-            (grouped / scale).add_(zero).round_().clamp_(0, self.max_code).to(torch.uint8).view(weight.shape)
-        )
+        codes = (grouped / scale).add_(zero).round_().clamp_(0, self.max_code)
+        return codes.to(torch.uint8).view(weight.shape)
 
     def decode(self, codes: Tensor) -> Tensor:
         """The weights that codes stand for, (out, in)."""
@@ -54,9 +52,7 @@ class Grid:
         return self.decode(self.encode(weight))
 
     def _aligned(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The matrix with scale and zero that broadcast to it: groups of a plain grouping as an axis of their
-        own, else gathered.
-        """
+        """The matrix with scale and zero that broadcast to it: plain groups as an axis, others gathered."""
         groups = self.scale.shape[1]
         if groups == 1:
             return matrix, self.scale, self.zero
@@ -73,33 +69,18 @@ class Grid:
         present, index = self.group_index[columns].unique(return_inverse=True)
         offset = None if self.offset is None else self.offset[:, present]
         scale, zero = self.scale[:, present], self.zero[:, present]
-        return replace(
-            self,
-            scale=scale,
-            zero=zero,
-            offset=offset,
-            group_index=index,
-            scale_levels=None,
-            zero_levels=None,
-        )
+        plain = replace(self, scale_levels=None, zero_levels=None)
+        return replace(plain, scale=scale, zero=zero, offset=offset, group_index=index)
 
     def rows(self, index: Tensor | slice) -> "Grid":
-        """The grid of a selection of the rows, to round with; rows that share levels are not to be stored
-        apart.
-        """
+        """The grid of a selection of the rows, to round with (not to store: rows may share levels)."""
         offset = None if self.offset is None else self.offset[index]
-        return replace(
-            self,
-            scale=self.scale[index],
-            zero=self.zero[index],
-            offset=offset,
-            scale_levels=None,
-            zero_levels=None,
-        )
+        plain = replace(self, scale_levels=None, zero_levels=None)
+        return replace(plain, scale=self.scale[index], zero=self.zero[index], offset=offset)
 
     @property
     def contiguous(self) -> bool:
-        """Do groups cover the columns in order and in equal parts, so that `group_index` need not be stored?"""
+        """Do groups cover the columns in order and in equal parts, so that no `group_index` is stored?"""
         columns, groups = self.group_index.numel(), self.scale.shape[1]
         if groups == 1:
             return True
@@ -108,12 +89,9 @@ class Grid:
         return torch.equal(expected, self.group_index)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored: the scale, then `zero` (packed codes) or `offset`, then `group_index` where it is
-        no plain grouping.
-        """
-        kept = (
-            {"scale": stored(self.scale)} if self.scale_levels is None else self.scale_levels.tensors("scale")
-        )
+        """What is stored: scale, then `zero` (packed codes) or `offset`, then `group_index` if not plain."""
+        levels = self.scale_levels
+        kept = {"scale": stored(self.scale)} if levels is None else levels.tensors("scale")
         if self.zero_levels is not None:
             kept |= self.zero_levels.tensors("zero")
         elif self.offset is not None:
@@ -121,22 +99,14 @@ class Grid:
         elif not self.symmetric:
             kept["zero"] = pack(self.zero.to(torch.uint8), self.bits)
         if not self.contiguous:
-            small = (
-                torch.uint8
-                if self.scale.shape[1] <= 256
-                else torch.int16
-                if self.scale.shape[1] < 2**15
-                else torch.int32
-            )
-            kept["group_index"] = self.group_index.to(small)
+            groups = self.scale.shape[1]
+            wide = torch.int16 if groups < 2**15 else torch.int32
+            kept["group_index"] = self.group_index.to(torch.uint8 if groups <= 256 else wide)
         return kept
 
     def layout(self) -> dict:
-        layout = {
-            "bits": self.bits,
-            "symmetric": self.symmetric,
-            "dtype": str(self.scale.dtype).removeprefix("torch."),
-        }
+        dtype = str(self.scale.dtype).removeprefix("torch.")
+        layout = {"bits": self.bits, "symmetric": self.symmetric, "dtype": dtype}
         if self.scale_levels is not None:
             layout["levels"] = {"bits": self.scale_levels.bits, "rows": self.scale_levels.rows}
         return layout
@@ -157,14 +127,8 @@ class Grid:
         else:
             group_index = torch.arange(in_features, device=scale.device) // -(-in_features // groups)
         if zero_levels is not None:
-            return cls(
-                bits,
-                scale,
-                zero_levels.decode(),
-                group_index,
-                scale_levels=scale_levels,
-                zero_levels=zero_levels,
-            )
+            levels = {"scale_levels": scale_levels, "zero_levels": zero_levels}
+            return cls(bits, scale, zero_levels.decode(), group_index, **levels)
         if "offset" in tensors:
             return float_grid(bits, scale, tensors["offset"].to(dtype), group_index)
         if layout["symmetric"]:
@@ -176,9 +140,8 @@ class Grid:
     @classmethod
     def side_by_side(cls, grids: "list[Grid]") -> "Grid":
         """One grid of many groups from grids of one group each, for columns in order."""
-        index = torch.arange(len(grids), device=grids[0].scale.device).repeat_interleave(
-            grids[0].group_index.numel()
-        )
+        index = torch.arange(len(grids), device=grids[0].scale.device)
+        index = index.repeat_interleave(grids[0].group_index.numel())
         return replace(_joined(grids, 1), group_index=index)
 
     @classmethod

@@ -41,9 +41,7 @@ class VectorWeight:
         return self.decode(self.trainable())
 
     def trainable(self) -> dict[str, Tensor]:
-        """What fine-tuning may move: every centroid, and the biases if any. Scales stay: their 8 bits are too
-        coarse for small steps.
-        """
+        """What fine-tuning may move: centroids, biases. Scales of 8 bits are too coarse for small steps."""
         numbers = {
             f"codebook.{k}.{stage}": values
             for k, part in enumerate(self.parts)
@@ -53,8 +51,9 @@ class VectorWeight:
 
     def decode(self, trained: dict[str, Tensor]) -> Tensor:
         """The weight (out, in) with these numbers in place of its own; differentiable."""
+        books = [_book(trained, k, part) for k, part in enumerate(self.parts)]
         turned = [
-            _book(trained, k, part).decode(part.codes, self.shape[0]) for k, part in enumerate(self.parts)
+            book.decode(part.codes, self.shape[0]) for book, part in zip(books, self.parts, strict=True)
         ]
         values = turned[0]
         if len(turned) > 1:
@@ -118,7 +117,7 @@ class VectorWeight:
                 _restored_codes(tensors.get(f"codes.{k}.{stage}"), book, len(columns), vectors)
                 for stage, book in enumerate(books)
             ]
-            parts.append(Part(columns, tuple(codes), Book(books[0], books[1] if stages > 1 else None)))
+            parts.append(Part(columns, tuple(codes), Book.of(books)))
         extras = [tensors[name].to(dtype) if name in tensors else None for name in EXTRAS]
         return cls((out_features, in_features), tuple(parts), *extras, layout["row_block"])
 
@@ -136,5 +135,4 @@ def _restored_codes(packed: Tensor | None, book: Tensor, columns: int, vectors: 
 
 def _book(numbers: dict[str, Tensor], k: int, part: Part) -> Book:
     """The book of part k from named numbers."""
-    stages = [numbers[f"codebook.{k}.{stage}"] for stage in range(len(part.codes))]
-    return Book(stages[0], stages[1] if len(stages) > 1 else None)
+    return Book.of([numbers[f"codebook.{k}.{stage}"] for stage in range(len(part.codes))])

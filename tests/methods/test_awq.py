@@ -12,8 +12,8 @@ from torch import Tensor
 from methods.awq import AWQ, readers, scales_of
 from methods.blocks.activations import quantized_activations
 from methods.blocks.clip_search import clipped, group_costs, rows_of_queries_and_keys
+from methods.blocks.functional import values_of
 from methods.blocks.input_statistics import first
-from methods.blocks.rewriting import values_of
 from methods.contracts.block import Block
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import RangeRule, ZeroPoint

@@ -15,7 +15,7 @@ import yaml
 
 from harness.config.compose import FOLDER, method_config, method_names
 from harness.config.method_builder import build_method
-from methods.blocks.rewriting import values_of
+from methods.blocks.functional import values_of
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import OutlierStructure
 from methods.solving.linalg import layer_error

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from harness.config.compose import method_config
 from harness.config.method_builder import build_method
-from methods.gptvq import GPTVQ, Propagation, Tiling, round_vectors
+from methods.gptvq import GPTVQ, Propagation, round_vectors
 from methods.kernels import metric_nearest
 from methods.solving.linalg import layer_error, upper_factor
 from methods.vectors.metric_kmeans import fit_centroids, spread_start
 from methods.vectors.row_refit import refit
+from methods.vectors.tiling import Tiling
 from methods.weights.bits_per_weight import bits_per_weight
 from methods.weights.grid import Grid
 from methods.weights.row_vectors import CoarseCodebooks, Entries, RowVectors

@@ -45,7 +45,7 @@ def test_every_sweep_and_every_refit_lowers_the_error():
         )
         errors.append(weighted_error(frame, offset))
         spans = refit(frame.hessian, frame.row_importance, offset, spans, codes, 6)
-        values = spread([span.book.stages for span in spans], spans, codes, 26)
+        values = spread([span.book.stages for span in spans], codes, 26)
         offset = values - frame.weight
         errors.append(weighted_error(frame, offset))
     assert all(after <= before * (1 + 1e-12) for before, after in pairwise(errors))
@@ -58,9 +58,7 @@ def test_frame_weighs_errors_as_the_layer_does():
     other = replace(
         begin, codes=[tuple(torch.zeros_like(code) for code in of_span) for of_span in begin.codes]
     )
-    zeros = (
-        spread([span.book.stages for span in other.spans], other.spans, other.codes, 26) - begin.frame.weight
-    )
+    zeros = spread([span.book.stages for span in other.spans], other.codes, 26) - begin.frame.weight
     ratio = weighted_error(begin.frame, begin.offset) / weighted_error(begin.frame, zeros)
     assert ratio == pytest.approx(
         total / layer_error(problem.weight, other.weight().dequantize(), problem.hessian)
@@ -97,7 +95,7 @@ def test_shakes_never_raise_the_error_of_any_block():
     settled = errors = ((frame.hessian @ offset) * offset).sum(0)
     for _ in range(10):
         offset, codes = shake(sweeper, frame.hessian, frame.weight, offset, codes, 0.1, 4, generator)
-        values = spread([span.book.stages for span in begin.spans], begin.spans, codes, 26)
+        values = spread([span.book.stages for span in begin.spans], codes, 26)
         torch.testing.assert_close(offset, values - frame.weight, rtol=0, atol=1e-12)
         now = ((frame.hessian @ offset) * offset).sum(0)
         for start in range(0, 26, 4):
@@ -115,7 +113,7 @@ def test_refit_is_least_squares():
             for entry in range(centroids.numel()):
                 units = [tuple(torch.zeros_like(each) for each in other.book.stages) for other in spans]
                 units[number][stage].view(-1)[entry] = 1
-                design.append(spread(units, spans, begin.codes, 10).reshape(-1))
+                design.append(spread(units, begin.codes, 10).reshape(-1))
     root = torch.linalg.cholesky(frame.hessian).T  # errors count as |root @ offset|^2
     columns = torch.stack(design, 1).view(64, 10, -1) * frame.row_importance.sqrt()[:, None]
     weighted = torch.einsum("jk,kre->jre", root, columns).reshape(640, -1)
@@ -123,7 +121,7 @@ def test_refit_is_least_squares():
     best = torch.linalg.lstsq(weighted, target, driver="gelsd").solution
     expected = (weighted @ best - target).square().sum().item()
     found = refit(frame.hessian, frame.row_importance, begin.offset, spans, begin.codes, 4000)
-    values = spread([span.book.stages for span in found], found, begin.codes, 10)
+    values = spread([span.book.stages for span in found], begin.codes, 10)
     assert weighted_error(frame, values - frame.weight) == pytest.approx(
         expected, rel=1e-6, abs=1e-9 * target.square().sum().item()
     )

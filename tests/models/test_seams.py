@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from methods.blocks.affine_norm import AffineNorm
-from methods.blocks.rewriting import Factor, install_, make_room_, values_of
+from methods.blocks.functional import values_of
+from methods.blocks.installing import install_, make_room_
+from methods.blocks.rewriting import Factor
 from methods.contracts.block import Attention
 from methods.contracts.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 from tests.helpers.random_factors import allowed, random_factor

@@ -13,8 +13,8 @@ from methods.kernels.cpu.nearest import BATCH, OPTIONS, nearest_in_batch, next_i
 from methods.weights.book import Book
 
 
-def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...], feedback: Tensor, book: Book,
-                  beam: int) -> int:  # fmt: skip
+def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...],
+                  feedback: Tensor, book: Book, beam: int) -> int:  # fmt: skip
     """See `methods.kernels.vector_feedback.round_vectors`."""
     second, residual = (codes[0], book.centroids[:0]) if book.residual is None else (codes[1], book.residual)
     arrays = [values.numpy() for values in (weight, pull, offset, steps, codes[0], second, feedback)]

@@ -1,6 +1,4 @@
-"""Nearest centroids for CUDA devices: scores of a tile of centroids are made by the matrix units and never
-leave the chip.
-"""
+"""Nearest centroids for CUDA: the matrix units make the scores of a tile of centroids, which stay on chip."""
 
 import torch
 import triton
@@ -25,22 +23,18 @@ def nearest(vectors: Tensor, codebook: Tensor, exact: bool) -> Tensor:
 
 
 @triton.jit
-def _kernel(vectors, codebook, half, codes, count, length, centroids,
-            PRECISION: tl.constexpr, WIDTH: tl.constexpr, VECTORS: tl.constexpr, CENTROIDS: tl.constexpr):  # fmt: skip
+def _kernel(vectors, codebook, half, codes, count, length, centroids, PRECISION: tl.constexpr,
+            WIDTH: tl.constexpr, VECTORS: tl.constexpr, CENTROIDS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * VECTORS + tl.arange(0, VECTORS)
     column = tl.arange(0, WIDTH)
-    x = tl.load(
-        vectors + row[:, None] * length + column, mask=(row < count)[:, None] & (column < length), other=0.0
-    )
+    real = (row < count)[:, None] & (column < length)
+    x = tl.load(vectors + row[:, None] * length + column, mask=real, other=0.0)
     best = tl.full((VECTORS,), float("inf"), tl.float32)
     index = tl.zeros((VECTORS,), tl.int64)
     for first in range(0, centroids, CENTROIDS):
         c = first + tl.arange(0, CENTROIDS)
-        book = tl.load(
-            codebook + c[None, :] * length + column[:, None],
-            mask=(c < centroids) & (column < length)[:, None],
-            other=0.0,
-        )
+        there = (c < centroids) & (column < length)[:, None]
+        book = tl.load(codebook + c[None, :] * length + column[:, None], mask=there, other=0.0)
         norm = tl.load(half + c, mask=c < centroids, other=float("inf"))
         score = norm - tl.dot(x, book, input_precision=PRECISION)
         low = tl.min(score, axis=1)

@@ -1,6 +1,4 @@
-"""Rounding of tokens for CUDA devices: a program reads whole rows once and writes them once; see
-`methods.kernels.token_rounding`.
-"""
+"""Rounding of tokens for CUDA (see `methods.kernels.token_rounding`): rows are read once and written once."""
 
 import torch
 import triton
@@ -24,9 +22,8 @@ def rounded(rows: Tensor, steps: int, symmetric: bool, result: Tensor) -> None:
 
 def gradient(rows: Tensor, outer: Tensor, steps: int, symmetric: bool, result: Tensor) -> None:
     """Fills `result`; all contiguous, (n, width)."""
-    _gradient[_programs(rows)](
-        rows, outer, result, float(steps), *rows.shape, SYMMETRIC=symmetric, **_tile(rows)
-    )
+    options = {"SYMMETRIC": symmetric, **_tile(rows)}
+    _gradient[_programs(rows)](rows, outer, result, float(steps), *rows.shape, **options)
 
 
 def _tile(rows: Tensor) -> dict[str, int]:
@@ -39,9 +36,8 @@ def _programs(rows: Tensor) -> tuple[int]:
 
 
 @triton.jit
-def _rounding(
-    rows, result, steps, count, width, SYMMETRIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+def _rounding(rows, result, steps, count, width,
+              SYMMETRIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     there = (row < count) & (column < width)
@@ -55,17 +51,8 @@ def _rounding(
 
 
 @triton.jit
-def _gradient(
-    rows,
-    outer,
-    result,
-    steps,
-    count,
-    width,
-    SYMMETRIC: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+def _gradient(rows, outer, result, steps, count, width,
+              SYMMETRIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, COLUMNS)[None, :]
     there = (row < count) & (column < width)
@@ -108,7 +95,5 @@ def _grid(x, real, steps, SYMMETRIC: tl.constexpr):
 
 @triton.jit
 def _nearest(x):
-    """The nearest integer, ties to even (as far as there are ties: numbers of 2^22 and more are as good as
-    integers).
-    """
+    """The nearest integer, ties to even (numbers of 2^22 and more are as good as integers)."""
     return tl.where(tl.abs(x) < 4194304.0, (x + HALF_EVEN) - HALF_EVEN, tl.floor(x + 0.5))

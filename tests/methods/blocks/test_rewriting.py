@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from methods.blocks.affine_norm import AffineNorm
-from methods.blocks.rewriting import Factor, install_, make_room_, rewrite, shapes_at, values_of
+from methods.blocks.functional import values_of
+from methods.blocks.installing import install_, make_room_
+from methods.blocks.rewriting import Factor, rewrite, shapes_at
 from methods.contracts.block import Block
 from methods.contracts.seams import Heads, MiddleSeam, NormSeam, QueryKeySeam, ValueSeam
 from tests.helpers.random_factors import allowed, random_factor

@@ -1,4 +1,4 @@
-"""Outliers: what is stored, hard thresholding, and QuantEase with them against the alternation written out."""
+"""Outliers: what is stored, hard thresholding, QuantEase with them against the alternation written out."""
 
 from dataclasses import replace
 
