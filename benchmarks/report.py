@@ -7,18 +7,19 @@ import json
 import math
 import os
 import random
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
+import psutil
 
 from harness.foundation.seals import seal
 
@@ -76,13 +77,10 @@ def _memory(session: int) -> int:
     elsewhere 0).
     """
     total = 0
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(directory.name)) == session:
-                pages = (directory / "smaps_rollup").read_text()
-                total += int(re.search(r"^Pss: +(\d+) kB", pages, re.MULTILINE)[1]) * 1024
-        except (OSError, TypeError):  # it has ended meanwhile
-            continue
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):  # it has ended meanwhile
+            if os.getsid(process.pid) == session:
+                total += getattr(process.memory_full_info(), "pss", 0)
     return total
 
 

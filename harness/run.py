@@ -114,7 +114,7 @@ def _straight_line(
             f"the float baseline {baseline['run_key']} ended as {baseline['status']}: {baseline['reason']}"
         )
     with clock.time("load"):
-        loaded = load_model(config.model, device_name(config.device))
+        loaded = load_model(config.model, device_name(config.device.value))
     kept = Resume(store.directory(key) / RESUME, _identity(config, key))
     reused = {"blocks": kept.blocks, "evaluations": kept.evaluations, "statistics": False}
     if config.method.solver is not None:
@@ -142,7 +142,8 @@ def _straight_line(
 def _identity(config: RunConfig, key: str) -> dict:
     """What must not have changed for a killed attempt's work to be this one's, bit for bit."""
     same = {name: versions()[name] for name in ("torch", "transformers", "numba", "numpy", "ptq_bench")}
-    return same | {"run_key": key, "device": device_name(config.device), "threads": torch.get_num_threads()}
+    device = device_name(config.device.value)
+    return same | {"run_key": key, "device": device, "threads": torch.get_num_threads()}
 
 
 def _quantize(

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
+from harness.foundation.resources import free_memory, peak_memory, reset_peak_memory
 
 # of malloc.h; bytes; what glibc itself arrives at after large arrays
 M_MMAP_THRESHOLD, SMALL, LARGEST = -3, 2**18, 2**25
@@ -65,10 +67,10 @@ def peak_extra_bytes(work: Callable[[], Any], device: str) -> int | None:
         # what earlier work left in cycles would else be freed meanwhile, and counted against this one
         gc.collect()
         glibc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is resident now
-        before = _status("VmRSS")
+        reset_peak_memory()  # to what is resident now
+        before = psutil.Process().memory_info().rss
         work()
-        return max(0, _status("VmHWM") - before)
+        return max(0, peak_memory()["cpu"] - before)
     finally:
         glibc.mallopt(M_MMAP_THRESHOLD, LARGEST)
 
@@ -79,28 +81,15 @@ def _glibc() -> ctypes.CDLL | None:
     """
     try:
         library = ctypes.CDLL("libc.so.6")
-        known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
-        Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return None
+    known = hasattr(library, "mallopt") and hasattr(library, "malloc_trim") and reset_peak_memory()
     return library if known else None
 
 
-def _status(name: str) -> int:
-    """Bytes, from a line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-def available_bytes(device: str) -> int | None:
-    """Memory that can still be had; None where the system cannot say."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
+def available_bytes(device: str) -> float:
+    """Memory that can still be had."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else free_memory()
 
 
 def machine(device: str) -> str:

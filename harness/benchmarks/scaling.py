@@ -99,7 +99,7 @@ def measure(widths: Sequence[int], solver: LayerSolver, device: str, budget: Bud
                 yield f"{rest} (width {width} {time_is_up}; raise --max-seconds)"
                 return
         needed, there = COPIES * 4 * width**2, available_bytes(device)
-        if there is not None and needed > there:
+        if needed > there:
             sizes = f"needs about {needed / 2**30:.1f} GiB, {there / 2**30:.1f} GiB are free"
             yield f"{rest} (width {width} {sizes})"
             return

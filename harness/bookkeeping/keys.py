@@ -8,13 +8,12 @@ import json
 from dataclasses import asdict, replace
 from enum import Enum
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from harness.config.groups import DataConfig, EvalConfig, ModelConfig
 from harness.config.run_config import RunConfig
 from harness.data import corpora
-from harness.evaluation.tasks import STOCK
+from harness.evaluation.tasks import task_data
 from harness.foundation.hashes import directory_sha256
 from harness.models.fingerprint import model_fingerprint
 from harness.records.format import NUMBERS
@@ -48,7 +47,7 @@ def semantic(config: RunConfig) -> dict:
 
 
 def statistics_key(config: RunConfig) -> str:
-    """Identifies the calibration statistics of the float model, shared by all methods and schemes of a sweep."""
+    """Identifies the calibration statistics of the float model, shared by all methods and schemes."""
     data = replace(config.data, block_error=False)  # measured beside them, they do not depend on it
     return digest([NUMBERS, _model(config.model), calibration(data), config.seed])
 
@@ -99,12 +98,10 @@ def _eval(config: EvalConfig) -> dict:
     fields = _without(config, "name", "mirror") | {
         "texts": {name: text_sha256(name, "test", config.mirror) for name in config.corpora}
     }
-    mirrored = [name for name in config.tasks if config.mirror and name in STOCK]
-    return fields | (
-        {"task_data": {name: directory_sha256(Path(config.mirror, STOCK[name][1])) for name in mirrored}}
-        if mirrored
-        else {}
-    )
+    mirrored = {name: data for name in config.tasks if (data := task_data(name, config.mirror))}
+    if mirrored:
+        fields["task_data"] = {name: directory_sha256(data) for name, data in mirrored.items()}
+    return fields
 
 
 def _model(config: ModelConfig) -> dict:

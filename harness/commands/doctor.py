@@ -2,11 +2,11 @@
 to turn.
 """
 
-import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.markup import escape
 
@@ -80,7 +80,7 @@ def machine(results: str) -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = psutil.virtual_memory().total
     yield Finding(
         OK,
         f"cpu: {torch.get_num_threads()} threads, {memory / GIB:.0f} GiB of memory, {free_memory() / GIB:.1f} free",

@@ -138,7 +138,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.tokens < 1:
         raise UserError(f"--tokens {arguments.tokens}: must be at least 1")
-    run = load_run(arguments.run, arguments.results, device_name(Device[arguments.device]))
+    run = load_run(arguments.run, arguments.results, device_name(arguments.device))
     lines = describe(run)
     width = max(len(name) for name, _ in lines)
     for name, value in lines:

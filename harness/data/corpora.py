@@ -41,6 +41,7 @@ class HubText:
     joined: str | None = None
 
 
+ASSETS = ("wiki", "news")  # the embedded ones
 HUB = {
     # test rows joined by a blank line: the WikiText-2 perplexity of GPTQ and its successors
     "wikitext2": HubText(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import LongTensor
 
-from harness.foundation.cache import cache_dir
+from harness.foundation.cache import cache_dir, evict
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 
@@ -32,14 +32,13 @@ def tokenize(text: str, tokenizer, specials: bool) -> LongTensor:
             return tokens
         except (OSError, SafetensorError, KeyError):
             pass  # damaged or just evicted
-    ids = tokenizer(text, add_special_tokens=specials, return_attention_mask=False, verbose=False)[
-        "input_ids"
-    ]  # else it warns of the length
+    quietly = {"return_attention_mask": False, "verbose": False}  # else it warns of the length
+    ids = tokenizer(text, add_special_tokens=specials, **quietly)["input_ids"]
     tokens = torch.tensor(ids, dtype=torch.int32)
     if path:
         try:
             write_atomic(path, save({"tokens": tokens}))
-            _evict(path.parent)
+            evict(path.parent, KEPT)
         except (OSError, UserError):
             pass  # a cache that cannot be written costs time, nothing else
     return tokens.long()
@@ -60,11 +59,3 @@ def _identity(tokenizer) -> str | None:
     if backend is None:
         return None
     return hashlib.sha256(f"{metadata.version('tokenizers')} {backend.to_str()}".encode()).hexdigest()
-
-
-def _evict(directory: Path) -> None:
-    room = KEPT
-    for path in sorted(directory.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True):
-        room -= path.stat().st_size
-        if room < 0:
-            path.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ class EmbeddedTask:
     kind: str
     context: str
     target: str
+    asset: str  # the embedded text that the items come from
     choices: str | None = None
     group: str | None = None
 
@@ -79,9 +80,9 @@ def news_cloze() -> list[dict]:
 
 EMBEDDED = {
     "analogies": EmbeddedTask(
-        analogies, 1, "multiple_choice", context="question", target="answer", choices="choices"
+        analogies, 1, "multiple_choice", "question", "answer", asset="analogies", choices="choices"
     ),
     "news_cloze": EmbeddedTask(
-        news_cloze, 1, "loglikelihood", context="passage", target="word", group="article"
+        news_cloze, 1, "loglikelihood", "passage", "word", asset="news", group="article"
     ),
 }

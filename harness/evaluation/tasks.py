@@ -105,11 +105,17 @@ def check(name: str, mirror: str | None) -> None:
     """Raise UserError for an unknown task, or one whose data the mirror does not hold."""
     if name not in TASKS:
         raise UserError(f"eval.tasks={name}: unknown; choose among {', '.join(sorted(TASKS))}")
-    if mirror and name in STOCK and not Path(mirror, STOCK[name][1]).is_dir():
+    data = task_data(name, mirror)
+    if data and not data.is_dir():
         raise UserError(
             f"eval.mirror={mirror}: has no directory {STOCK[name][1]}, which {name} needs; "
             "add it, or set eval.mirror=null"
         )
+
+
+def task_data(name: str, mirror: str | None) -> Path | None:
+    """Where a mirror holds the data of a task; None without a mirror, and for a task that needs none."""
+    return Path(mirror, STOCK[name][1]) if mirror and name in STOCK else None
 
 
 def sample(name: str, groups: Sequence[Hashable], limit: int | None, seed: int) -> list[int]:

@@ -13,13 +13,16 @@ def cache_dir() -> Path:
     return Path(override).expanduser().absolute() if override else platformdirs.user_cache_path("ptq-bench")
 
 
-def evict(root: Path, budget: float, keep: str) -> None:
-    entries = sorted(
-        (path for path in root.glob("*") if path.name != keep),
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    for path in entries:
-        budget -= sum(file.stat().st_size for file in path.glob("*"))
+def evict(root: Path, budget: float, keep: str = "") -> None:
+    """Delete files and directories in `root`, those not used for longest first, until the rest fits.
+
+    Args:
+        budget: bytes.
+        keep: the name of one that stays, and does not count.
+    """
+    entries = [path for path in root.glob("*") if path.name != keep]
+    for path in sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True):
+        files = path.glob("*") if path.is_dir() else [path]
+        budget -= sum(file.stat().st_size for file in files)
         if budget < 0:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """What this machine has left: memory, disk, GPUs."""
 
 import math
-import os
 import re
 import resource
 import shutil
@@ -9,9 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
-
-from harness.config.groups import Device
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -35,7 +33,7 @@ GROUPS = (
 
 def free_memory() -> float:
     """Bytes that a new process can still have: what is available, or what the container's limit leaves."""
-    return min(_available(), _left_of_limit())
+    return min(psutil.virtual_memory().available, _left_of_limit())
 
 
 def free_gpu_memory() -> list[tuple[str, int, int]]:
@@ -68,30 +66,16 @@ def refuses_files(path: str | Path) -> str | None:
 
 def nearest(path: str | Path) -> Path:
     """The deepest part of a path that exists."""
-    place = Path(path).absolute()
-    while not place.exists():
-        place = place.parent
-    return place
-
-
-def _available() -> int:
-    """What Linux would drop from its caches is available too. Elsewhere: all there is."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    path = Path(path).absolute()
+    return next(part for part in (path, *path.parents) if part.exists())
 
 
 def _left_of_limit() -> float:
     """Of the memory of a control group; what is cached file content counts as left."""
     for group in GROUPS:
         try:
-            cached = next(
-                line
-                for line in (CGROUP / group.statistics).read_text().splitlines()
-                if line.startswith(group.cached)
-            )
+            statistics = (CGROUP / group.statistics).read_text().splitlines()
+            cached = next(line for line in statistics if line.startswith(group.cached))
             limit, used = (int((CGROUP / name).read_text()) for name in (group.limit, group.used))
             return limit - used + int(cached.split()[1])
         except (OSError, StopIteration, ValueError):
@@ -99,11 +83,11 @@ def _left_of_limit() -> float:
     return math.inf
 
 
-def device_name(device: Device) -> str:
+def device_name(word: str) -> str:
     """cpu or cuda; `auto` takes a GPU where one is visible."""
-    if device is Device.auto:
+    if word == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return device.name
+    return word
 
 
 def killed_for_memory() -> int:
@@ -112,25 +96,29 @@ def killed_for_memory() -> int:
     """
     try:
         group = re.search(r"^0::(.*)$", Path("/proc/self/cgroup").read_text(), re.M)[1]
-        return int(
-            re.search(r"^oom_kill (\d+)$", Path(f"/sys/fs/cgroup{group}/memory.events").read_text(), re.M)[1]
-        )
+        events = Path(f"/sys/fs/cgroup{group}/memory.events").read_text()
+        return int(re.search(r"^oom_kill (\d+)$", events, re.M)[1])
     except (OSError, TypeError):
         return 0
 
 
-def reset_peak_memory() -> None:
-    """Start the peak counters anew, so that a run in a long process reports its own peak."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # not Linux: the peak is then the process's
+def reset_peak_memory() -> bool:
+    """Start the peak counters anew, so that a run in a long process reports its own peak.
+
+    Returns:
+        whether the system can do so for main memory; if not (it is not Linux), the peak is the process's.
+    """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return True
+    except OSError:
+        return False
 
 
 def peak_memory() -> dict[str, int]:
-    """Peak bytes since the last reset."""
+    """Peak bytes since the last reset, of main memory and of the GPU."""
     try:
         status = Path("/proc/self/status").read_text().splitlines()
         cpu = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

@@ -115,8 +115,8 @@ def _contents(config: PreTrainedConfig) -> str:
     if fused:
         share = _size(fused.values()) / _size(model.parameters())
         return (
-            f"its experts are fused 3-D tensors (e.g. {min(fused)}), so {share:.1%} of its weights would stay "
-            "float"
+            f"its experts are fused 3-D tensors (e.g. {min(fused)}), so {share:.1%} of its weights would "
+            "stay float"
         )
     lists = [
         (name, module)

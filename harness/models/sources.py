@@ -74,8 +74,8 @@ class ModelSource:
             return Path(os.path.expanduser(self.name))
         if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", self.name, re.ASCII):
             raise UserError(
-                f"model.id={self.name!r}: no such directory; use asset:<name>, tiny:<family>, a directory or a "
-                "hub id"
+                f"model.id={self.name!r}: no such directory; use asset:<name>, tiny:<family>, a directory "
+                "or a hub id"
             )
         return _download(self.name, self.config.revision, weights, self.config.allow_pickle)
 
@@ -116,8 +116,8 @@ def _download(repository: str, revision: str | None, weights: bool, allow_pickle
             return directory
     if weights:
         raise UserError(
-            f"model.id={repository}: no safetensors weights at this revision or not in the offline cache; many "
-            "repositories keep a conversion under model.revision=refs/pr/<number>, and "
+            f"model.id={repository}: no safetensors weights at this revision or not in the offline cache; "
+            "many repositories keep a conversion under model.revision=refs/pr/<number>, and "
             "model.allow_pickle=true reads pickled weights"
         )
     return directory

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
-from harness.config.groups import Device, Propagate
+from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
 from harness.foundation.cache import cache_dir
+from harness.foundation.resources import device_name
 from harness.models.shape import ModelShape, inspect
 from harness.planning.memory import Memory, peak_memory
 from harness.planning.operations import needs_of, operations
@@ -34,13 +33,6 @@ class Estimate:
     sources: frozenset[str]  # where the rates come from
 
 
-def device_of(config: RunConfig) -> str:
-    """cpu or cuda."""
-    if config.device is Device.auto:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return config.device.name
-
-
 class Estimator:
     """Estimates points in the order in which they will run. The first that needs statistics or a baseline
     pays for them.
@@ -56,7 +48,7 @@ class Estimator:
             kept: share of its blocks that a killed attempt has left done.
         """
         config, model = point.config, inspect(point.config.model)
-        memory = peak_memory(config, model, device_of(config))
+        memory = peak_memory(config, model, device_name(config.device.value))
         if config.method.solver is None and self._baseline_is_left(config):
             return Estimate(0.0, memory, frozenset())
         counted = operations(config, model, known=self._statistics_are_left(config, model))
@@ -83,10 +75,10 @@ class Estimator:
         return total, frozenset(sources)
 
     def _rates_of(self, config: RunConfig) -> Rates:
-        machine = config.paths.results, device_of(config)
-        if machine not in self._rates:
-            self._rates[machine] = rates_of(config.paths.results, config, device_of(config))
-        return self._rates[machine]
+        results, device = config.paths.results, device_name(config.device.value)
+        if (results, device) not in self._rates:
+            self._rates[results, device] = rates_of(results, config, device)
+        return self._rates[results, device]
 
     def _statistics_are_left(self, config: RunConfig, model: ModelShape) -> bool:
         if config.method.solver is None or config.data.propagate is not Propagate.float:

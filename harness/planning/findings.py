@@ -18,21 +18,31 @@ from harness.config.groups import ModelConfig
 from harness.config.run_config import RunConfig
 from harness.data import assets, corpora
 from harness.data.corpora import is_in_hub_cache
+from harness.evaluation.embedded_tasks import EMBEDDED
 from harness.evaluation.tasks import STOCK
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
-from harness.foundation.resources import free_disk, free_gpu_memory, free_memory, nearest, refuses_files
+from harness.foundation.resources import (
+    device_name,
+    free_disk,
+    free_gpu_memory,
+    free_memory,
+    nearest,
+    refuses_files,
+)
 from harness.models.reading import check_tokenizer
 from harness.models.shape import inspect
 from harness.models.sources import offline, source_of
 from harness.planning.disk import disk_needed
-from harness.planning.estimator import device_of
 from harness.planning.memory import Memory, peak_memory
 
 OK, NOTE, BAD = "ok", "note", "bad"
 MARGIN = 1.2  # of disk
 TOLERANCE = 0.25  # of the estimate of memory: beyond it a run is refused, within it there is a note
 GIB = 2**30
+SMALLER = (
+    "lower data.batch_size or eval.batch_size, set model.dtype=bfloat16, or take a method that trains nothing"
+)
 
 
 class Finding(NamedTuple):
@@ -43,7 +53,7 @@ class Finding(NamedTuple):
 def findings(configs: Iterable[RunConfig]) -> list[Finding]:
     """What stands in the way of running these configurations, the bad ones first."""
     configs = list(configs)
-    found = [*libraries(), *_places(configs)]
+    found = [*libraries(), *_directories(configs)]
     for model in dict.fromkeys(config.model for config in configs):
         found += _model(model)
     ready = [config for config in configs if source_of(config.model).is_here()]
@@ -67,18 +77,14 @@ def libraries() -> Iterator[Finding]:
             yield Finding(BAD, f"{requirement.name} is not installed: {remedy}")
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            yield Finding(
-                NOTE,
-                f"{requirement.name} {version} is outside of {requirement.specifier}, for which this is tested: {remedy}",
-            )
+            bounds = f"{requirement.specifier}, for which this is tested"
+            yield Finding(NOTE, f"{requirement.name} {version} is outside of {bounds}: {remedy}")
 
 
-def _places(configs: list[RunConfig]) -> Iterator[Finding]:
-    places = {f"paths.results={config.paths.results}": config.paths.results for config in configs}
-    for knob, path in {
-        **places,
-        f"the cache {cache_dir()} (PTQ_BENCH_CACHE=DIR moves it)": cache_dir(),
-    }.items():
+def _directories(configs: list[RunConfig]) -> Iterator[Finding]:
+    directories = {f"paths.results={config.paths.results}": config.paths.results for config in configs}
+    directories[f"the cache {cache_dir()} (PTQ_BENCH_CACHE=DIR moves it)"] = cache_dir()
+    for knob, path in directories.items():
         if reason := refuses_files(path):
             yield Finding(BAD, f"{knob}: cannot be written ({reason})")
 
@@ -116,40 +122,34 @@ def _texts(configs: list[RunConfig]) -> Iterator[Finding]:
         if config.method.solver is not None
     }
     for group, name, mirror in sorted(wanted, key=str):
-        if name in ("wiki", "news", "analogies", "news_cloze"):
-            asset = "news" if name == "news_cloze" else name
-            if not assets.is_cached(asset):
-                yield Finding(
-                    NOTE, f"{name}: not here yet, fetched at the first run; ptq-bench assets --fetch {asset}"
-                )
-            continue
+        asset = name if name in corpora.ASSETS else EMBEDDED[name].asset if name in EMBEDDED else None
         path = STOCK[name][1] if name in STOCK else corpora.HUB[name].path if name in corpora.HUB else None
-        if path is None:
-            continue
-        if mirror and not Path(mirror, path).is_dir():
-            yield Finding(
-                BAD,
-                f"{group}.mirror={mirror}: has no directory {path}, which {name} needs; add it, or set {group}.mirror=null",
-            )
-        elif not mirror and offline() and not is_in_hub_cache(path):
+        if asset:
+            if not assets.is_cached(asset):
+                remedy = f"ptq-bench assets --fetch {asset}"
+                yield Finding(NOTE, f"{name}: not here yet, fetched at the first run; {remedy}")
+        elif path and mirror:
+            if not Path(mirror, path).is_dir():
+                missing = f"{group}.mirror={mirror}: has no directory {path}, which {name} needs"
+                yield Finding(BAD, f"{missing}; add it, or set {group}.mirror=null")
+        elif path and offline() and not is_in_hub_cache(path):
+            missing = f"{name}: {path} is not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading"
             remedy = f"unset it once, or set {group}.mirror to a directory that holds {path}/"
-            yield Finding(
-                BAD,
-                f"{name}: {path} is not in the hub cache, and HF_HUB_OFFLINE=1 forbids downloading; {remedy}",
-            )
+            yield Finding(BAD, f"{missing}; {remedy}")
 
 
 def _calibration(configs: list[RunConfig]) -> Iterator[Finding]:
     for config in configs:
         if config.method.solver is None:
             continue
-        tokens = config.data.samples * config.data.window
-        widest = max(columns for _, columns in inspect(config.model).linears)
+        data, model = config.data, config.model
+        tokens, widest = data.samples * data.window, max(columns for _, columns in inspect(model).linears)
         if tokens < widest:
             yield Finding(
                 NOTE,
-                f"data.samples={config.data.samples} of data.window={config.data.window} are {tokens} tokens, and {config.model.name} has "
-                f"inputs of {widest} columns: Hessians will be singular, methods lean on their damping; raise data.samples",
+                f"data.samples={data.samples} of data.window={data.window} are {tokens} tokens, and "
+                f"{model.name} has inputs of {widest} columns: Hessians will be singular, methods lean on "
+                "their damping; raise data.samples",
             )
 
 
@@ -157,7 +157,7 @@ def _memory(configs: list[RunConfig]) -> Iterator[Finding]:
     """The hungriest run on each kind of device."""
     hungriest: dict[str, tuple[Memory, RunConfig]] = {}
     for config in configs:
-        device = device_of(config)
+        device = device_name(config.device.value)
         memory = peak_memory(config, inspect(config.model), device)
         if device not in hungriest or memory.largest > hungriest[device][0].largest:
             hungriest[device] = memory, config
@@ -167,9 +167,9 @@ def _memory(configs: list[RunConfig]) -> Iterator[Finding]:
             left["GPU memory"] = memory.gpu, max(free for _, free, _ in free_gpu_memory())
         for kind, (need, free) in left.items():
             if need > free:
-                knobs = "lower data.batch_size or eval.batch_size, set model.dtype=bfloat16, or take a method that trains nothing"
-                said = f"{label(config)}: needs about {need / GIB:.1f} GiB of {kind}, {free / GIB:.1f} are free; {knobs}"
-                yield Finding(BAD if (1 - TOLERANCE) * need > free else NOTE, said)
+                needs = f"needs about {need / GIB:.1f} GiB of {kind}, {free / GIB:.1f} are free"
+                level = BAD if (1 - TOLERANCE) * need > free else NOTE
+                yield Finding(level, f"{label(config)}: {needs}; {SMALLER}")
 
 
 def _disk(configs: list[RunConfig]) -> Iterator[Finding]:
@@ -177,18 +177,15 @@ def _disk(configs: list[RunConfig]) -> Iterator[Finding]:
     need: dict[int, list] = {}  # by device number: bytes, free bytes, knobs
     disk = disk_needed([(config, inspect(config.model)) for config in configs])
     results = configs[0].paths.results if configs else "."
-    for place, count, knob in (
+    for directory, count, knob in (
         (results, disk.results, f"paths.results={results}"),
         (cache_dir(), disk.cache, "PTQ_BENCH_CACHE"),
     ):
-        entry = need.setdefault(os.stat(nearest(place)).st_dev, [0, free_disk(place), []])
+        entry = need.setdefault(os.stat(nearest(directory)).st_dev, [0, free_disk(directory), []])
         entry[0] += count
         entry[2].append(knob)
     for count, free, knobs in need.values():
         if count * MARGIN > free:
-            said = (
-                f"{' and '.join(knobs)}: {free / GIB:.1f} GiB are free, {MARGIN * count / GIB:.1f} are needed"
-            )
-            yield Finding(
-                BAD, f"{said}; free some, choose another disk, set save=false or a smaller paths.cache_gib"
-            )
+            room = f"{free / GIB:.1f} GiB are free, {MARGIN * count / GIB:.1f} are needed"
+            remedy = "free some, choose another disk, set save=false or a smaller paths.cache_gib"
+            yield Finding(BAD, f"{' and '.join(knobs)}: {room}; {remedy}")

@@ -61,7 +61,7 @@ def test_memory_is_refused_only_beyond_the_tolerance_of_the_estimate(found, monk
 
 
 def test_gpu_memory_is_that_of_the_roomiest_gpu(found, monkeypatch):
-    monkeypatch.setattr(findings_module, "device_of", lambda config: "cuda")
+    monkeypatch.setattr(findings_module, "device_name", lambda word: "cuda")
     monkeypatch.setattr(
         findings_module, "free_gpu_memory", lambda: [("small", 2**10, 2**30), ("large", 2**40, 2**40)]
     )
