@@ -1,9 +1,9 @@
 """Quantized checkpoints: packed tensors, everything else the model needs, and a manifest that vouches for
 each file.
 
-    <directory>/config.json, tokenizer files   as transformers writes them
-    <directory>/quantized.safetensors          `<linear>.<tensor>` packed; other parameters and buffers under their own names
-    <directory>/manifest.json                  layouts, formats of activations, ties, SHA-256 of every file and of itself
+    config.json, tokenizer files   as transformers writes them
+    quantized.safetensors          `<linear>.<tensor>` packed; other parameters and buffers under their names
+    manifest.json                  layouts, formats of activations, ties, SHA-256 of every file and of itself
 
 Whatever a block has beyond its architecture is named by the manifest: activation formats, wrapped norms;
 biases are known by their tensors. Buffers that transformers would compute anew are stored too, so that a
@@ -76,9 +76,8 @@ def load(directory: Path | str, device: str = "cpu") -> tuple[PreTrainedModel, P
     _verify(directory, manifest)
     config = read_architecture(directory)
     if manifest["attention"] not in ATTENTION:
-        raise UserError(
-            f"{directory / MANIFEST}: attention {manifest['attention']!r} is not one of {', '.join(ATTENTION)}"
-        )
+        wrong, known = manifest["attention"], ", ".join(ATTENTION)
+        raise UserError(f"{directory / MANIFEST}: attention {wrong!r} is not one of {known}")
     family = family_of(config)
     config._attn_implementation = manifest["attention"]
     model = skeleton(config, getattr(torch, manifest["dtype"]))
@@ -149,7 +148,7 @@ def _verify(directory: Path, manifest: dict) -> None:
 
 
 def _config_json(model: PreTrainedModel) -> str:
-    """Every field, defaults included, so that a later transformers with other defaults builds the same model."""
+    """Every field, defaults included, so that a transformers with other defaults builds the same model."""
     config = json.loads(model.config.to_json_string(use_diff=False)) | {
         "architectures": [type(model).__name__]
     }

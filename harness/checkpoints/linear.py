@@ -52,5 +52,5 @@ class QuantizedLinear(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        kind = self.layout["kind"]
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, kind={kind}"
+        shape = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{shape}, bias={self.bias is not None}, kind={self.layout['kind']}"

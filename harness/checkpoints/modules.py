@@ -2,7 +2,8 @@
 one block in a run cut short.
 
 tensors    `<linear>.<tensor>` packed; all other parameters and buffers under their own names
-entry      {"linears": layouts, "additions": what the module has beyond its architecture, "tied": further names of stored tensors}
+entry      {"linears": layouts, "additions": what the module has beyond its architecture,
+            "tied": further names of stored tensors}
 """
 
 from collections.abc import Iterator
@@ -69,7 +70,9 @@ def _quantized(model: nn.Module) -> dict[str, QuantizedLinear]:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and buffer by every name it has, but for the materialised weights of quantized linears."""
+    """Every parameter and buffer by every name it has, but for the materialised weights of quantized
+    linears.
+    """
     materialised = {f"{path}.weight" for path in _quantized(model)}
     for named in (model.named_parameters, model.named_buffers):
         yield from (

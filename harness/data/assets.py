@@ -167,8 +167,8 @@ def _require_space(needed: int) -> None:
     free = shutil.disk_usage(cache_dir()).free
     if free < needed:
         raise UserError(
-            f"{cache_dir()} has {megabytes(free)} free, {megabytes(needed)} are needed: free some space, or choose "
-            "another disk with PTQ_BENCH_CACHE=<directory>"
+            f"{cache_dir()} has {megabytes(free)} free, {megabytes(needed)} are needed: free some space, or "
+            "choose another disk with PTQ_BENCH_CACHE=<directory>"
         )
 
 

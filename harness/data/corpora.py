@@ -157,8 +157,8 @@ def _hub(name: str, split: str, mirror: str | None) -> list[str]:
         where = f"mirror {mirror}" if mirror else "hub"
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(
-            f"cannot read {name} ({corpus.path}) from the {where} ({type(error).__name__}: {reason}): go online, or set "
-            f"{knob}=<directory> that holds {corpus.path}/"
+            f"cannot read {name} ({corpus.path}) from the {where} ({type(error).__name__}: {reason}): "
+            f"go online, or set {knob}=<directory> that holds {corpus.path}/"
         ) from error
     return [corpus.joined.join(texts)] if split == "test" and corpus.joined is not None else texts
 

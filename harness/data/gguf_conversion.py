@@ -18,8 +18,8 @@ from harness.foundation.files import write_atomic
 from harness.foundation.hashes import sha256_file
 
 SENTENCE = (
-    "Paris is the capital of France. It lies on the river Seine, in the north of the country, and more than two "
-    "million people live in the city."
+    "Paris is the capital of France. It lies on the river Seine, in the north of the country, and more than "
+    "two million people live in the city."
 )
 HIGHEST_LOSS = 5.0  # nats per token on SENTENCE; a wrong rotary order or a broken tokenizer costs far more
 

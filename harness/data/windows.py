@@ -47,8 +47,8 @@ def evaluation_windows(
     if available < max(count, 1):
         raise UserError(
             f"eval.windows={'all' if windows is None else windows} of eval.window={window}: the corpus has "
-            f"{len(stream)} tokens, enough for {available}; lower eval.windows or eval.window, or choose other "
-            "eval.corpora"
+            f"{len(stream)} tokens, enough for {available}; lower eval.windows or eval.window, or choose "
+            "other eval.corpora"
         )
     return _with_bos(stream[: count * text].view(count, text), tokenizer, bos)
 

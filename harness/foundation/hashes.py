@@ -31,7 +31,7 @@ def listing_sha256(files: dict[str, Path]) -> str:
 
 
 def file_hashes(files: list[Path]) -> dict[Path, str]:
-    """SHA-256 of every file, remembered in the cache directory for as long as size and time of change stay."""
+    """SHA-256 of every file, remembered in the cache directory while size and time of change stay."""
     memory = cache_dir() / "file_hashes.json"
     known, fresh, hashes = _recall(memory), {}, {}
     for path in files:

@@ -19,6 +19,8 @@ from harness.foundation.errors import UserError
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 FLOATS = ("F64", "F32", "F16", "BF16")
 BOOLEAN = 8  # bits
+# what a header that is not one leads to
+DAMAGED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 # what torch.save wrote before it wrote zip files (torch < 1.6)
 LEGACY_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -45,11 +47,11 @@ def weight_files(directory: Path, allow_pickle: bool) -> list[Path]:
     if not pickles:
         raise UserError(f"{directory}: no {SAFETENSORS.single}")
     if not {PICKLE.single, PICKLE.index} & {path.name for path in directory.iterdir()}:
-        raise UserError(
-            f"{directory}: no {SAFETENSORS.single}, and transformers cannot read {pickles[0]}; convert it to safetensors"
-        )
-    remedy = "a pickle can hold programs and is not read: convert it to safetensors, or set model.allow_pickle=true"
-    raise UserError(f"{directory}: only {pickles[0]}; {remedy}")
+        reason = f"transformers cannot read {pickles[0]}; convert it to safetensors"
+        raise UserError(f"{directory}: no {SAFETENSORS.single}, and {reason}")
+    remedy = "convert it to safetensors, or set model.allow_pickle=true"
+    reason = "a pickle can hold programs and is not read"
+    raise UserError(f"{directory}: only {pickles[0]}; {reason}: {remedy}")
 
 
 def check_shard(path: Path) -> dict[str, Any]:
@@ -75,26 +77,16 @@ def check_shard(path: Path) -> dict[str, Any]:
         header = json.loads(raw, object_pairs_hook=_without_twins)
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         needed = 8 + length + _data_bytes(tensors)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise UserError(
-            f"{path}: its header is damaged ({type(error).__name__}); fetch the file again"
-        ) from error
+    except DAMAGED as error:
+        reason = f"its header is damaged ({type(error).__name__})"
+        raise UserError(f"{path}: {reason}; fetch the file again") from error
     if needed != size:
         state = "truncated" if size < needed else "too long"
         raise UserError(f"{path}: {state}: has {size} of {needed} bytes; fetch the file again")
     for name, entry in tensors.items():
         if name.endswith(".weight") and entry["dtype"] not in FLOATS:
-            raise UserError(
-                f"{path}: {name} is stored as {entry['dtype']}, so the model is already quantized; give the float model"
-            )
+            reason = "so the model is already quantized; give the float model"
+            raise UserError(f"{path}: {name} is stored as {entry['dtype']}, {reason}")
     return tensors
 
 
@@ -157,9 +149,8 @@ def _sharded(directory: Path, kind: Format) -> list[Path]:
     weight_map, names = _weight_map(directory, kind), shard_names(directory, kind)
     surplus = {path.name for path in directory.glob(kind.shards)} - set(names)
     if surplus:
-        raise UserError(
-            f"{directory / min(surplus)}: not in {kind.index}; the directory mixes two checkpoints, fetch it again"
-        )
+        remedy = "the directory mixes two checkpoints, fetch it again"
+        raise UserError(f"{directory / min(surplus)}: not in {kind.index}; {remedy}")
     owner: dict[str, str] = {}
     for name in names:
         for tensor in kind.check(directory / name):
@@ -184,10 +175,8 @@ def _weight_map(directory: Path, kind: Format) -> dict[str, str]:
         if not isinstance(name, str) or not re.fullmatch(
             rf"[\w-][\w.-]*{re.escape(kind.suffix)}", name, re.ASCII
         ):
-            what = kind.suffix.removeprefix(".")
-            raise UserError(
-                f"{directory / kind.index}: {name!r} is no name of a {what} file beside it; do not trust this checkpoint"
-            )
+            reason = f"is no name of a {kind.suffix.removeprefix('.')} file beside it"
+            raise UserError(f"{directory / kind.index}: {name!r} {reason}; do not trust this checkpoint")
     return weight_map
 
 
@@ -218,9 +207,8 @@ def read_json(path: Path) -> dict:
     """
     try:
         if path.stat().st_size > MAX_HEADER:
-            raise UserError(
-                f"{path}: larger than {MAX_HEADER // 10**6} MB, which no such file is; do not trust this checkpoint"
-            )
+            reason = f"larger than {MAX_HEADER // 10**6} MB, which no such file is"
+            raise UserError(f"{path}: {reason}; do not trust this checkpoint")
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no {path.name}; not the directory of a transformers model") from None
