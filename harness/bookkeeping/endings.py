@@ -13,6 +13,7 @@ from harness.foundation.errors import UserError
 from harness.foundation.redaction import redact
 from harness.models.shape import inspect
 from harness.quantization.divergence import Diverged, SolveError
+from harness.records import layout
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def died(code: int, where: str, directory: Path, for_memory: bool) -> dict:
     else:
         reason = f"ended with exit code {code} {where}"
     knob = (
-        "try a smaller data.batch_size or eval.batch_size" if for_memory else f"see {directory / 'log.txt'}"
+        "try a smaller data.batch_size or eval.batch_size" if for_memory else f"see {directory / layout.LOG}"
     )
     return {
         "status": "oom" if for_memory else "failed",
@@ -82,7 +83,7 @@ def died(code: int, where: str, directory: Path, for_memory: bool) -> dict:
 def last_seen(directory: Path, attempt: int) -> str:
     """The last that the child told of its progress."""
     try:
-        told = json.loads((directory / "progress.json").read_text())
+        told = json.loads((directory / layout.PROGRESS).read_text())
         if told["attempt"] == attempt:
             return f"during {told['stage']} {told['done']}/{told['total']}"
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from harness.checkpoints import checkpoint
 from harness.checkpoints.linear import QuantizedLinear
 from harness.foundation.errors import UserError
+from harness.records import layout
 from harness.records.lookup import find
 from harness.records.store import Store
 from methods.blocks.affine_norm import AffineNorm
@@ -58,19 +59,19 @@ def load_run(run: str | Path, results: str | Path = "results", device: str = "cp
         UserError: no such run, more than one, no checkpoint in it, or a damaged one.
     """
     directory = find(run, Path(results))
-    if (directory / "checkpoint").is_dir():
-        place = directory / "checkpoint"
+    if (directory / layout.CHECKPOINT).is_dir():
+        place = directory / layout.CHECKPOINT
     elif (directory / checkpoint.MANIFEST).is_file():
         place = directory
     else:
         raise UserError(f"{directory}: {_why_nothing_to_load(directory)}")
-    owner = place.parent if place.name == "checkpoint" else None
+    owner = place.parent if place.name == layout.CHECKPOINT else None
     model, tokenizer = checkpoint.load(place, device)
-    return LoadedRun(place, owner and Store(owner.parent.parent).record(owner.name), model, tokenizer)
+    return LoadedRun(place, owner and Store(layout.results_of(owner)).record(owner.name), model, tokenizer)
 
 
 def _why_nothing_to_load(directory: Path) -> str:
-    record = Store(directory.parent.parent).record(directory.name)
+    record = Store(layout.results_of(directory)).record(directory.name)
     if record is None:
         return "no run ended here, and it is no checkpoint"
     if record["status"] != "done":

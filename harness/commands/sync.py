@@ -11,6 +11,7 @@ from harness.config.compose import option
 from harness.config.groups import TrackerConfig
 from harness.config.run_config import typed
 from harness.foundation.errors import UserError
+from harness.records import layout
 from harness.tracking.marks import marked
 from harness.tracking.replay import replay
 from harness.tracking.tracker import BACKENDS
@@ -22,7 +23,9 @@ def main(argv: list[str]) -> int:
     """Mirror what is missing; 1 if a run could not be mirrored."""
     arguments = _parser().parse_args(argv)
     tracker = tracker_config(arguments)
-    directories = [path.parent for path in sorted(Path(arguments.results).glob("**/runs/*/record.json"))]
+    directories = [
+        path.parent for path in sorted(Path(arguments.results).glob(f"**/{layout.RUNS}/*/{layout.RECORD}"))
+    ]
     if not directories:
         raise UserError(
             f"{arguments.results}: no finished run; another directory of results goes to --results DIR"

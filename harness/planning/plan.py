@@ -20,6 +20,7 @@ from harness.foundation.seals import unseal
 from harness.models.shape import inspect
 from harness.planning.disk import disk_needed
 from harness.planning.estimator import Estimate, Estimator
+from harness.records import layout
 from harness.records.attempts import holder
 from harness.records.format import FAILED
 from harness.records.store import Store
@@ -62,7 +63,7 @@ def state_of(point: Point) -> State:
         return State("running")
     if reason := skip_reason(point.config):
         return State("to be skipped", reason)
-    if not ((directory / "attempts").exists() or (directory / "resume").exists()):
+    if not ((directory / layout.ATTEMPTS).exists() or (directory / layout.RESUME).exists()):
         return State("missing")
     kept, blocks = len(kept_blocks(directory)), inspect(point.config.model).blocks
     return State(
@@ -73,7 +74,7 @@ def state_of(point: Point) -> State:
 def kept_blocks(directory: Path) -> list:
     """The blocks that a killed attempt has left done."""
     try:
-        return list(unseal((directory / "resume" / "manifest.json").read_bytes())["blocks"])
+        return list(unseal((directory / layout.RESUME / "manifest.json").read_bytes())["blocks"])
     except (OSError, ValueError, KeyError, TypeError):
         return []  # none, or not readable: then the run starts anew
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from harness.foundation.errors import UserError
 from harness.foundation.files import disk_errors, write_atomic
+from harness.records import layout
 
 HEARTBEAT = 15  # seconds between touches
 # seconds after which an owner elsewhere counts as dead: shared file systems may show a touch a minute late
@@ -80,7 +81,7 @@ def claim(directory: Path) -> Claim | None:
     Raises:
         UserError: the directory cannot be written.
     """
-    attempts = directory / "attempts"
+    attempts = directory / layout.ATTEMPTS
     last = _last(attempts)
     if last and _lives(last):
         return None
@@ -100,13 +101,13 @@ def claim(directory: Path) -> Claim | None:
 
 def holder(directory: Path) -> Owner | None:
     """The living process that works on the run in `directory`."""
-    last = _last(directory / "attempts")
+    last = _last(directory / layout.ATTEMPTS)
     return _owner(last) if last and _lives(last) else None
 
 
 def attempts(directory: Path) -> int:
     """How often the run in `directory` was begun."""
-    last = _last(directory / "attempts")
+    last = _last(directory / layout.ATTEMPTS)
     return int(last.stem) if last else 0
 
 

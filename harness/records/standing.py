@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.records import layout
 from harness.records.attempts import attempts, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.naming import method_name
@@ -47,32 +48,32 @@ def plans(results: Path) -> list[Plan]:
     one.
     """
     found = []
-    for path in results.glob("sweeps/*.json"):
+    for path in (results / layout.SWEEPS).glob("*.json"):
         content = _json(path)
         if content:
             points = [(point["run_key"], point["label"]) for point in content["points"]]
             found.append(Plan(path.stem, content.get("started", ""), points))
-    if not found and (results / "runs").is_dir():
-        keys = sorted(path.name for path in (results / "runs").iterdir() if path.is_dir())
+    if not found and (results / layout.RUNS).is_dir():
+        keys = sorted(path.name for path in (results / layout.RUNS).iterdir() if path.is_dir())
         found = [Plan("all runs", "", [(key, "") for key in keys])] if keys else []
     return sorted(found, key=lambda plan: (plan.started, plan.name))
 
 
 def standing(results: Path, key: str, label: str = "") -> Standing:
     """Where one point is."""
-    directory = results / "runs" / key
-    record, begun = _json(directory / "record.json"), attempts(directory)
+    directory = layout.run_directory(results, key)
+    record, begun = _json(directory / layout.RECORD), attempts(directory)
     if record and (record.get("attempt", begun) >= begun or holder(directory) is None):
         seconds = (record.get("seconds") or {}).get("total")
         return Standing(key, label or _label(record), record["status"], seconds, record.get("reason"))
     if begun and holder(directory) is not None:
         return _running(directory, key, label, begun)
-    started = begun or (directory / "resume").exists()
+    started = begun or (directory / layout.RESUME).exists()
     return Standing(key, label or key, "interrupted" if started else "waiting")
 
 
 def _running(directory: Path, key: str, label: str, attempt: int) -> Standing:
-    path = directory / "progress.json"
+    path = directory / layout.PROGRESS
     told = _json(path)
     if not told or told.get("attempt") != attempt:
         return Standing(key, label or key, "running", stage="starting")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from harness.records import layout
 from harness.records.measurements import Items
 from harness.reporting.cells import Table
 from harness.reporting.claims.ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
@@ -132,7 +133,7 @@ def _entry(record: Mapping[str, Any], base: str) -> RunEntry:
     facts += [("versions", SEPARATOR.join(_versions(record)))]
     reason = record.get("reason")
     status = f"{record['status']}: {reason}" if isinstance(reason, str) and reason else record["status"]
-    href = f"{quote(base)}/runs/{quote(record['place'].encode('utf-8', 'replace'))}/record.json"
+    href = f"{quote(base)}/{layout.RUNS}/{quote(record['place'].encode('utf-8', 'replace'))}/{layout.RECORD}"
     return RunEntry(record["run_key"], _title(record), status, tuple(facts), href)
 
 

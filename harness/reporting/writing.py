@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.foundation.errors import UserError, nearest_name
 from harness.foundation.files import write_atomic
+from harness.records import layout
 from harness.reporting.document import Document
 from harness.reporting.formats.terminal import print_tables
 from harness.reporting.frames import Records, load_records
@@ -138,10 +139,10 @@ def selected(results_dir: str | Path, select: Collection[str] | None) -> Records
     if select is not None and len(records.frame):
         frame = records.frame[records.frame["run_key"].isin(set(select))].reset_index(drop=True)
         missing = sorted(set(select) - set(frame["run_key"]))
-        places = {f"runs/{key}" for key in missing} | {f"runs/{key}/record.json" for key in missing}
+        places = {f"{layout.RUNS}/{key}{file}" for key in missing for file in ("", f"/{layout.RECORD}")}
         left_out = [entry for entry in records.left_out if entry[0] in places]
         listed = {place.split("/")[1] for place, _ in left_out}
-        unknown = [(f"runs/{key}", "not run yet") for key in missing if key not in listed]
+        unknown = [(f"{layout.RUNS}/{key}", "not run yet") for key in missing if key not in listed]
         records = replace(records, frame=frame, left_out=(*left_out, *unknown))
     if not len(records.frame):
         unusable = records.left_out

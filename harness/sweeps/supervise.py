@@ -11,6 +11,7 @@ from harness.bookkeeping.keys import plain, run_key, semantic
 from harness.config.run_config import RunConfig, from_plain
 from harness.foundation.redaction import scrub_file
 from harness.foundation.resources import killed_for_memory
+from harness.records import layout
 from harness.records.attempts import Claim, claim
 from harness.records.store import Store
 from harness.sweeps.worker import Lost, Worker
@@ -45,7 +46,7 @@ def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker:
     directory, before = mine.path.parents[1], killed_for_memory()
     seconds = config.time_limit and 60 * config.time_limit
     try:
-        code = worker.run({"point": point, "attempt": mine.number}, directory / "log.txt", seconds)
+        code = worker.run({"point": point, "attempt": mine.number}, directory / layout.LOG, seconds)
         where = last_seen(directory, mine.number)
         ending = (
             stopped(config, where)
@@ -57,7 +58,7 @@ def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker:
             "status": "failed",
             "reason": f"{error} {last_seen(directory, mine.number)}; retry=true goes on from there",
         }
-    scrub_file(directory / "log.txt")  # whatever libraries printed went there as it was
+    scrub_file(directory / layout.LOG)  # whatever libraries printed went there as it was
     record = store.record(directory.name)
     if record is None or record.get("attempt") != mine.number:
         record = describe(config, directory.name) | {"attempt": mine.number} | ending

@@ -25,9 +25,9 @@ from harness.bookkeeping.words import label
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 from harness.planning.findings import BAD, findings
+from harness.records import layout
 from harness.records.attempts import attempts, holder, myself
 from harness.records.format import FINISHED
-from harness.run import RESUME
 from harness.sweeps.local import launch
 from harness.sweeps.points import Point, Points
 from harness.sweeps.watching import console, watch
@@ -77,7 +77,7 @@ class Sweep:
         for point in points:
             if point.status() in FINISHED:
                 # of a process that died between its record and this
-                shutil.rmtree(point.directory / RESUME, ignore_errors=True)
+                shutil.rmtree(point.directory / layout.RESUME, ignore_errors=True)
         summarise(points, todo)
 
     def _settle(self, points: list[Point]) -> None:
@@ -160,7 +160,8 @@ def write_plan(points: list[Point], baselines: list[Point]) -> None:
     }
     name = digest(sorted(entry["run_key"] for entry in listed))
     write_atomic(
-        Path(points[0].config.paths.results) / "sweeps" / f"{name}.json", json.dumps(content, indent=1) + "\n"
+        Path(points[0].config.paths.results, layout.SWEEPS, f"{name}.json"),
+        json.dumps(content, indent=1) + "\n",
     )
 
 

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.records import layout
 from harness.records.format import FAILED
 from harness.records.standing import ENDED, STATES, Plan, Standing, seconds_left, standing
 
@@ -156,7 +157,7 @@ def _watch(results: Path, left: list[Awaited], console: Console, over: threading
 
 
 def _record(results: Path, key: str) -> Path:
-    return results / "runs" / key / "record.json"
+    return layout.run_directory(results, key) / layout.RECORD
 
 
 def _version(results: Path, key: str) -> tuple | None:

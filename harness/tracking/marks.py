@@ -8,25 +8,25 @@ from pathlib import Path
 
 from harness.config.groups import TrackerConfig
 from harness.foundation.files import write_atomic
-
-MARKS = "mirrored.json"
+from harness.records import layout
 
 
 def mark(directory: Path, tracker: TrackerConfig, record: bytes) -> None:
     """Note that this tracker holds `record`."""
     write_atomic(
-        directory / MARKS, json.dumps(_marks(directory) | {_place(tracker): _digest(record)}, indent=1) + "\n"
+        directory / layout.MIRRORED,
+        json.dumps(_marks(directory) | {_place(tracker): _digest(record)}, indent=1) + "\n",
     )
 
 
 def marked(directory: Path, tracker: TrackerConfig) -> bool:
     """Does this tracker hold the record that lies in `directory`? Not if the run was computed again since."""
-    return _marks(directory).get(_place(tracker)) == _digest((directory / "record.json").read_bytes())
+    return _marks(directory).get(_place(tracker)) == _digest((directory / layout.RECORD).read_bytes())
 
 
 def _marks(directory: Path) -> dict[str, str]:
     try:
-        found = json.loads((directory / MARKS).read_text(encoding="utf-8"))
+        found = json.loads((directory / layout.MIRRORED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # unknown: mirrored again, which does no harm
     return found if isinstance(found, dict) else {}

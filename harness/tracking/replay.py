@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.config.groups import TrackerConfig
 from harness.quantization.layer_reports import BlockReport, LayerReport
+from harness.records import layout
 from harness.tracking.story import Story
 from harness.tracking.tracker import BACKENDS
 
@@ -23,7 +24,7 @@ def replay(directory: Path, tracker: TrackerConfig) -> None:
     Raises:
         Exception: whatever the tracker raises, or the files of the run where they are damaged.
     """
-    record = json.loads((directory / "record.json").read_text(encoding="utf-8"))
+    record = json.loads((directory / layout.RECORD).read_text(encoding="utf-8"))
     story = Story(BACKENDS[tracker.name](), tracker)
     story.load()
     story.start(record, directory)
@@ -36,8 +37,8 @@ def reports(directory: Path) -> Iterator[tuple[int, LayerReport | BlockReport]]:
     """What the walk over the blocks told, in its order: of each block its linears, then itself; with the
     number of linears so far.
     """
-    layers = [LayerReport(**_fields(row, LayerReport)) for row in _rows(directory / "layers.parquet")]
-    blocks = {row["block"]: _block_report(row) for row in _rows(directory / "blocks.parquet")}
+    layers = [LayerReport(**_fields(row, LayerReport)) for row in _rows(directory / layout.LAYERS)]
+    blocks = {row["block"]: _block_report(row) for row in _rows(directory / layout.BLOCKS)}
     for step, layer in enumerate(layers, 1):
         yield step, layer
         if layer.block in blocks and (step == len(layers) or layers[step].block != layer.block):

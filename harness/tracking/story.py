@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from harness.config.groups import TrackerConfig
 from harness.quantization.layer_reports import BlockReport, LayerReport
+from harness.records import layout
 from harness.records.format import FINISHED
 from harness.records.naming import method_name
 from harness.tracking.marks import mark
@@ -29,7 +30,7 @@ SUMMARY = (
     *("runtime_overhead", "seconds", "peak_memory_bytes", "fallbacks"),
 )
 COLUMNS = ("layer", "block", "linear", "shape", "error", "bits", "outliers", "seconds", "fallback")
-ARTIFACT = ("record.json", "layers.parquet")  # never weights
+ARTIFACT = (layout.RECORD, layout.LAYERS)  # never weights
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Story:
 
     def finish(self) -> None:
         """Close the run with the record that lies in its directory, and note there that it is mirrored."""
-        content = (self.directory / "record.json").read_bytes()
+        content = (self.directory / layout.RECORD).read_bytes()
         record = json.loads(content)
         files = [self.directory / name for name in ARTIFACT if (self.directory / name).exists()]
         self.backend.close(Ending(record["status"], summary_values(record), self.rows, files))
