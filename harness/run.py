@@ -32,6 +32,7 @@ from harness.quantization.layer_reports import BlockReport, Walked, summary
 from harness.quantization.pipeline import quantize
 from harness.quantization.resume import Resume
 from harness.quantization.walk import Walk
+from harness.records import layout
 from harness.records.attempts import attempts, claim, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.progress import Stages
@@ -39,7 +40,6 @@ from harness.records.store import Store
 from harness.tracking.tracker import Tracker, make_tracker
 
 log = logging.getLogger(__name__)
-RESUME = "resume"  # directory of what a killed attempt has finished
 
 
 def run(config: RunConfig) -> dict:
@@ -70,13 +70,13 @@ def run_claimed(config: RunConfig, attempt: int) -> dict:
         return store.record(key)
     directory = store.open(key)
     remove_leftovers(directory, hours=0)  # nobody else writes here
-    with logging_to(directory / "log.txt"):
+    with logging_to(directory / layout.LOG):
         log.info("%s, run key %s, attempt %d", label(config), key, attempt)
         reset_peak_memory()
         reason = skip_reason(config)
         baseline = _baseline(config, store) if config.method.solver and not reason else None
         description = describe(config, key) | {"attempt": attempt}
-        walked, progress = Walked(), Stages(directory / "progress.json", label(config), attempt)
+        walked, progress = Walked(), Stages(directory / layout.PROGRESS, label(config), attempt)
         tracker = make_tracker(config.tracker.name)
         tracker.start(config, description, directory)
         if reason:
@@ -93,7 +93,7 @@ def run_claimed(config: RunConfig, attempt: int) -> dict:
         )
         log.info("status %s", record["status"])
         if record["status"] in FINISHED:
-            shutil.rmtree(directory / RESUME, ignore_errors=True)
+            shutil.rmtree(directory / layout.RESUME, ignore_errors=True)
         tracker.finish(record)
     return record
 
@@ -115,14 +115,16 @@ def _straight_line(
         )
     with clock.time("load"):
         loaded = load_model(config.model, device_name(config.device.value))
-    kept = Resume(store.directory(key) / RESUME, _identity(config, key))
+    kept = Resume(store.directory(key) / layout.RESUME, _identity(config, key))
     reused = {"blocks": kept.blocks, "evaluations": kept.evaluations, "statistics": False}
     if config.method.solver is not None:
         reused["statistics"] = _quantize(config, loaded, walked, tracker, progress, kept)
         clock.add("walk", kept.seconds())
-        if config.save and not is_intact(store.directory(key) / "checkpoint"):
+        if config.save and not is_intact(store.directory(key) / layout.CHECKPOINT):
             with clock.time("save"):
-                save(loaded.model, loaded.tokenizer, store.directory(key) / "checkpoint", {"run_key": key})
+                save(
+                    loaded.model, loaded.tokenizer, store.directory(key) / layout.CHECKPOINT, {"run_key": key}
+                )
     subject = Subject(loaded.model, loaded.tokenizer, config.model.bos, config.model.dtype.name)
     result = evaluate(subject, config.eval, progress.update, kept.evaluated)
     clock.add("evaluate", result.seconds)

@@ -21,14 +21,14 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from harness.config.run_config import plain_config
-        from harness.sweeps.local import launch
 
         loader = self.hydra_context.config_loader
-        points = [
-            plain_config(loader.load_sweep_config(self.config, list(overrides)))
-            for overrides in job_overrides
-        ]
-        return [
-            JobReturn(status=JobStatus.COMPLETED, _return_value=status)
-            for status in launch(points, self.slots)
-        ]
+        configs = [loader.load_sweep_config(self.config, list(overrides)) for overrides in job_overrides]
+        statuses = self.launch_points([plain_config(config) for config in configs])
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=status) for status in statuses]
+
+    def launch_points(self, points: Sequence[dict]) -> list[str]:
+        """Run points that are composed already (`plain_config` of each); their statuses, in order."""
+        from harness.sweeps.local import launch
+
+        return launch(points, self.slots)

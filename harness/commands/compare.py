@@ -9,9 +9,9 @@ from pathlib import Path
 
 from harness.commands.options import Options
 from harness.foundation.errors import UserError
-from harness.records.lookup import find_run
 from harness.reporting.formats.terminal import print_tables
 from harness.reporting.tables.comparison import compare
+from harness.reporting.tables.run_lookup import find_run
 
 EPILOG = """\
 Differences and ratios say how B stands to A. Metrics are compared only under one protocol: paired bootstrap

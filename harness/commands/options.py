@@ -33,7 +33,7 @@ class Options(argparse.ArgumentParser):
         if unknown:
             self.refuse(unknown[0])
         for name, value in vars(options).items():
-            if value == "":
+            if value == "" and f"--{name}" in self._flags():
                 raise UserError(f"--{name}: give it a value")
         return options
 
@@ -53,5 +53,12 @@ class Options(argparse.ArgumentParser):
     def _rewritten(self, argument: str) -> str:
         key, equals, _ = argument.partition("=")
         flag = f"--{key.removeprefix('paths.')}"
-        known = equals and flag in self._flags() and not Path(argument).is_dir()
+        known = equals and flag in self._flags() and not _is_directory(argument)
         return flag + argument[len(key) :] if known else argument
+
+
+def _is_directory(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:  # too long for a name
+        return False

@@ -1,9 +1,9 @@
 """What the points of a sweep will take, one after another, each with what those before it leave for it."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
+from harness.bookkeeping.point import Point
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
 from harness.foundation.cache import cache_dir
@@ -15,13 +15,6 @@ from harness.planning.rates import Rates, rates_of, worker_of
 from harness.records.store import Store
 
 START = 10.0  # seconds to load and to begin
-
-
-class Planned(Protocol):
-    """A point of a sweep that is to be run."""
-
-    config: RunConfig
-    key: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Estimator:
         self._rates: dict[tuple[str, str], Rates] = {}
         self._left: set[str] = set()  # keys of statistics and of baselines that points before this one leave
 
-    def estimate(self, point: Planned, kept: float = 0.0) -> Estimate:
+    def estimate(self, point: Point, kept: float = 0.0) -> Estimate:
         """
         Args:
             kept: share of its blocks that a killed attempt has left done.

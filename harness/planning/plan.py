@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,30 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bookkeeping.endings import skip_reason
+from harness.bookkeeping.point import Point
 from harness.bookkeeping.words import label, told_bytes, told_seconds
-from harness.config.run_config import RunConfig
 from harness.foundation.seals import unseal
 from harness.models.shape import inspect
 from harness.planning.disk import disk_needed
 from harness.planning.estimator import Estimate, Estimator
-from harness.records import layout
-from harness.records.attempts import holder
+from harness.records import layout, standing
 from harness.records.format import FAILED
-from harness.records.store import Store
 
 TO_RUN = ("missing", "interrupted")  # what a sweep would compute; with retry=true failed points too
-COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow", "illegal": "red"} | dict.fromkeys(
-    FAILED, "red"
-)
-
-
-class Point(Protocol):
-    """One combination of overrides: with its configuration and key, or with what is wrong with it."""
-
-    overrides: tuple[str, ...]
-    config: RunConfig | None
-    key: str | None
-    error: str | None
+COLOURS = standing.COLOURS | {"illegal": "red"}
 
 
 @dataclass(frozen=True)
@@ -52,23 +38,20 @@ class State:
 
 
 def state_of(point: Point) -> State:
-    """What the store says about a point."""
+    """Where the files of its run say that a point stands; before there are any, whether it will be run."""
     if point.error:
         return State("illegal", point.error)
-    store = Store(point.config.paths.results)
-    directory, record = store.directory(point.key), store.record(point.key)
-    if record:
-        return State(record["status"], record["reason"] or "", record=record)
-    if holder(directory) is not None:
-        return State("running")
+    state, _ = standing.state_of(point.directory)
+    if state in standing.ENDED and (record := point.record()):
+        return State(state, record["reason"] or "", record=record)
+    if state == "running":
+        return State(state)
     if reason := skip_reason(point.config):
         return State("to be skipped", reason)
-    if not ((directory / layout.ATTEMPTS).exists() or (directory / layout.RESUME).exists()):
+    if state == "waiting":
         return State("missing")
-    kept, blocks = len(kept_blocks(directory)), inspect(point.config.model).blocks
-    return State(
-        "interrupted", detail=f", {kept} of {blocks} blocks kept" if kept else "", kept=kept / blocks
-    )
+    kept, blocks = len(kept_blocks(point.directory)), inspect(point.config.model).blocks
+    return State(state, detail=f", {kept} of {blocks} blocks kept" if kept else "", kept=kept / blocks)
 
 
 def kept_blocks(directory: Path) -> list:

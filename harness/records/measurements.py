@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from harness.records import layout
+
 EPOCH_LOSS = "loss_epoch_"  # columns of blocks.parquet, before the number of the epoch
 
 
@@ -30,7 +32,7 @@ class Layers:
     """Errors of linears below one results directory; each file is read once."""
 
     def __init__(self, results_dir: str | Path):
-        self._runs = Path(results_dir) / "runs"
+        self._runs = Path(results_dir, layout.RUNS)
         self._read: dict[str, dict[str, float]] = {}
 
     def of(self, run: str) -> dict[str, float]:
@@ -40,7 +42,7 @@ class Layers:
         return self._read[run]
 
     def _load(self, run: str) -> dict[str, float]:
-        table = read_table(self._runs / run / "layers.parquet", ("layer", "error"), only=True)
+        table = read_table(self._runs / run / layout.LAYERS, ("layer", "error"), only=True)
         if table is None:
             return {}
         try:
@@ -55,13 +57,13 @@ class Profiles:
     """Errors and losses along the blocks, of the runs below one results directory."""
 
     def __init__(self, results_dir: str | Path):
-        self._runs = Path(results_dir) / "runs"
+        self._runs = Path(results_dir, layout.RUNS)
 
     def layer_errors(self, run: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By kind of linear ("q_proj"): the indices of the blocks and the relative errors there, the mean
         where a block has several.
         """
-        table = self._read(run, "layers", ("block", "linear", "error"))
+        table = self._read(run, layout.LAYERS, ("block", "linear", "error"))
         if table is None:
             return {}
         kinds, profiles = [str(name).rpartition(".")[2] for name in table["linear"]], {}
@@ -72,7 +74,7 @@ class Profiles:
 
     def blocks(self, run: str) -> pd.DataFrame | None:
         """One row per block, by its index: `error`, and what the transform told, e.g. `stats.loss_before`."""
-        return self._read(run, "blocks", ("block", "error"))
+        return self._read(run, layout.BLOCKS, ("block", "error"))
 
     def losses(self, run: str) -> np.ndarray | None:
         """Mean training loss, (blocks, epochs); NaN where a block trained for fewer epochs. None where no
@@ -86,7 +88,7 @@ class Profiles:
 
     def _read(self, run: str, name: str, needed: tuple[str, ...]) -> pd.DataFrame | None:
         """A table sorted by block, with numbers where numbers belong."""
-        table = read_table(self._runs / run / f"{name}.parquet", needed)
+        table = read_table(self._runs / run / name, needed)
         if table is None:
             return None
         try:
@@ -109,7 +111,7 @@ class Items:
     """What metrics are means of, below one results directory; each file is read once."""
 
     def __init__(self, results_dir: str | Path):
-        self._runs = Path(results_dir) / "runs"
+        self._runs = Path(results_dir, layout.RUNS)
         self._read: dict[str, dict[str, np.ndarray]] = {}
 
     def of(self, run: str, metric: str) -> np.ndarray | None:
@@ -122,7 +124,7 @@ class Items:
 
     def _load(self, run: str) -> dict[str, np.ndarray]:
         try:
-            items = json.loads((self._runs / run / "items.json").read_bytes())
+            items = json.loads((self._runs / run / layout.ITEMS).read_bytes())
             return {name: np.array(values, dtype=np.float64) for name, values in items.items()}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}

@@ -16,6 +16,7 @@ from harness.records.naming import method_name
 
 ENDED = (*FINISHED, *FAILED)
 STATES = (*ENDED, "running", "interrupted", "waiting")
+COLOURS = {"done": "green", "running": "cyan", "interrupted": "yellow"} | dict.fromkeys(FAILED, "red")
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,32 @@ def plans(results: Path) -> list[Plan]:
     return sorted(found, key=lambda plan: (plan.started, plan.name))
 
 
-def standing(results: Path, key: str, label: str = "") -> Standing:
-    """Where one point is."""
-    directory = layout.run_directory(results, key)
+def state_of(directory: Path) -> tuple[str, dict[str, Any] | None]:
+    """One of `STATES`, and the record where that is what says it.
+
+    An attempt that is alive is later news than the record of one before it; a record of the last attempt
+    stands, whoever is still cleaning up behind it.
+    """
     record, begun = _json(directory / layout.RECORD), attempts(directory)
-    if record and (record.get("attempt", begun) >= begun or holder(directory) is None):
-        seconds = (record.get("seconds") or {}).get("total")
-        return Standing(key, label or _label(record), record["status"], seconds, record.get("reason"))
-    if begun and holder(directory) is not None:
-        return _running(directory, key, label, begun)
+    alive = bool(begun) and holder(directory) is not None
+    if record and (record.get("attempt", begun) >= begun or not alive):
+        return record["status"], record
+    if alive:
+        return "running", None
     started = begun or (directory / layout.RESUME).exists()
-    return Standing(key, label or key, "interrupted" if started else "waiting")
+    return "interrupted" if started else "waiting", None
+
+
+def standing(results: Path, key: str, label: str = "") -> Standing:
+    """Where one point is, with what a person wants to know of it."""
+    directory = layout.run_directory(results, key)
+    state, record = state_of(directory)
+    if record:
+        seconds = (record.get("seconds") or {}).get("total")
+        return Standing(key, label or _label(record), state, seconds, record.get("reason"))
+    if state == "running":
+        return _running(directory, key, label, attempts(directory))
+    return Standing(key, label or key, state)
 
 
 def _running(directory: Path, key: str, label: str, attempt: int) -> Standing:

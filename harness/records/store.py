@@ -16,6 +16,7 @@ import pandas as pd
 from harness.foundation.errors import UserError
 from harness.foundation.files import sync, write_atomic
 from harness.foundation.seals import seal
+from harness.records import layout
 from harness.records.format import FAILED, FINISHED, STATUSES
 from harness.records.record import Record, read
 
@@ -24,7 +25,7 @@ class Store:
     """The records below one results directory."""
 
     def __init__(self, results: str | Path):
-        self.runs = Path(results) / "runs"
+        self.runs = Path(results, layout.RUNS)
 
     def directory(self, run_key: str) -> Path:
         return self.runs / run_key
@@ -35,7 +36,7 @@ class Store:
         Raises:
             UserError: the file is there but is no record.
         """
-        path = self.directory(run_key) / "record.json"
+        path = self.directory(run_key) / layout.RECORD
         try:
             return _of(run_key, read(path.read_bytes()))
         except FileNotFoundError:
@@ -53,7 +54,7 @@ class Store:
         if not record or record["status"] not in FINISHED:
             return False
         keeps = save and record["status"] == "done" and record["method"]["solver"] is not None
-        return not keeps or (self.directory(run_key) / "checkpoint").exists()
+        return not keeps or (self.directory(run_key) / layout.CHECKPOINT).exists()
 
     def open(self, run_key: str) -> Path:
         """The directory of a run about to start, made if need be.
@@ -91,13 +92,13 @@ class Store:
         if before and before["status"] in FINISHED and record["status"] in FAILED:
             return before
         directory = self.open(run_key)
-        write_atomic(directory / "config.yaml", config_yaml)
+        write_atomic(directory / layout.CONFIG, config_yaml)
         if items:
-            write_atomic(directory / "items.json", json.dumps(jsonable(items)) + "\n")
+            write_atomic(directory / layout.ITEMS, json.dumps(jsonable(items)) + "\n")
         for name, rows in tables.items():
             if rows:
                 write_atomic(directory / f"{name}.parquet", pd.DataFrame(rows).to_parquet(index=False))
-        write_atomic(directory / "record.json", seal(jsonable(record)))
+        write_atomic(directory / layout.RECORD, seal(jsonable(record)))
         return record
 
 

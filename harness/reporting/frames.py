@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.records import layout
 from harness.records.naming import method_name
 from harness.records.record import Record, check, read
 from harness.records.record import finite as finite  # for readers of frames
@@ -36,10 +37,10 @@ class Records:
 def load_records(results_dir: str | Path) -> Records:
     """Read every `runs/*/record.json`; one that cannot be used is listed with its reason, never raised."""
     rows, left_out = [], []
-    runs = Path(results_dir) / "runs"
+    runs = Path(results_dir, layout.RUNS)
     for path in sorted(runs.glob("[!.]*/"), key=lambda path: path.name):
         try:
-            record = _read(path / "record.json")
+            record = _read(path / layout.RECORD)
         except FileNotFoundError:
             left_out.append((f"runs/{path.name}", "no record yet: running or interrupted"))
         except (ValueError, OSError, RecursionError) as error:

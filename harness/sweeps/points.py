@@ -3,8 +3,6 @@
 import copy
 import itertools
 import shlex
-from dataclasses import dataclass
-from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_loader import ConfigLoader
@@ -16,48 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.bookkeeping.keys import run_key
+from harness.bookkeeping.point import Point
 from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config, to_run_config
 from harness.foundation.errors import UserError
 from harness.models.sources import source_of
 from harness.planning.preflight import check
-from harness.records.format import FAILED
-from harness.records.store import Store
-
-
-@dataclass(frozen=True)
-class Point:
-    """One combination of overrides, with its configuration or with what is wrong with it."""
-
-    overrides: tuple[str, ...]
-    config: RunConfig | None = None
-    plain: dict | None = None  # what `config` was built from
-    key: str | None = None
-    error: str | None = None
-
-    @property
-    def directory(self) -> Path:
-        return self._store.directory(self.key)
-
-    @property
-    def _store(self) -> Store:
-        return Store(self.config.paths.results)
-
-    def record(self) -> dict | None:
-        return self._store.record(self.key)
-
-    def status(self) -> str:
-        """missing, or the status of the record."""
-        record = self.record()
-        return record["status"] if record else "missing"
-
-    def settled(self, since: int | None = None) -> bool:
-        """Is there nothing to do? A point that failed is settled unless retry=true, and then after an attempt
-        later than `since`.
-        """
-        record = self.record()
-        if record and record["status"] in FAILED:
-            return not self.config.retry or (since is not None and record.get("attempt", 0) > since)
-        return self._store.finished(self.key, self.config.save)
 
 
 class Points:
@@ -83,7 +44,7 @@ class Points:
             plain = plain_config(self._composed(overrides))
             config = from_plain(plain)
             check(config)
-            return Point(overrides, config, plain, run_key(config))
+            return Point(overrides, config, run_key(config), plain)
         except UserError as error:
             return Point(overrides, error=str(error))
 

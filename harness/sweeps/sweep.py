@@ -21,6 +21,7 @@ from rich.markup import escape
 
 from harness.bookkeeping.endings import skip_reason
 from harness.bookkeeping.keys import baseline_of, digest, run_key
+from harness.bookkeeping.point import Point
 from harness.bookkeeping.words import label
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
@@ -28,10 +29,8 @@ from harness.planning.findings import BAD, findings
 from harness.records import layout
 from harness.records.attempts import attempts, holder, myself
 from harness.records.format import FINISHED
-from harness.sweeps.local import launch
-from harness.sweeps.points import Point, Points
+from harness.sweeps.points import Points
 from harness.sweeps.watching import console, watch
-from hydra_plugins.ptq_bench_launcher import LocalLauncher
 
 LOSSES = 3  # attempts that left no record, or launches that began nothing, after which a sweep gives up
 
@@ -107,8 +106,8 @@ class Sweep:
             self.hydra_context, self.task_function, self.config
         )
         try:
-            if isinstance(launcher, LocalLauncher):  # as they are: others compose them anew, elsewhere
-                launch([point.plain for point in points], launcher.slots)
+            if launch_points := getattr(launcher, "launch_points", None):
+                launch_points([point.plain for point in points])  # as they are: others compose them anew
                 return
             for job in launcher.launch([list(point.overrides) for point in points], initial_job_idx=0):
                 _ = job.return_value  # raises what a job could not put into a record

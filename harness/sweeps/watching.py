@@ -19,16 +19,8 @@ from rich.text import Text
 
 from harness.records import layout
 from harness.records.format import FAILED
-from harness.records.standing import ENDED, STATES, Plan, Standing, seconds_left, standing
+from harness.records.standing import COLOURS, ENDED, STATES, Plan, Standing, seconds_left, standing
 
-COLOURS = {
-    "done": "green",
-    "running": "cyan",
-    "interrupted": "yellow",
-    "failed": "red",
-    "oom": "red",
-    "diverged": "red",
-}
 INTERVAL = 0.5  # seconds between two looks
 BAR = 20  # characters
 console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -61,7 +61,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     files.write_atomic(path, "old")
     script = f"""
         import os
-        from harness import files
+        from harness.foundation import files
         os.replace = lambda *_: os._exit(9)
         files.write_atomic({str(path)!r}, "new")
     """

@@ -1,6 +1,6 @@
 """Points of a sweep for tests of what is known before it runs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
@@ -22,14 +22,6 @@ LLAMA_7B = ModelShape(  # of LLaMA-7B
     context=2048,
     quantizable_activations=True,
 )
-
-
-@dataclass(frozen=True)
-class Point:
-    overrides: tuple[str, ...]
-    config: RunConfig | None = None
-    key: str | None = None
-    error: str | None = None
 
 
 def config(*overrides: str, results: str = "results") -> RunConfig:

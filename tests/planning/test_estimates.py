@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from harness.bookkeeping.keys import plain, run_key
+from harness.bookkeeping.point import Point
 from harness.config.compose import method_config, method_names
 from harness.config.groups import Propagate
 from harness.config.method_builder import build_method
@@ -30,7 +31,7 @@ from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.pipeline import quantize
 from harness.quantization.walk import Walk
 from methods.contracts.effort import BlockEffort
-from tests.helpers.planned_points import LLAMA_7B, Point, config, leave_record
+from tests.helpers.planned_points import LLAMA_7B, config, leave_record
 from tests.helpers.problems import scheme
 from tests.helpers.tiny_models import tokens
 

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from harness.bookkeeping import words
 from harness.bookkeeping.keys import run_key
+from harness.bookkeeping.point import Point
 from harness.foundation.seals import seal
 from harness.planning import plan
 from harness.records.attempts import claim
-from tests.helpers.planned_points import Point, config, leave_record
+from tests.helpers.planned_points import config, leave_record
 
 
 def point(tmp_path, *overrides: str) -> Point:

@@ -189,7 +189,7 @@ def test_a_point_that_somebody_finishes_while_we_claim_it(point, monkeypatch):
 
 
 def test_how_often_the_kernel_killed_for_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(resources, "Path", lambda path: tmp_path / path.lstrip("/"))
     assert resources.killed_for_memory() == 0
     own, events = tmp_path / "proc/self/cgroup", tmp_path / "sys/fs/cgroup/job 7/memory.events"
     for path in (own, events):

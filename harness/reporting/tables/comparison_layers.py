@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.foundation.text import visible
+from harness.records import layout
 from harness.records.measurements import read_table
 from harness.reporting.cells import Cell, Row, Table
 
@@ -18,9 +19,9 @@ def layer_tables(a: Path, b: Path, caution: str = "") -> list[Table]:
     """Tables of layers.parquet and blocks.parquet of two run directories, or one that says why not; `caution`
     goes with every one.
     """
-    layers = _read(a / "layers.parquet", "layer"), _read(b / "layers.parquet", "layer")
+    layers = _read(a / layout.LAYERS, "layer"), _read(b / layout.LAYERS, "layer")
     tables = [_absent("Layers", layers)] if any(one is None for one in layers) else _layers(*layers, caution)
-    blocks = _read(a / "blocks.parquet", "name"), _read(b / "blocks.parquet", "name")
+    blocks = _read(a / layout.BLOCKS, "name"), _read(b / layout.BLOCKS, "name")
     if all(one is not None for one in blocks):
         tables += _blocks(*blocks, caution)
     return tables

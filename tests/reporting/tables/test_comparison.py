@@ -7,8 +7,8 @@ import pytest
 
 from harness.commands.compare import main, parse
 from harness.foundation.errors import UserError
-from harness.records.lookup import find_run
 from harness.reporting.tables.comparison import compare
+from harness.reporting.tables.run_lookup import find_run
 from tests.helpers.invented_records import TASK, WIKI, ended, keep_items, metric, record, store
 
 KINDS = ("q_proj", "down_proj")
