@@ -99,7 +99,10 @@ def skip_reason(config: RunConfig) -> str | None:
         return None
     shape = inspect(config.model)
     if config.scheme.quantizes_activations and not shape.quantizable_activations:
-        return f"{shape.family}: where its blocks multiply queries, keys and values is not in the family table, so activations stay float"
+        return (
+            f"{shape.family}: where its blocks multiply queries, keys and values is not in the family table, "
+            "so activations stay float"
+        )
     if config.method.transform is not None and not shape.seams:
         return f"{shape.family}: what may be rewritten in its blocks is not in the family table (no seams)"
     return config.method.skip_reason(config.scheme, shape.seams)

@@ -83,7 +83,8 @@ def _devices() -> Iterator[Finding]:
     memory = psutil.virtual_memory().total
     yield Finding(
         OK,
-        f"cpu: {torch.get_num_threads()} threads, {memory / GIB:.0f} GiB of memory, {free_memory() / GIB:.1f} free",
+        f"cpu: {torch.get_num_threads()} threads, {memory / GIB:.0f} GiB of memory, "
+        f"{free_memory() / GIB:.1f} free",
     )
     gpus = free_gpu_memory()
     for index, (name, free, whole) in enumerate(gpus):
@@ -91,7 +92,8 @@ def _devices() -> Iterator[Finding]:
     if not gpus:
         yield Finding(
             NOTE,
-            "gpu: none visible; everything runs on the CPU (models of a few hundred million weights are practical)",
+            "gpu: none visible; everything runs on the CPU "
+            "(models of a few hundred million weights are practical)",
         )
 
 

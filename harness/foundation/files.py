@@ -32,7 +32,7 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
 
 @contextmanager
 def replace_file(path: Path | str) -> Iterator[Path]:
-    """Yield a path in the same directory to write to; on success it becomes `path`, on failure it disappears."""
+    """Yield a path in the same directory to write to; on success it becomes `path`, on failure it goes."""
     path = Path(path)
     aside = _aside(path)
     with disk_errors(path):
@@ -96,8 +96,9 @@ def disk_errors(path: Path | str) -> Iterator[None]:
             ) from error
         if code in _UNUSABLE:
             raise UserError(
-                f"cannot use {getattr(error, 'filename', None) or path} ({os.strerror(code)}): make it writable, or choose "
-                "another place (PTQ_BENCH_CACHE=<directory> for the cache, paths.results=<directory> for results)"
+                f"cannot use {getattr(error, 'filename', None) or path} ({os.strerror(code)}): "
+                "make it writable, or choose another place (PTQ_BENCH_CACHE=<directory> for the cache, "
+                "paths.results=<directory> for results)"
             ) from error
         raise
 

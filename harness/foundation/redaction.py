@@ -89,7 +89,10 @@ def refuse_secret_arguments(arguments: Sequence[str]) -> None:
 
 
 def _refusal(key: str) -> str:
-    return f"{key}: holds a credential; what is configured is written to files, so leave it in its environment variable (HF_TOKEN, ...)"
+    return (
+        f"{key}: holds a credential; what is configured is written to files, so leave it in its environment "
+        "variable (HF_TOKEN, ...)"
+    )
 
 
 class RedactingFormatter(logging.Formatter):

@@ -62,8 +62,8 @@ def _groups(config: RunConfig, linears: dict[str, tuple[int, int]]) -> None:
             f"{width}: {len(paths)} layers such as {paths[0]}" for width, paths in widths.items()
         )
         raise UserError(
-            f"scheme.group_size={size}: does not divide the input width of {len(odd)} of {config.model.name}'s {len(linears)} linears "
-            f"({layers}); choose a divisor or null"
+            f"scheme.group_size={size}: does not divide the input width of {len(odd)} of "
+            f"{config.model.name}'s {len(linears)} linears ({layers}); choose a divisor or null"
         )
 
 

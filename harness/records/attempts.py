@@ -163,7 +163,8 @@ def _age(path: Path) -> float:
 def _machine() -> str:
     """What makes process numbers comparable; off Linux the host's name must do."""
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()
 

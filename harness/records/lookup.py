@@ -32,6 +32,7 @@ def find(run: str | Path, results: Path) -> Path:
     if len(found) > 1:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise UserError(
-            f"{run}: ambiguous, it could be {', '.join(map(str, found[:3]))}{more}; give more of the key, or the directory"
+            f"{run}: ambiguous, it could be {', '.join(map(str, found[:3]))}{more}; "
+            "give more of the key, or the directory"
         )
     return found[0]

@@ -1,1 +1,1 @@
-"""From records to tables and figures. Reads what runs left behind; imports neither torch nor any model code."""
+"""From records to tables and figures: reads what runs left, and imports neither torch nor model code."""

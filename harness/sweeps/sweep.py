@@ -198,7 +198,8 @@ def summarise(points: list[Point], ran: list[Point]) -> None:
         for point in bad:
             record = point.record() or {}
             lines.append(
-                f"{label(point.config)}: {record.get('status', 'missing')}: {record.get('reason', 'the run left no record')}"
+                f"{label(point.config)}: {record.get('status', 'missing')}: "
+                f"{record.get('reason', 'the run left no record')}"
             )
         again = "" if all(point in ran for point in bad) else "; retry=true runs failed points again"
         raise Unfinished("\n".join([*lines, f"{len(bad)} of {len(points)} points did not finish{again}"]))

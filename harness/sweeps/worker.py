@@ -4,7 +4,8 @@ The server has imported the libraries and done nothing with them, so a child sta
 Where a GPU is handed out the server imports nothing: its environment then says which GPU is visible before
 torch is imported in the child.
 
-    stdin  of the server: one JSON line per point      stdout: {"pid": ...}, then {"returncode": ...} as subprocess has it
+    stdin  of the server: one JSON line per point
+    stdout: {"pid": ...}, then {"returncode": ...} as subprocess has it
     the child's output goes to the log of its run
 """
 

@@ -60,7 +60,8 @@ class Mirror:
         self._tell("finish")
         if not self._over.wait(0 if stuck else max(FLOOR, SHARE * (now - self._began))):
             log.warning(
-                "the tracker is too slow and was left behind; `ptq-bench sync` mirrors this run from its files"
+                "the tracker is too slow and was left behind; "
+                "`ptq-bench sync` mirrors this run from its files"
             )
 
     def _tell(self, name: str, *arguments: Any) -> None:

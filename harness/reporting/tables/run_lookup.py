@@ -43,7 +43,8 @@ def _choose(name: str, results: Path, exact: bool) -> Run:
         places = [one["place"] for one in found]
         more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
         raise UserError(
-            f"{name!r} begins {len(found)} runs: {', '.join(map(visible, places[:SHOWN]))}{more}; give more of the key"
+            f"{name!r} begins {len(found)} runs: {', '.join(map(visible, places[:SHOWN]))}{more}; "
+            "give more of the key"
         )
     unusable = next(
         (reason for place, reason in records.left_out if place.split("/")[1].startswith(name) and name), None
