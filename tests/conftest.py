@@ -23,7 +23,7 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first: of two processes, the one that is given such a file last would end it alone."""
+    """The longest files first: of two processes, the one given such a file last would end it alone."""
     places = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path, len(LONG)))
 

@@ -21,7 +21,7 @@ from harness.reporting.assembly import run_entries
 from harness.reporting.frames import load_records
 from tests.helpers.invented_records import ended, record, store
 
-WIKITEXT2 = "wikitext2/test, 16 windows of 512 tokens, disjoint, bos=stream, float32, 8176 tokens scored, text 5bb09df7"
+WIKITEXT2 = "wikitext2/test, 16 windows of 512 tokens, disjoint, bos=stream, float32, 8176 tokens scored, text 5bb09df7"  # noqa: E501
 SIGNATURES = {
     "report.md": b"# Report: ",
     "report.html": b"<!DOCTYPE html>",

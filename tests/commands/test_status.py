@@ -97,7 +97,7 @@ def test_a_second_attempt_is_running_and_not_what_the_first_one_was(tmp_path):
 
 
 def test_a_killed_process_runs_no_more(tmp_path):
-    script = "import sys, time; from pathlib import Path; from harness.records.attempts import claim; claim(Path(sys.argv[1])); print(1); time.sleep(60)"
+    script = "import sys, time; from pathlib import Path; from harness.records.attempts import claim; claim(Path(sys.argv[1])); print(1); time.sleep(60)"  # noqa: E501
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "runs/aaaa")], stdout=subprocess.PIPE, env=os.environ
     )
@@ -149,7 +149,7 @@ def test_a_thousand_runs_in_a_second_and_no_torch(tmp_path):
         attempts.mkdir()
         (attempts / "0001.json").write_text('{"owner": {}, "ended": true}')
     sweep(tmp_path, *(f"{k:016x}" for k in range(1000)))
-    script = "import sys; from harness.commands.status import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    script = "import sys; from harness.commands.status import main; code = main(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"  # noqa: E501
     start = time.perf_counter()
     told = subprocess.run(
         [sys.executable, "-c", script, "--results", str(tmp_path)], capture_output=True, text=True

@@ -23,9 +23,9 @@ from harness.foundation.files import ASIDE
 FIRST, SECOND, TEXT, OTHER = b"first half, ", b"second half" * 1000, b"some text\n", b"some other text\n"
 NO_NETWORK = """WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError: Name or service not known'
 ERROR: Could not find a version that satisfies the requirement corpus==2.0 (from versions: none)
-ERROR: No matching distribution found for corpus==2.0"""
+ERROR: No matching distribution found for corpus==2.0"""  # noqa: E501
 NO_VERSION = """ERROR: Could not find a version that satisfies the requirement corpus==2.0 (from versions: 1.0)
-ERROR: No matching distribution found for corpus==2.0"""
+ERROR: No matching distribution found for corpus==2.0"""  # noqa: E501
 DISK_FULL = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
 
 

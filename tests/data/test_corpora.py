@@ -157,8 +157,8 @@ Short lines go.
 |}
 A line that is long enough to be taken for prose but ends without a full stop, like a heading, a caption or a stub of one
 [[Category:Mathematicians]] [[fr:Ada]]
-"""
-PROSE = "Ada (born 1815) was a mathematician & writer. She walked 5 km a day, read everything, and wrote to Charles Babbage about H2O."
+"""  # noqa: E501
+PROSE = "Ada (born 1815) was a mathematician & writer. She walked 5 km a day, read everything, and wrote to Charles Babbage about H2O."  # noqa: E501
 
 
 def test_markup_becomes_running_prose():
@@ -195,7 +195,7 @@ def test_news_and_analogies_are_read_line_by_line(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["sentence", "text"])
 def hub_like(tmp_path, monkeypatch, request):
-    """A directory laid out as the hub, with a few rows of each published corpus; PTB's column has two names."""
+    """A directory laid out as the hub, a few rows of each published corpus; PTB's column has two names."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
@@ -282,7 +282,7 @@ def test_the_real_news_and_analogies(warm_cache):
 
 
 def test_importing_is_light():
-    script = "import sys, harness.data.corpora; print([m for m in ('datasets', 'transformers', 'mwparserfromhell') if m in sys.modules])"
+    script = "import sys, harness.data.corpora; print([m for m in ('datasets', 'transformers', 'mwparserfromhell') if m in sys.modules])"  # noqa: E501
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
     )
@@ -290,7 +290,7 @@ def test_importing_is_light():
 
 def _page(title, namespace, text, extra=""):
     escaped = text.replace("&", "&amp;")
-    return f"<page><title>{title}</title><ns>{namespace}</ns>{extra}<revision><text>{escaped}</text></revision></page>"
+    return f"<page><title>{title}</title><ns>{namespace}</ns>{extra}<revision><text>{escaped}</text></revision></page>"  # noqa: E501
 
 
 def _parquet(path, **columns):

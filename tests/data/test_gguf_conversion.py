@@ -1,4 +1,4 @@
-"""From a GGUF file to a checkpoint: the weights stay, the marks of quantization go, and nonsense is refused."""
+"""From a GGUF file to a checkpoint: the weights stay, marks of quantization go, nonsense is refused."""
 
 import json
 import os

@@ -89,7 +89,7 @@ def option_typo(rng, place):
 def wrong_type(rng, place):
     key = rng.choice([*INTEGERS, *BOOLEANS])
     return [
-        f"{key}={rng.choice(['abc', '[1]', '{a:1}', '1x', 'maybe', '[]', '1e400', 'nan'] + (['1.5'] if key in INTEGERS else []))}"
+        f"{key}={rng.choice(['abc', '[1]', '{a:1}', '1x', 'maybe', '[]', '1e400', 'nan'] + (['1.5'] if key in INTEGERS else []))}"  # noqa: E501
     ]
 
 
@@ -124,7 +124,7 @@ def broken_rule(rng, place):
 
 def group_size(rng, place):
     return [
-        f"scheme.group_size={rng.choice([size for size in range(3, 300) if any(width % size for width in WIDTHS)])}"
+        f"scheme.group_size={rng.choice([size for size in range(3, 300) if any(width % size for width in WIDTHS)])}"  # noqa: E501
     ]
 
 

@@ -28,14 +28,14 @@ SMALL = [
 STARTUP = Path(__file__).parent / "startup"
 LAST_BLOCK = "15,16,17,18"  # of the tiny model's 21 layers, seven to a block
 REASONS = {  # what is said of each way to die
-    "hang": r"stopped after [\d.]+ minutes \(time_limit\) during quantize \d/3; retry=true goes on from there.*",
+    "hang": r"stopped after [\d.]+ minutes \(time_limit\) during quantize \d/3; retry=true goes on from there.*",  # noqa: E501
     "raise": r"model\.layers\.1\.self_attn\.k_proj \(32, 64\): RuntimeError: no luck",
-    "leave": r"ended with exit code 5 during quantize \d/3; see results/runs/\w+/log.txt; retry=true goes on from there",
+    "leave": r"ended with exit code 5 during quantize \d/3; see results/runs/\w+/log.txt; retry=true goes on from there",  # noqa: E501
     "kill": r"killed by SIGKILL \(signal 9, .*\) during quantize \d/3; see results/runs/\w+/log.txt; .*",
     "abort": r"killed by SIGABRT \(signal 6\) during quantize \d/3; see results/runs/\w+/log.txt; .*",
     "segfault": r"killed by SIGSEGV \(signal 11\) during quantize \d/3; see results/runs/\w+/log.txt; .*",
     "exit": r"SystemExit: 5",
-    "memory": r"out of memory \(model\.layers\.1\.self_attn\.k_proj \(32, 64\): MemoryError:.*\); try a smaller .*",
+    "memory": r"out of memory \(model\.layers\.1\.self_attn\.k_proj \(32, 64\): MemoryError:.*\); try a smaller .*",  # noqa: E501
 }
 
 

@@ -24,12 +24,12 @@ def record(key: str, method: str = "rtn", bits: int | None = 3, perplexity=None,
         "status": "done",
         "reason": None,
         "family": "llama",
-        "model": {"name": "toy", "id": "tiny:llama", "revision": None, "dtype": "float32", "bos": "stream", "source_bits": None,
+        "model": {"name": "toy", "id": "tiny:llama", "revision": None, "dtype": "float32", "bos": "stream", "source_bits": None,  # noqa: E501
                   "fingerprint": "sha256:" + "3f" * 32},
-        "data": {"name": "wiki", "samples": 32, "window": 512, "batch_size": 8, "propagate": "float", "true_sequential": True},
-        "scheme": {"bits": bits, "group_size": None, "symmetric": False, "zero_point": "integer", "range": "search"},
-        "method": {"name": method, "transform": None, "solver": {"_target_": f"methods.{method}.{method.upper()}"}},
-        "eval": {"name": "quick", "corpora": ["wiki"], "window": 512, "windows": 16, "tasks": ["analogies"], "limit": 100, "batch_size": 8},
+        "data": {"name": "wiki", "samples": 32, "window": 512, "batch_size": 8, "propagate": "float", "true_sequential": True},  # noqa: E501
+        "scheme": {"bits": bits, "group_size": None, "symmetric": False, "zero_point": "integer", "range": "search"},  # noqa: E501
+        "method": {"name": method, "transform": None, "solver": {"_target_": f"methods.{method}.{method.upper()}"}},  # noqa: E501
+        "eval": {"name": "quick", "corpora": ["wiki"], "window": 512, "windows": 16, "tasks": ["analogies"], "limit": 100, "batch_size": 8},  # noqa: E501
         "seed": 0,
         "metrics": {} if perplexity is None else {"perplexity/wiki": metric(perplexity)},
         "baseline": None,

@@ -61,7 +61,7 @@ class Setting:
 
     @torch.no_grad()
     def distance(self, block: Block) -> float:
-        """By how much a block's output differs from the original's, relative to the latter's largest entry."""
+        """By how much a block's output differs from the original's, relative to its largest entry."""
         return (
             (block.run(self.hidden, self.call) - self.output).abs().max() / self.output.abs().max()
         ).item()

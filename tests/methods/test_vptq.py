@@ -23,8 +23,8 @@ from tests.helpers.oracles import textbook_gptq, textbook_vptq
 from tests.helpers.problems import correlated_hessian, layer_problem, scheme
 
 PAPER = VPTQ(
-    vector_length=4, index_bits=5, outlier_vector_length=2, outlier_index_bits=4, column_groups=1, permute=False, normalize=Normalize.none,
-    row_scale=False, conditional=False, beam=1, damping=0.01, block_size=16, kmeans_iterations=20, kmeans_tolerance=1e-4, seed=0,
+    vector_length=4, index_bits=5, outlier_vector_length=2, outlier_index_bits=4, column_groups=1, permute=False, normalize=Normalize.none,  # noqa: E501
+    row_scale=False, conditional=False, beam=1, damping=0.01, block_size=16, kmeans_iterations=20, kmeans_tolerance=1e-4, seed=0,  # noqa: E501
 )  # fmt: skip
 OURS = replace(PAPER, permute=True, row_scale=True, conditional=True, beam=4)
 FURTHER = VPTQFurther(
@@ -235,7 +235,7 @@ def test_global_randomness_is_left_alone():
 
 
 @pytest.mark.parametrize("of_scheme, said", [
-    (dict(group_size=16), "group_size=16"), (dict(symmetric=True), "symmetric"), (dict(scale_bits=3), "scale_bits=3"),
+    (dict(group_size=16), "group_size=16"), (dict(symmetric=True), "symmetric"), (dict(scale_bits=3), "scale_bits=3"),  # noqa: E501
     (dict(outlier_ratio=0.01), "outlier_structure"), (dict(bits=8), "27 beside index_bits=5"),
 ])  # fmt: skip
 def test_schemes_that_make_no_sense_are_skipped(of_scheme, said):
@@ -245,7 +245,7 @@ def test_schemes_that_make_no_sense_are_skipped(of_scheme, said):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("vector_length", 0), ("index_bits", 17), ("outlier_index_bits", 0), ("column_groups", 0), ("beam", 0), ("damping", -1.0),
+    ("vector_length", 0), ("index_bits", 17), ("outlier_index_bits", 0), ("column_groups", 0), ("beam", 0), ("damping", -1.0),  # noqa: E501
     ("kmeans_iterations", -1), ("kmeans_tolerance", -1.0),
 ])  # fmt: skip
 def test_bad_fields_are_named(field, value):

@@ -1,4 +1,4 @@
-"""The files of a report: hostile and broken records, identical bytes, the figures, the terminal, the command."""
+"""The files of a report: hostile and broken records, identical bytes, figures, the terminal, the command."""
 
 import io
 import json
@@ -38,7 +38,7 @@ ALONE = pytest.mark.usefixtures("numbers_alone")
 
 @ALONE
 def test_unusable_records_are_listed_and_never_fatal(tmp_path):
-    results = store(tmp_path / "results", record("good", "rtn", 3, 60.0), record("old", schema=0), record("odd", status="perhaps"),
+    results = store(tmp_path / "results", record("good", "rtn", 3, 60.0), record("old", schema=0), record("odd", status="perhaps"),  # noqa: E501
                     record("bare", metrics={"perplexity/wiki": {"value": 3.0}}))  # fmt: skip
     (results / "runs" / "running").mkdir()
     for name, content in (
@@ -60,15 +60,15 @@ def test_unusable_records_are_listed_and_never_fatal(tmp_path):
     assert "unknown schema 0" in left_out and "has no protocol" in left_out and "not valid JSON" in left_out
 
 
-NASTY = ["a|b", "x\ny\r\n\n# z", "<script>alert(1)</script>", "![i](http://e/x.png)", "[l](javascript:alert(1))", "**b** _i_ ~~s~~ `c`",
-         "&lt;b&gt; &copy;", "\\|\\", "__init__ a_b_c", "$x$ $$y$$", "\x1b[31mred\x07", "[red]markup[/red]", "\u202ertl\u2028sep\u0085nel",
-         "\ud800 lone", "1. list", "- - -", "| - | - |", "<!-- ", "é漢字🦜", "´ ` ´ ``` ´", " ", "=cmd()", "{{7*7}}", "#"]  # fmt: skip
+NASTY = ["a|b", "x\ny\r\n\n# z", "<script>alert(1)</script>", "![i](http://e/x.png)", "[l](javascript:alert(1))", "**b** _i_ ~~s~~ `c`",  # noqa: E501
+         "&lt;b&gt; &copy;", "\\|\\", "__init__ a_b_c", "$x$ $$y$$", "\x1b[31mred\x07", "[red]markup[/red]", "\u202ertl\u2028sep\u0085nel",  # noqa: E501
+         "\ud800 lone", "1. list", "- - -", "| - | - |", "<!-- ", "é漢字🦜", "´ ` ´ ``` ´", " ", "=cmd()", "{{7*7}}", "#"]  # fmt: skip  # noqa: E501
 
 
 def called(results: Path, name: str) -> Path:
     """Runs whose every name is `name`."""
-    runs = [record("a", "float", None, 30.0), record("b", name, 3, 60.0), record("c", name, 3, 61.0, method__solver={"kind": name}),
-            ended("d", "failed", name, "rtn", 3), record("e", "gptq", 3, 50.0, fallbacks=[name], versions={name: name})]  # fmt: skip
+    runs = [record("a", "float", None, 30.0), record("b", name, 3, 60.0), record("c", name, 3, 61.0, method__solver={"kind": name}),  # noqa: E501
+            ended("d", "failed", name, "rtn", 3), record("e", "gptq", 3, 50.0, fallbacks=[name], versions={name: name})]  # fmt: skip  # noqa: E501
     for entry in runs:
         entry["model"]["name"] = entry["eval"]["name"] = name
         if "metrics" in entry:

@@ -1,4 +1,4 @@
-"""What a wheel would hold, by the globs of pyproject.toml: every file that the product reads, and nothing else."""
+"""What a wheel would hold, by the globs of pyproject.toml: every file that the product reads, no other."""
 
 import tomllib
 from fnmatch import fnmatchcase

@@ -95,7 +95,7 @@ def test_the_rules_find_what_they_are_for(source):
 def test_the_rules_let_the_rest_pass():
     assert (
         violations(
-            "model.eval()\ntorch.load(p, weights_only=True)\nf(x, trust_remote_code=False)\nlaunch.instantiate_launcher(c)"
+            "model.eval()\ntorch.load(p, weights_only=True)\nf(x, trust_remote_code=False)\nlaunch.instantiate_launcher(c)"  # noqa: E501
         )
         == []
     )

@@ -25,7 +25,7 @@ def maker():
         "method=gptq scheme=w3",
         "method=gptq method.solver.damping=0.1 scheme=w3 scheme.group_size=64 scheme.range=minmax seed=3",
         "scheme.group_size=32 scheme=w2 scheme.bits=3",
-        "method=affinequant method/solver=quantease method/transform=affinequant_small method.transform.epochs=1 scheme=w2a16g64",
+        "method=affinequant method/solver=quantease method/transform=affinequant_small method.transform.epochs=1 scheme=w2a16g64",  # noqa: E501
         "method=awq method.transform=null save=true retry=true",
         "model=hub model.id=some/where eval.mirror=/data eval.corpora=[wiki,news] eval.tasks=[]",
         "+method.tuning=null data.mirror=here +tracker.tags=[a,b]",

@@ -83,7 +83,7 @@ def test_every_end_is_told_and_the_next_child_knows_nothing_of_it(log):
 
 
 def test_output_goes_to_the_log_alone(log, capfd):
-    do = """print("a word") or print("an error", file=sys.stderr) or os.system("echo from below") or sys.stdin.read() and 9"""
+    do = """print("a word") or print("an error", file=sys.stderr) or os.system("echo from below") or sys.stdin.read() and 9"""  # noqa: E501
     with Worker() as worker:
         assert worker.run({"do": f"({do}) or 0"}, log, None) == 0
     assert {"a word", "an error", "from below"} <= set(log.read_text().splitlines())
@@ -137,7 +137,7 @@ def test_an_interrupt_while_waiting_ends_the_child(log):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_nothing_outlives_the_process_that_asked(how, log):
-    script = "import sys; from harness.sweeps.worker import Worker; Worker().run({'do': 'time.sleep(60)'}, sys.argv[1], None)"
+    script = "import sys; from harness.sweeps.worker import Worker; Worker().run({'do': 'time.sleep(60)'}, sys.argv[1], None)"  # noqa: E501
     asking = subprocess.Popen([sys.executable, "-c", script, str(log)])
     pid = child(log)
     server = parent(pid)

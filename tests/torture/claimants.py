@@ -1,7 +1,7 @@
 """Processes that claim, for tests/records/test_attempts.py: they import no torch and so start at once.
 
 python -m tests.torture.claimants claim DIRECTORY      prints "won NUMBER" and holds, or "lost", again for every line of stdin
-"""
+"""  # noqa: E501
 
 import sys
 import time

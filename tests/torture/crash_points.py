@@ -4,7 +4,7 @@
 
 Right after a step is right before the next one, so one kill a step covers both, and the run's end is the
 undisturbed run.
-"""
+"""  # noqa: E501
 
 import json
 import random

@@ -69,7 +69,7 @@ class Killing:
         raise AssertionError(f"not done after {STARTS} starts")
 
     def _disturb(self, driver: subprocess.Popen) -> set[int]:
-        """Kill until the driver is dead or nothing is left to do; returns every process that was ever seen."""
+        """Kill until the driver is dead or nothing is left to do; returns every process ever seen."""
         seen = set()
         while driver.poll() is None:
             servers = children(driver.pid)

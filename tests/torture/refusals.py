@@ -5,7 +5,7 @@ nothing, and run it again.
 
 The point runs in the process of the sweep (`run`), or in one of its own that is spared, so that only the
 sweep meets the fault (`driver`).
-"""
+"""  # noqa: E501
 
 import errno
 import json

@@ -71,7 +71,7 @@ def config(*overrides: str, results: str):
 
 
 def forked(deed: Callable[[], object], output: str = os.devnull) -> int:
-    """Do something in a child, its stdout and stderr in a file; returns its exit code, negative for a signal."""
+    """Do something in a child, what it prints in a file; returns its exit code, negative for a signal."""
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:

@@ -5,7 +5,7 @@ once and whole.
 
 Every record is claimed by two writers, so that they also race. Locks are switched off, and nobody may ask for
 one.
-"""
+"""  # noqa: E501
 
 import fcntl
 import json

@@ -143,8 +143,8 @@ import trackio
 runs = trackio.Api().runs("ptq-bench")
 metrics = trackio.sqlite_storage.SQLiteStorage.get_logs("ptq-bench", next(run.name for run in runs if "gptq" in run.name))
 print(json.dumps([codes, sorted(run.name for run in runs), metrics, asked]))
-"""
-    told = subprocess.run([sys.executable, "-c", script], env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_none"},
+"""  # noqa: E501
+    told = subprocess.run([sys.executable, "-c", script], env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_none"},  # noqa: E501
                           capture_output=True, text=True, timeout=120)  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert len(told.stdout.splitlines()) == 1, "trackio prints to the terminal"

@@ -68,7 +68,7 @@ def test_ties_go_to_the_even_code():
 @pytest.mark.parametrize("zero_point", ZeroPoint)
 def test_search_beats_minmax_on_heavy_tails(zero_point):
     weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
-    lost = [(fit_grid(weight, scheme(zero_point=zero_point, range=rule)).round(weight) - weight).abs().pow(2.25).sum(1)
+    lost = [(fit_grid(weight, scheme(zero_point=zero_point, range=rule)).round(weight) - weight).abs().pow(2.25).sum(1)  # noqa: E501
             for rule in (RangeRule.minmax, RangeRule.search)]  # fmt: skip
     assert (lost[1] <= lost[0] * (1 + 1e-9)).all() and lost[1].sum() < 0.95 * lost[0].sum()
 

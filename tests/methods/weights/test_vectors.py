@@ -83,7 +83,7 @@ def bytes_of(codes: int, bits: int) -> int:
     ("residual", bytes_of(3 * 20, 7) + bytes_of(3 * 20, 4) + 2 * 116 * 6 + 3),
     # 2 bits per column for its part; 4-bit codes of 7 vectors in 3 columns; nothing for a codebook of one;
     # 3-bit codes of its residual
-    ("parts", bytes_of(20, 2) + bytes_of(7 * 3, 4) + 2 * 9 * 2 + 2 * 4 + bytes_of(4 * 8, 3) + 2 * 6 * 4 + 20 + 2 * 20 + 4),
+    ("parts", bytes_of(20, 2) + bytes_of(7 * 3, 4) + 2 * 9 * 2 + 2 * 4 + bytes_of(4 * 8, 3) + 2 * 6 * 4 + 20 + 2 * 20 + 4),  # noqa: E501
 ])  # fmt: skip
 def test_bytes_by_hand(form, expected):
     kept = weight(13, form)

@@ -169,7 +169,7 @@ def test_costs_are_of_the_method_alone_and_means_over_seeds(tmp_path, undrawn):
         "evaluate": 4.0,
         "total": 512.0,
     }
-    runs = [record("a", "awq", 3, 40.0, seconds=seconds), record("b", "rtn", 3, 60.0, seconds={"quantize": 1.0}),
+    runs = [record("a", "awq", 3, 40.0, seconds=seconds), record("b", "rtn", 3, 60.0, seconds={"quantize": 1.0}),  # noqa: E501
             record("c", "awq", 3, 42.0, seconds=seconds | {"quantize": 4.0}, seed=1)]  # fmt: skip
     found = drawn(tmp_path, *runs)["perplexity-against-time"]
     assert "rtn 60 at 1 s, awq 41 at 8 s" in found.alt and "calibration are not in it" in found.caption
@@ -245,7 +245,7 @@ def test_hostile_names_give_whole_pictures(tmp_path, name):
 
 
 def test_fields_that_are_missing_cost_no_more_than_their_picture(tmp_path):
-    broken = ({"seconds": None}, {"peak_memory_bytes": None}, {"bits_per_weight": None}, {"outlier_share": "nan"}, {"layer_error": None},
+    broken = ({"seconds": None}, {"peak_memory_bytes": None}, {"bits_per_weight": None}, {"outlier_share": "nan"}, {"layer_error": None},  # noqa: E501
               {"seconds": {"quantize": -1.0, "evaluate": "inf"}}, {"seconds": {"evaluate": 3.0}})  # fmt: skip
     runs = [entry | broken[place % len(broken)] for place, entry in enumerate(sweep())]
     assert {"perplexity-against-bits", "seconds-by-stage"} <= set(drawn(tmp_path, *runs))
@@ -261,7 +261,7 @@ def test_without_numbers_there_is_nothing(tmp_path):
 def test_the_pictures_are_the_same_in_any_place_at_any_time(tmp_path):
     runs = sweep()
     code = (
-        "import sys, hashlib; from harness.reporting.frames import load_records; from harness.reporting.tables.all_numbers import build_tables;"
+        "import sys, hashlib; from harness.reporting.frames import load_records; from harness.reporting.tables.all_numbers import build_tables;"  # noqa: E501
         "from harness.reporting.figures.pictures import pictures; found = load_records(sys.argv[1]);"
         "made = pictures(found, build_tables(found.frame), sys.argv[1]);"
         "print([(p.slug, p.caption, p.alt, hashlib.sha256(p.png + p.svg).hexdigest()) for p in made]);"

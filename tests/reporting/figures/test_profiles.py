@@ -73,8 +73,8 @@ def test_losses_are_in_the_order_of_blocks_and_epochs(tmp_path):
 
 def test_only_what_is_comparable_is_in_one_group(tmp_path):
     runs = [record(f"{m}{b}", m, b, 40.0) for m in ("rtn", "gptq") for b in (3, 2)]
-    runs += [record("s", "gptq", 3, 41.0, seed=1), record("c", "gptq", 3, 41.0, data__samples=8), record("f", "float", None, 30.0),
-             record("x", "gptq", 3, 40.0, layer_error=None), record("o", "rtn", 3, 40.0, model__fingerprint="sha256:other")]  # fmt: skip
+    runs += [record("s", "gptq", 3, 41.0, seed=1), record("c", "gptq", 3, 41.0, data__samples=8), record("f", "float", None, 30.0),  # noqa: E501
+             record("x", "gptq", 3, 40.0, layer_error=None), record("o", "rtn", 3, 40.0, model__fingerprint="sha256:other")]  # fmt: skip  # noqa: E501
     groups = groups_of(models_of(tmp_path, *runs), "layer_error.mean")
     found = [
         (group.column.label, "samples=8" in group.calibration, sorted(run.place for run in group.runs))

@@ -111,9 +111,9 @@ def test_csv_keeps_every_text_and_computes_nothing(documents):
 
 COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
 COMMANDS = (
-    "begin end toprule midrule bottomrule cmidrule addlinespace multicolumn textbf textsuperscript mathrm scriptsize footnotesize "
-    "par linewidth textbackslash textasciitilde textasciicircum textless textgreater textbar dag ddag S ldots ss ae AE o O l L pm "
-    "mp approx times cdot rightarrow leftarrow uparrow downarrow le ge ne infty surd sum prod partial in neg circ mu varsigma H r "
+    "begin end toprule midrule bottomrule cmidrule addlinespace multicolumn textbf textsuperscript mathrm scriptsize footnotesize "  # noqa: E501
+    "par linewidth textbackslash textasciitilde textasciicircum textless textgreater textbar dag ddag S ldots ss ae AE o O l L pm "  # noqa: E501
+    "mp approx times cdot rightarrow leftarrow uparrow downarrow le ge ne infty surd sum prod partial in neg circ mu varsigma H r "  # noqa: E501
     "u v c alpha "
 )
 KNOWN = set(COMMANDS.split())

@@ -275,11 +275,11 @@ def test_a_page_of_nothing():
 
 @pytest.mark.slow  # the bytes of a whole report are compared in tests/reporting/test_writing.py
 def test_same_document_same_bytes():
-    code = "import hashlib; from tests.reporting.formats.test_html import document; from harness.reporting.formats.html import render\n"
+    code = "import hashlib; from tests.reporting.formats.test_html import document; from harness.reporting.formats.html import render\n"  # noqa: E501
     code += "print(hashlib.sha256(render(document('é'))['report.html']).hexdigest())"
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True,  # noqa: E501
             env={**os.environ, "PYTHONHASHSEED": seed, "LC_ALL": "C", "TZ": zone},
         ).stdout
         for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo"))
@@ -336,7 +336,7 @@ addEventListener("load", () => {
     found.zoom.push($("#zoom").open);
   });
 });
-"""
+"""  # noqa: E501
 
 
 def in_chromium(path, *options):

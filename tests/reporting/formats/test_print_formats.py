@@ -24,13 +24,13 @@ from tests.helpers.invented_records import markdown_tokens
 
 NUMBERS = (
     Row("OPT-125M", "", ()),
-    Row("rtn", "rtn", (Cell("37.3", "± 1.2 (+9.6)", "†", 37.28123456789, 1.2, 4.03, metric="perplexity/c4", protocol="p1",
+    Row("rtn", "rtn", (Cell("37.3", "± 1.2 (+9.6)", "†", 37.28123456789, 1.2, 4.03, metric="perplexity/c4", protocol="p1",  # noqa: E501
                             run_keys=("a", "b")), Cell("–", "", "¹", why="not run: scheme=w3"))),
-    Row("gptq", "gptq", (Cell("31.1", "± 1.0", value=31.1, tied=True, published=31.5, gap=-0.4), Cell("1.5e3", value=1500.0))),
-    Row("quantease", "quantease", (Cell("30.9", value=30.9, best=True, tied=True), Cell("49.2", value=49.2, best=True)), "*"),
+    Row("gptq", "gptq", (Cell("31.1", "± 1.0", value=31.1, tied=True, published=31.5, gap=-0.4), Cell("1.5e3", value=1500.0))),  # noqa: E501
+    Row("quantease", "quantease", (Cell("30.9", value=30.9, best=True, tied=True), Cell("49.2", value=49.2, best=True)), "*"),  # noqa: E501
     Row("bits per weight", "", (Cell("4.03"), Cell("3.03"))),
 )  # fmt: skip
-PAPER = Table("paper", "QuantEase: perplexity", "", "Lower is better", ("method", "C4", "C4"), NUMBERS, ("¹ not run", "† doubtful"),
+PAPER = Table("paper", "QuantEase: perplexity", "", "Lower is better", ("method", "C4", "C4"), NUMBERS, ("¹ not run", "† doubtful"),  # noqa: E501
               (("4 bits", 1), ("3 bits", 1)))  # fmt: skip
 VERDICT = Row("It is lower", "", (Cell("supported", "0.755 [0.70, 0.81]", tone="good"),))
 LEDGER = Table("claims", "Claims", "", "", ("claim", "toy"), (VERDICT,), textual=True)
@@ -68,7 +68,7 @@ def test_pdf_shows_tables_pictures_texts_and_runs():
         report(Paragraph("#let x = [*no*]"), Bullets(("one",)), facts, PAPER, picture, LEDGER, runs=RUNS)
     )
     shown = words(pages)
-    for text in ("A report", "#let x = [*no*]", "Table 1. QuantEase: perplexity", "OPT-125M", "37.3", "± 1.2 (+9.6)", "31.1≈", "¹ not run",
+    for text in ("A report", "#let x = [*no*]", "Table 1. QuantEase: perplexity", "OPT-125M", "37.3", "± 1.2 (+9.6)", "31.1≈", "¹ not run",  # noqa: E501
                  "Figure 1. A figure. said below", "Table 2. Claims", "0.755 [0.70, 0.81]", "301 runs",
                  "the first 300", "toy · rtn · 299"):  # fmt: skip
         assert text in shown, text
@@ -138,7 +138,7 @@ def test_a_long_table_repeats_its_head_and_stops():
 def test_the_same_document_gives_the_same_pdf():
     pytest.importorskip("typst")
     code = (
-        "import sys, hashlib; sys.path.insert(0, '.'); from tests.reporting.formats.test_print_formats import *;"
+        "import sys, hashlib; sys.path.insert(0, '.'); from tests.reporting.formats.test_print_formats import *;"  # noqa: E501
         "print(hashlib.sha256(pdf.render(report(runs=RUNS))['report.pdf']).hexdigest())"
     )
     made = pdf.render(report(runs=RUNS))["report.pdf"]
@@ -193,7 +193,7 @@ def test_latex_is_a_table_in_booktabs_style():
         ("[1em] *", "{[}1em{]} {*}"),
         (
             "−0.5 ± α Σ Α ≤ ²₃ ᵀ",
-            r"$-$0.5 $\pm$ $\alpha$ $\Sigma$ $\mathrm{A}$ $\le$ \textsuperscript{2}\textsubscript{3} \textsuperscript{T}",
+            r"$-$0.5 $\pm$ $\alpha$ $\Sigma$ $\mathrm{A}$ $\le$ \textsuperscript{2}\textsubscript{3} \textsuperscript{T}",  # noqa: E501
         ),
         ("é Ç ö ß", r"\'{e} \c{C} \"{o} \ss{}"),
         ("a--b ''c ?`", "a-{}-b '{}'c ?{}`{}"),

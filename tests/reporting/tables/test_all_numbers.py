@@ -134,7 +134,7 @@ def test_rows_are_called_after_what_varies(report):
         "rtn · range=minmax",
         "rtn · window=64 · range=minmax · zero_point=float",
     }, (
-        "fields of one method do not leak to another; what nearly all share is said once; the start's own fields are implied"
+        "fields of one method do not leak to another; what nearly all share is said once; the start's own fields are implied"  # noqa: E501
     )
     assert rows.caption.endswith("Where a row does not say: window=512 · zero_point=integer")
     assert rows.head == ["method", "3", "3 g32"]

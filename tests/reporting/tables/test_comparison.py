@@ -209,8 +209,8 @@ def test_options_may_stand_anywhere():
 
 def test_help_and_no_torch(results):
     code = (
-        "import sys; from harness.cli import main as command; from harness.commands.compare import main; command(['compare', '--help']); "
-        f"main(['a', 'b', 'paths.results={results}']); print(sorted({{'torch', 'transformers', 'hydra', 'lm_eval'}} & set(sys.modules)))"
+        "import sys; from harness.cli import main as command; from harness.commands.compare import main; command(['compare', '--help']); "  # noqa: E501
+        f"main(['a', 'b', 'paths.results={results}']); print(sorted({{'torch', 'transformers', 'hydra', 'lm_eval'}} & set(sys.modules)))"  # noqa: E501
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "RUN_A RUN_B" in told.stdout
