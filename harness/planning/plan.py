@@ -41,8 +41,9 @@ def state_of(point: Point) -> State:
     """Where the files of its run say that a point stands; before there are any, whether it will be run."""
     if point.error:
         return State("illegal", point.error)
+    record = point.record()  # checked, so that a damaged one is told and not run over
     state, _ = standing.state_of(point.directory)
-    if state in standing.ENDED and (record := point.record()):
+    if record and state in standing.ENDED:
         return State(state, record["reason"] or "", record=record)
     if state == "running":
         return State(state)

@@ -68,7 +68,7 @@ def state_of(directory: Path) -> tuple[str, dict[str, Any] | None]:
     """
     record, begun = _json(directory / layout.RECORD), attempts(directory)
     alive = bool(begun) and holder(directory) is not None
-    if record and (record.get("attempt", begun) >= begun or not alive):
+    if record and record.get("status") in ENDED and (record.get("attempt", begun) >= begun or not alive):
         return record["status"], record
     if alive:
         return "running", None

@@ -11,9 +11,11 @@ from rich.console import Console
 from harness.bookkeeping import words
 from harness.bookkeeping.keys import run_key
 from harness.bookkeeping.point import Point
+from harness.foundation.errors import UserError
 from harness.foundation.seals import seal
 from harness.planning import plan
 from harness.records.attempts import claim
+from harness.records.standing import standing
 from tests.helpers.planned_points import config, leave_record
 
 
@@ -105,6 +107,17 @@ def test_a_damaged_manifest_keeps_nothing(tmp_path, damage):
     leave_blocks(tmp_path / "runs" / killed.key, 1)
     (tmp_path / "runs" / killed.key / "resume" / "manifest.json").write_text(damage)
     assert plan.state_of(killed) == plan.State("interrupted")
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"a": 1}'])
+def test_a_damaged_record_is_told_and_not_run_over(tmp_path, content):
+    made = point(tmp_path)
+    path = tmp_path / "runs" / made.key / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="record"):
+        plan.state_of(made)
+    assert standing(tmp_path, made.key).state == "waiting"
 
 
 def test_failed_points_count_as_work_only_with_retry(tmp_path):
