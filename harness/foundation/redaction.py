@@ -27,7 +27,8 @@ USERINFO = re.compile(r"(?<=://)[^\s/@'\"<>]+(?=@)")
 SHAPES = re.compile(
     r"\bhf_[A-Za-z0-9]{30,}|\bapi_org_[A-Za-z0-9]{30,}"  # Hugging Face
     r"|\bwandb_v\d_[\w-]{20,}|\blocal-[0-9a-f]{40}\b"  # Weights & Biases
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}|\bglpat-[\w-]{20,}|\bsk-[\w-]{30,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}"
+    r"|\bglpat-[\w-]{20,}|\bsk-[\w-]{30,}"
     r"|(?<=[Bb]earer )[\w.~+/=-]{16,}"
 )
 

@@ -25,7 +25,8 @@ ANY_WIDTH = 1000  # points, of a picture that says none: more than any page has
 # What the fonts that come with typst show. Everything else, whatever fonts this machine has, becomes an
 # escape.
 UNKNOWN = re.compile(
-    "[^\u0020-\u007e\u00a0-\u00ac\u00ae-\u024f\u0386-\u038a\u038c\u038e-\u03a1\u03a3-\u03ce\u0400-\u045f\u0490\u0491"
+    "[^\u0020-\u007e\u00a0-\u00ac\u00ae-\u024f\u0386-\u038a\u038c\u038e-\u03a1\u03a3-\u03ce"
+    "\u0400-\u045f\u0490\u0491"
     "\u1d40\u2010-\u2027\u2030-\u205e\u2070\u2071\u2074-\u208e\u2090-\u209c\u20a0-\u20bf\u2100-\u2129"
     "\u2190-\u2246\u2248-\u22ab\u22ad-\u22ff\u2300-\u23cf\u2460-\u25ff\u2713-\u2718]"
 )
