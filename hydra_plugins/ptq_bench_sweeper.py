@@ -18,8 +18,8 @@ class CheckedSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from harness.planning.plan import show
+        from harness.sweeps.progress_display import console
         from harness.sweeps.sweep import Sweep
-        from harness.sweeps.watching import console
 
         sweep = Sweep(self.hydra_context, self.task_function, self.config)
         points = sweep.points.of(self.grids, arguments)

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.foundation.errors import UserError, nearest_name
+from harness.foundation.did_you_mean import nearest_name
+from harness.foundation.errors import UserError
 
 
 class Options(argparse.ArgumentParser):

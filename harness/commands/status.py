@@ -13,7 +13,7 @@ from harness.commands.options import Options
 from harness.foundation.errors import UserError
 from harness.records.format import FAILED
 from harness.records.standing import Plan, Standing, plans, standing
-from harness.sweeps.watching import INTERVAL, overview
+from harness.sweeps.progress_display import INTERVAL, overview
 
 # seconds without a running point, after which --follow ends; between two points a sweep needs a few
 IDLE = 10

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.config.compose import composed
 from harness.config.run_config import no_such_key
-from harness.foundation.errors import nearest_name
+from harness.foundation.did_you_mean import nearest_name
 
 
 def explain(error: Exception, overrides: list[str]) -> str:

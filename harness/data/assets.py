@@ -17,7 +17,8 @@ from rich.status import Status
 
 from harness.data import wheels
 from harness.foundation.cache import cache_dir
-from harness.foundation.errors import UserError, nearest_name
+from harness.foundation.did_you_mean import nearest_name
+from harness.foundation.errors import UserError
 from harness.foundation.files import ASIDE, disk_errors, remove_leftovers, replace_directory, replace_file
 from harness.foundation.hashes import sha256_file
 

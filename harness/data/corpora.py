@@ -16,7 +16,8 @@ from pathlib import Path
 
 from harness.data import assets
 from harness.foundation.cache import cache_dir
-from harness.foundation.errors import UserError, nearest_name
+from harness.foundation.did_you_mean import nearest_name
+from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 
 SEPARATOR = "\n\n"

@@ -7,7 +7,8 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from harness.foundation.errors import UserError, nearest_name
+from harness.foundation.did_you_mean import nearest_name
+from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 from harness.records import layout
 from harness.reporting.document import Document

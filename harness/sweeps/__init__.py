@@ -1,1 +1,1 @@
-"""Many runs: points, launching, processes and their supervision, watching."""
+"""Many runs: points, launching, processes and their supervision (a lost child: worker.py), progress."""

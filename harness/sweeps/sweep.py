@@ -30,7 +30,7 @@ from harness.records import layout
 from harness.records.attempts import attempts, holder, myself
 from harness.records.format import FINISHED
 from harness.sweeps.points import Points
-from harness.sweeps.watching import console, watch
+from harness.sweeps.progress_display import console, watch
 
 LOSSES = 3  # attempts that left no record, or launches that began nothing, after which a sweep gives up
 

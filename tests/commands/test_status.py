@@ -17,7 +17,7 @@ from harness.foundation.errors import UserError
 from harness.records import standing as standing_module
 from harness.records.attempts import claim
 from harness.records.standing import Standing, plans, seconds_left, standing
-from harness.sweeps import watching
+from harness.sweeps import progress_display
 from tests.helpers.dying_sweeps import eventually
 from tests.helpers.invented_records import ended, record, store
 
@@ -139,7 +139,7 @@ def test_estimate():
     waiting = [Standing("f", "", "waiting"), Standing("g", "", "interrupted")]
     assert seconds_left([*done, *two, *waiting]) == (15 + 0 + 2 * 20) / 2
     assert seconds_left([*done, *waiting]) is None and seconds_left([*two, *waiting]) is None
-    assert [watching.clock(seconds) for seconds in (7.2, 750, 10800)] == ["0:07", "12:30", "3:00:00"]
+    assert [progress_display.clock(seconds) for seconds in (7.2, 750, 10800)] == ["0:07", "12:30", "3:00:00"]
 
 
 def test_a_thousand_runs_in_a_second_and_no_torch(tmp_path):
@@ -161,7 +161,7 @@ def test_a_thousand_runs_in_a_second_and_no_torch(tmp_path):
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_beside_a_sweep_every_ending_is_one_line(terminal, tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "INTERVAL", 0.05)
+    monkeypatch.setattr(progress_display, "INTERVAL", 0.05)
     monkeypatch.setattr(
         "harness.bookkeeping.words.outcome", lambda config, record: f"{record['status']} {config}"
     )
@@ -170,7 +170,7 @@ def test_beside_a_sweep_every_ending_is_one_line(terminal, tmp_path, monkeypatch
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=120, color_system=None)
     points = [SimpleNamespace(key=key * 4, config=key) for key in "abcd"]
-    with watching.watch(tmp_path, points, console):
+    with progress_display.watch(tmp_path, points, console):
         (tmp_path / "runs/aaaa").mkdir()
         with claim(tmp_path / "runs/aaaa"):
             progress(tmp_path / "runs/aaaa", 1)
@@ -197,7 +197,7 @@ def test_follow_ends_when_nothing_runs(tmp_path, monkeypatch, capsys):
     stays.
     """
     sweep(tmp_path, "aaaa", "bbbb")
-    monkeypatch.setattr(watching, "INTERVAL", 0.02)
+    monkeypatch.setattr(progress_display, "INTERVAL", 0.02)
     monkeypatch.setattr(status, "IDLE", 0.3)
     out = io.StringIO()
     monkeypatch.setattr(

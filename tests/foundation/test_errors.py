@@ -1,6 +1,6 @@
 """The hint that ends many messages."""
 
-from harness.foundation.errors import nearest_name
+from harness.foundation.did_you_mean import nearest_name
 
 
 def test_the_likely_names_are_named_and_nothing_else():

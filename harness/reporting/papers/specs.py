@@ -33,7 +33,8 @@ from typing import Any
 
 import yaml
 
-from harness.foundation.errors import UserError, nearest_name
+from harness.foundation.did_you_mean import nearest_name
+from harness.foundation.errors import UserError
 from harness.reporting.papers.published import Shape
 from harness.reporting.papers.reference import NAMES
 from harness.reporting.tables.values import COSTS, MEAN

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from harness.foundation.errors import UserError, nearest_name
+from harness.foundation.did_you_mean import nearest_name
+from harness.foundation.errors import UserError
 from harness.foundation.text import visible
 from harness.records import layout
 from harness.reporting.frames import entries_of, load_records
