@@ -16,7 +16,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.subject import Subject
 from harness.foundation.errors import UserError
 from harness.foundation.resources import device_name
-from harness.reporting.frames import number
+from harness.records.record import number
 from methods.blocks.activations import ActivationQuantizer
 from methods.blocks.attention_operands import AttentionOperands
 from methods.contracts.scheme import Scheme

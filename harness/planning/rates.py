@@ -18,6 +18,7 @@ from harness.config.run_config import RunConfig, typed
 from harness.foundation.errors import UserError
 from harness.models.shape import inspect
 from harness.planning.operations import needs_of, operations
+from harness.records import layout
 from harness.records.store import Store
 from methods.contracts.method import Method
 from methods.contracts.scheme import Scheme
@@ -72,7 +73,7 @@ def rates_of(results: str, config: RunConfig, device: str) -> Rates:
     """
     latest = defaultdict(list)
     paths = sorted(
-        Store(results).runs.glob("*/record.json"), key=lambda path: path.stat().st_mtime, reverse=True
+        Store(results).runs.glob(f"*/{layout.RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True
     )
     for path in paths:
         try:

@@ -8,11 +8,12 @@ from urllib.parse import quote
 
 from harness.records import layout
 from harness.records.measurements import Items
+from harness.records.record import finite
 from harness.reporting.cells import Table
 from harness.reporting.claims.ledger import UNTESTED, Layers, headline, judge, ledger_tables, load_claims
 from harness.reporting.document import Block, Bullets, Document, Facts, Paragraph, RunEntry, Section
 from harness.reporting.figures.pictures import pictures
-from harness.reporting.frames import Records, entries_of, finite
+from harness.reporting.frames import Records, entries_of
 from harness.reporting.keys import ColumnKey, row_rank
 from harness.reporting.labels import SEPARATOR, present, value_text
 from harness.reporting.papers.tables import Spec, paper_tables

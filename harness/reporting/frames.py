@@ -12,8 +12,6 @@ import pandas as pd
 from harness.records import layout
 from harness.records.naming import method_name
 from harness.records.record import Record, check, read
-from harness.records.record import finite as finite  # for readers of frames
-from harness.records.record import number as number
 
 HALF = re.compile(rb"\\u[dD]|\xed")  # what half a surrogate pair begins with, escaped or not
 WHOLE = ("metrics", "baseline", "fallbacks")  # kept as they are; everything else becomes dotted columns

@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.foundation.text import visible
 from harness.records.naming import method_rank
-from harness.reporting.frames import finite
+from harness.records.record import finite
 from harness.reporting.labels import (
     ABSENT,
     FLOAT,

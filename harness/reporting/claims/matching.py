@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.records.measurements import Items, Layers
+from harness.records.record import finite
 from harness.reporting.claims.measuring import Measured, Seeds, measure, protocols_of
 from harness.reporting.claims.reading import Claim, Rule
 from harness.reporting.claims.runs import Runs, same_method, shared_columns, sides, usable
-from harness.reporting.frames import finite
 from harness.reporting.keys import HEAD
 from harness.reporting.labels import short_names, value_text
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from harness.records.measurements import Items, Layers
+from harness.records.record import finite
 from harness.reporting.claims.reading import ACCURACY, LAYERS, PERPLEXITY, Rule
 from harness.reporting.claims.runs import Runs
-from harness.reporting.frames import finite
 
 Seeds = Mapping[Any, tuple[int, int]]  # seed -> the runs of both sides
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from harness.records.record import finite
 from harness.reporting.claims.reading import LAYERS, Rule
-from harness.reporting.frames import finite
 from harness.reporting.keys import HEAD, ColumnKey, without_idle
 
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.records.naming import PLUS, TRANSFORMS, keeps_outliers
+from harness.records.record import finite
 from harness.reporting.cells import Table
 from harness.reporting.document import Picture
 from harness.reporting.drawing.canvas import PANELS, panel_each, part_of, picture, plain_texts, titled
@@ -27,7 +28,6 @@ from harness.reporting.figures.points import (
     protocols,
     series_of,
 )
-from harness.reporting.frames import finite
 from harness.reporting.keys import RowKey
 
 CROWD = 10  # lines from which on a panel becomes one for each family of methods

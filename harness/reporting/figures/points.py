@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.records.naming import keeps_outliers
+from harness.records.record import finite
 from harness.reporting.cells import Table
-from harness.reporting.frames import finite
 from harness.reporting.keys import ColumnKey, RowKey
 from harness.reporting.labels import FLOAT, SEPARATOR
 

@@ -4,12 +4,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from harness.records.record import finite
 from harness.reporting.document import Picture
 from harness.reporting.drawing.canvas import panels, part_of, picture, plain_texts, titled
 from harness.reporting.drawing.scales import scale_along
 from harness.reporting.drawing.texts import shortened
 from harness.reporting.figures.series import Models
-from harness.reporting.frames import entries_of, finite
+from harness.reporting.frames import entries_of
 from harness.reporting.keys import RowKey
 
 STAGES = (  # column, name, marker, colour, filled: from light to dark in the order of a run

@@ -11,8 +11,9 @@ import pandas as pd
 
 from harness.foundation.text import visible
 from harness.records.protocol import parse
+from harness.records.record import finite
 from harness.reporting.cells import Cell, Notes
-from harness.reporting.frames import entries_of, finite
+from harness.reporting.frames import entries_of
 from harness.reporting.keys import LETTERS
 from harness.reporting.labels import FLOAT, present, value_text
 from harness.reporting.measures import Measure, Measurement, measure_of

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from harness.records.protocol import PerplexityProtocol, parse
+from harness.records.record import finite
 from harness.reporting.cells import Cell, Notes
-from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT, present, signed
 from harness.reporting.papers.reference import ANY_MEAN, COSTS, NAMES, Printed, hub_models, printed_numbers
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from harness.reporting.frames import finite
+from harness.records.record import finite
 
 NAMES = {  # of corpora and tasks, and what papers call them
     "wikitext2": "WikiText2",

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.records.record import finite
 from harness.reporting.cells import NOT_RUN, Cell, Notes
-from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import Measure, Measurement
 from harness.reporting.papers.parts import Column, Part

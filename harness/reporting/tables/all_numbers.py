@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from harness.foundation.text import visible
+from harness.records.record import finite, number
 from harness.reporting.cells import NOT_RUN, Cell, Row, Table
-from harness.reporting.frames import entries_of, finite, number
+from harness.reporting.frames import entries_of
 from harness.reporting.keys import ColumnKey, RowKey, row_keys, varying
 from harness.reporting.labels import FLOAT, SEPARATOR, present, settings, value_text
 from harness.reporting.measures import (

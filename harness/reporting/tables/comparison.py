@@ -11,8 +11,8 @@ from typing import Any
 from harness.foundation.text import visible
 from harness.records.measurements import Items
 from harness.records.protocol import parse
+from harness.records.record import finite, number
 from harness.reporting.cells import Cell, Row, Table
-from harness.reporting.frames import finite, number
 from harness.reporting.keys import ColumnKey
 from harness.reporting.labels import SEPARATOR, present, signed, value_text
 from harness.reporting.measures import COST_UNITS, Measure, measure_of

@@ -6,7 +6,8 @@ import pandas as pd
 
 from harness.foundation.text import visible
 from harness.records.format import STATUSES
-from harness.reporting.frames import entries_of, finite
+from harness.records.record import finite
+from harness.reporting.frames import entries_of
 from harness.reporting.labels import SEPARATOR, present, settings
 
 MANY = 8  # of anything that is listed

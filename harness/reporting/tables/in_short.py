@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 
+from harness.records.record import finite
 from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, PERPLEXITY, SOURCE_MARK, SUMMARY, Cell, Row, Table
 from harness.reporting.document import Facts, Section
-from harness.reporting.frames import finite
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import KINDS
 from harness.reporting.tables.header import models_in_words, runs_in_words

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.records.record import finite
 from harness.reporting.cells import CONFLICT_MARK, FALLBACK_MARK, SOURCE_MARK, Cell, Notes
-from harness.reporting.frames import finite
 from harness.reporting.labels import signed
 from harness.reporting.measures import Measure, Measurement, mean, summary
 

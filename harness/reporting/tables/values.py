@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.reporting.frames import finite, number
+from harness.records.record import finite, number
 from harness.reporting.labels import settings
 from harness.reporting.measures import BLOCK_ERROR, LAYER_ERROR, Measure, Measurement, measure_of
 
