@@ -65,7 +65,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
     elif name == "doctor":
         from harness.commands.doctor import main as command
     else:
-        from harness.commands.bench import main as command
+        from harness.commands.bench.dispatch import main as command
     return command
 
 

@@ -11,7 +11,7 @@ from harness.benchmarks import solvers, textbook, whole_model
 from harness.benchmarks.figures import solvers_figure
 from harness.benchmarks.layers import Layer, read_layers, real_layers, solver_names
 from harness.benchmarks.measure import csv_text, machine, write
-from harness.commands.bench_options import BenchOptions, chosen, console, titled_table, values
+from harness.commands.bench.options import BenchOptions, chosen, console, titled_table, values
 from harness.config.compose import scheme_named, scheme_names
 from harness.foundation.errors import UserError
 

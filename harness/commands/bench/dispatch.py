@@ -22,9 +22,9 @@ def main(argv: list[str]) -> int:
     if name not in BENCHMARKS:
         raise UserError(f"bench {name}: no such benchmark; choose among {', '.join(BENCHMARKS)}")
     if name == "solvers":
-        from harness.commands.bench_solvers import main as benchmark
+        from harness.commands.bench.solvers import main as benchmark
     elif name == "scaling":
-        from harness.commands.bench_scaling import main as benchmark
+        from harness.commands.bench.scaling import main as benchmark
     else:
-        from harness.commands.bench_transforms import main as benchmark
+        from harness.commands.bench.transforms import main as benchmark
     return benchmark(rest)

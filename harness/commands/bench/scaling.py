@@ -11,7 +11,7 @@ from rich.console import Console
 from harness.benchmarks import scaling
 from harness.benchmarks.figures import scaling_figure
 from harness.benchmarks.measure import csv_text, machine, write
-from harness.commands.bench_options import BenchOptions, console, titled_table, values
+from harness.commands.bench.options import BenchOptions, console, titled_table, values
 from harness.foundation.errors import UserError
 
 DERIVED = ("sweep_seconds", "rate", "product_rate", "share")  # columns of the CSV beside what was measured

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.benchmarks import transforms
 from harness.benchmarks.measure import csv_text, machine, write
-from harness.commands.bench_options import BenchOptions, chosen, console
+from harness.commands.bench.options import BenchOptions, chosen, console
 from harness.config.compose import scheme_names, transform_names
 
 
