@@ -2,8 +2,8 @@
 
 Ma, Li, Zheng, Ling, Xiao, Wang, Wen, Chao, Ji: AffineQuant: Affine Transformation Quantization for Large
 Language Models, ICLR 2024, arXiv 2403.12544. Eq. 4: min over A and shift of || f(X, W) - f((X - shift) A^-1,
-Q(W A^T), b + W shift) ||^2 for the block f; Eq. 6 to 9: the gradual mask, see `methods.blocks.affine`;
-learnable clipping as in OmniQuant. Where matrices stand:
+Q(W A^T), b + W shift) ||^2 for the block f; Eq. 6 to 9: the gradual mask, see
+`methods.blocks.training.masked_factors`; learnable clipping as in OmniQuant. Where matrices stand:
 
     behind norms       a full matrix where activations stay float, a diagonal where they are quantized (as the
                        paper's settings)
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from methods.blocks.block_training import Course
-from methods.blocks.learned_transform import Shift, learn_, sites_of
+from methods.blocks.training.learned_transform import Shift, learn_, sites_of
+from methods.blocks.training.loop import Course
 from methods.contracts.block import Block
 from methods.contracts.effort import BlockEffort, training
 from methods.contracts.scheme import Scheme

@@ -12,8 +12,8 @@ The paper leaves the transformation out for weight-only LLaMA models: equivalent
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from methods.blocks.block_training import Course
-from methods.blocks.learned_transform import Shift, learn_, sites_of
+from methods.blocks.training.learned_transform import Shift, learn_, sites_of
+from methods.blocks.training.loop import Course
 from methods.contracts.block import Block
 from methods.contracts.effort import BlockEffort, training
 from methods.contracts.scheme import Scheme

@@ -15,7 +15,7 @@ from harness.quantization.layer_reports import BlockReport
 from harness.quantization.walk import Walk
 from methods.blocks.activations import calibrating, install_activations_
 from methods.blocks.affine_norm import AffineNorm
-from methods.blocks.learned_transform import EPOCH_LOSS
+from methods.blocks.training.learned_transform import EPOCH_LOSS
 from methods.contracts.block import Block
 from methods.contracts.scheme import ActRange, Scheme
 from methods.contracts.transform import Transformed

@@ -10,10 +10,10 @@ from harness.models import tiny
 from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
 from methods.affinequant import AffineQuant, RotatedMatrices
-from methods.blocks import block_training
 from methods.blocks.activations import quantized_activations
 from methods.blocks.affine_norm import AffineNorm
-from methods.blocks.learned_transform import Shift
+from methods.blocks.training import loop
+from methods.blocks.training.learned_transform import Shift
 from methods.contracts.problem import LayerProblem
 from methods.contracts.seams import NormSeam
 from methods.contracts.tuning import Sample
@@ -141,7 +141,7 @@ def test_the_same_block_gives_the_same_answer():
 
 
 def test_a_loss_that_is_not_finite_goes_back_with_half_the_rates(monkeypatch):
-    original, calls = block_training.Lesson.loss, []
+    original, calls = loop.Lesson.loss, []
 
     def failing(self, *arguments):
         calls.append(len(calls))
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_goes_back_with_half_the_rates(monkeypatch):
         # 2 plain ones, 3 of the start, then the fifth step: epoch 2
         return loss * float("nan") if len(calls) == 10 else loss
 
-    monkeypatch.setattr(block_training.Lesson, "loss", failing)
+    monkeypatch.setattr(loop.Lesson, "loss", failing)
     _, _, found = learned(AFFINE, "llama", W3)
     assert [
         fallback for fallback in found.fallbacks if "epoch 2" in fallback and "0.5 of the rates" in fallback
@@ -162,7 +162,7 @@ def test_hopeless_training_ends_at_its_start_and_never_in_nan(monkeypatch):
     before = {name: value.clone() for name, value in block.module.named_parameters()}
     broken = [replace(sample, target=sample.target * float("inf")) for sample in samples]
     found = replace(AFFINE, alpha=None).apply_(block, broken, W3, silent)
-    assert len(found.fallbacks) >= block_training.ROLLBACKS and "undone" in found.fallbacks[-1]
+    assert len(found.fallbacks) >= loop.ROLLBACKS and "undone" in found.fallbacks[-1]
     assert all(torch.equal(value, block.module.get_parameter(name)) for name, value in before.items())
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from methods.blocks.affine import Site, condition, dominance_margin, gradual_mask
+from methods.blocks.training.masked_factors import Site, condition, dominance_margin, gradual_mask
 from methods.contracts.seams import Heads, NormSeam, QueryKeySeam, ValueSeam
 
 NORM = NormSeam("norm", ("a", "b"), width=6)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from methods.blocks.activations import quantized_activations
-from methods.blocks.lesson import Lesson
+from methods.blocks.training.lesson import Lesson
 from methods.contracts.transform import Watch
 from methods.solving.descent import Matmul, products_in
 

@@ -6,14 +6,14 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from methods.blocks.affine import Site, condition, dominance_margin
 from methods.blocks.affine_norm import AffineNorm
-from methods.blocks.block_training import Course, Learned, Lesson, train
-from methods.blocks.fake_quant import learned_ranges
 from methods.blocks.input_statistics import channel_extremes
 from methods.blocks.installing import install_, make_room_
 from methods.blocks.rewriting import Factor
 from methods.blocks.smoothing import smoothed
+from methods.blocks.training.learned_clipping import learned_ranges
+from methods.blocks.training.loop import Course, Learned, Lesson, train
+from methods.blocks.training.masked_factors import Site, condition, dominance_margin
 from methods.contracts.block import Block
 from methods.contracts.problem import Ranges
 from methods.contracts.scheme import Scheme

@@ -8,9 +8,9 @@ import torch
 from harness.models import tiny
 from harness.models.families import family_of
 from harness.quantization.blocks import ModelBlocks
-from methods.blocks.block_training import Lesson
 from methods.blocks.installing import make_room_
-from methods.blocks.learned_transform import Shift, sites_of, start_leaves
+from methods.blocks.training.learned_transform import Shift, sites_of, start_leaves
+from methods.blocks.training.loop import Lesson
 from methods.contracts.seams import NormSeam, ValueSeam
 from methods.contracts.tuning import Sample
 from tests.helpers.problems import scheme

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.blocks.affine import Site
-from methods.blocks.fake_quant import fake_quantize
 from methods.blocks.functional import float32, run_with, values_of
 from methods.blocks.rewriting import rewrite
+from methods.blocks.training.learned_clipping import fake_quantize
+from methods.blocks.training.masked_factors import Site
 from methods.contracts.block import Block
 from methods.contracts.scheme import Scheme
 from methods.contracts.seams import NormSeam, Seam

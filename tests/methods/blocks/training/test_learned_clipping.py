@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.blocks.fake_quant import fake_quantize, learned_ranges
+from methods.blocks.training.learned_clipping import fake_quantize, learned_ranges
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import Scheme, ZeroPoint
 from methods.kernels import fake_quant
