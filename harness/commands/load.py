@@ -12,6 +12,7 @@ from harness.checkpoints.saved_runs import LoadedRun, load_run
 from harness.commands.options import Options
 from harness.config.groups import Bos, Device, EvalConfig
 from harness.config.run_config import typed
+from harness.data.tokens import encode
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.subject import Subject
 from harness.foundation.errors import UserError
@@ -78,7 +79,7 @@ def probe(run: LoadedRun, text: str) -> Tensor:
     Raises:
         UserError: one of them is not finite.
     """
-    tokens = torch.tensor([run.tokenizer(text).input_ids or [0]], device=run.model.device)
+    tokens = torch.tensor([_prompt(run, text)], device=run.model.device)
     logits = run.model(tokens, use_cache=False).logits[0]
     if not torch.isfinite(logits).all():
         raise UserError(
@@ -90,15 +91,21 @@ def probe(run: LoadedRun, text: str) -> Tensor:
 @torch.no_grad()
 def continued(run: LoadedRun, text: str, tokens: int) -> str:
     """The text and its greedy continuation by so many tokens."""
-    given = run.tokenizer(text, return_tensors="pt").to(run.model.device)
+    given = torch.tensor([_prompt(run, text)], device=run.model.device)
     grown = run.model.generate(
-        input_ids=given["input_ids"],
-        attention_mask=given["attention_mask"],
+        input_ids=given,
+        attention_mask=torch.ones_like(given),
         max_new_tokens=tokens,
         do_sample=False,
         pad_token_id=0,
     )
     return run.tokenizer.decode(grown[0], skip_special_tokens=True)
+
+
+def _prompt(run: LoadedRun, text: str) -> list[int]:
+    """Token ids of a text that the model is to go on from, with the BOS that it was measured with."""
+    bos = Bos[run.record["model"]["bos"]] if run.record else Bos.stream
+    return encode(text, run.tokenizer, bos) or [0]
 
 
 def check(run: LoadedRun, mirror: str | None = None) -> list[tuple[str, float, float, bool]]:

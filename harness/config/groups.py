@@ -17,6 +17,7 @@ class Bos(Enum):
     none = "none"
     stream = "stream"  # wherever the tokenizer itself puts it: at most once, before the whole text
     window = "window"  # before every window (Gemma is lost without it)
+    auto = "auto"  # what suits the family and the tokenizer; harness.models.bos says which of the above
 
 
 class Propagate(Enum):

@@ -1,4 +1,10 @@
-"""Texts as token ids, kept on disk: all runs of a sweep tokenize a text once."""
+"""Texts as token ids: the one place that encodes them, for calibration, perplexity, tasks and prompts.
+
+A tokenizer may put tokens around a text. Those before it (a BOS) are a matter of `model.bos`; those after it
+(an EOS that training wanted) never: here a text goes on, into the next window or the answer that is scored.
+So texts are encoded bare, and what stands before them is put there by name. Long ones are kept on disk: all
+runs of a sweep tokenize a text once.
+"""
 
 import hashlib
 import os
@@ -11,20 +17,75 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import LongTensor
 
+from harness.config.groups import Bos
 from harness.foundation.cache import cache_dir, evict
 from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 
 KEPT = 2**30  # bytes on disk; the texts not used for longest go first
+PROBES = ("a", "1", ".")  # texts that every vocabulary can say
 
 
-def tokenize(text: str, tokenizer, specials: bool) -> LongTensor:
-    """Token ids of a text of any length.
+def encode(text: str, tokenizer, bos: Bos) -> list[int]:
+    """Token ids of a text, behind what `bos` puts before it; nothing stands behind the text.
 
-    Args:
-        specials: let the tokenizer put what it puts around a text.
+    Raises:
+        UserError: as `window_prefix`.
     """
-    path = _path(text, tokenizer, specials)
+    return behind(prefix(tokenizer, bos), bare(text, tokenizer))
+
+
+def behind(prefix: list[int], ids: list[int]) -> list[int]:
+    """The ids behind the prefix, unless they themselves begin with it."""
+    return ids if ids[: len(prefix)] == prefix else [*prefix, *ids]
+
+
+def bare(text: str, tokenizer) -> list[int]:
+    """Token ids of the text and nothing else."""
+    # quietly, for it warns of the length
+    return tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def prefix(tokenizer, bos: Bos) -> list[int]:
+    """Token ids that stand before a text on its own.
+
+    Raises:
+        UserError: as `window_prefix`.
+    """
+    if bos is Bos.auto:
+        raise ValueError("bos=auto says what a model needs only once the model is known: harness.models.bos")
+    if bos is Bos.none:
+        return []
+    return window_prefix(tokenizer) if bos is Bos.window else own_prefix(tokenizer)
+
+
+def own_prefix(tokenizer) -> list[int]:
+    """What the tokenizer itself puts before a text: nothing, a BOS, or several tokens."""
+    for probe in PROBES:
+        plain, around = bare(probe, tokenizer), tokenizer(probe, add_special_tokens=True)["input_ids"]
+        for start in range(len(around) - len(plain) + 1):
+            if plain and around[start : start + len(plain)] == plain:
+                return around[:start]
+    return []
+
+
+def window_prefix(tokenizer) -> list[int]:
+    """What bos=window puts before every window: the tokenizer's own tokens, or its BOS where it puts none.
+
+    Raises:
+        UserError: the tokenizer has no BOS.
+    """
+    if tokenizer.bos_token_id is None:
+        raise UserError(
+            "model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none"
+        )
+    own = own_prefix(tokenizer)
+    return own if tokenizer.bos_token_id in own else [tokenizer.bos_token_id]
+
+
+def tokenize(text: str, tokenizer) -> LongTensor:
+    """Token ids of a text of any length, bare."""
+    path = _path(text, tokenizer)
     if path and path.is_file():
         try:
             tokens = load_file(path)["tokens"].long()
@@ -32,9 +93,7 @@ def tokenize(text: str, tokenizer, specials: bool) -> LongTensor:
             return tokens
         except (OSError, SafetensorError, KeyError):
             pass  # damaged or just evicted
-    quietly = {"return_attention_mask": False, "verbose": False}  # else it warns of the length
-    ids = tokenizer(text, add_special_tokens=specials, **quietly)["input_ids"]
-    tokens = torch.tensor(ids, dtype=torch.int32)
+    tokens = torch.tensor(bare(text, tokenizer), dtype=torch.int32)
     if path:
         try:
             write_atomic(path, save({"tokens": tokens}))
@@ -44,11 +103,11 @@ def tokenize(text: str, tokenizer, specials: bool) -> LongTensor:
     return tokens.long()
 
 
-def _path(text: str, tokenizer, specials: bool) -> Path | None:
+def _path(text: str, tokenizer) -> Path | None:
     identity = _identity(tokenizer)
     if identity is None:
         return None
-    digest = hashlib.sha256(f"{identity} {specials} ".encode() + text.encode()).hexdigest()
+    digest = hashlib.sha256(f"{identity} False ".encode() + text.encode()).hexdigest()
     return cache_dir() / "tokens" / f"{digest}.safetensors"
 
 

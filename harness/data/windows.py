@@ -7,7 +7,7 @@ from torch import LongTensor
 
 from harness.config.groups import Bos
 from harness.data.corpora import SEPARATOR
-from harness.data.tokens import tokenize
+from harness.data.tokens import own_prefix, tokenize, window_prefix
 from harness.foundation.errors import UserError
 
 
@@ -19,8 +19,8 @@ def calibration_tokens(
 
     Raises UserError when the text has fewer tokens than are asked for, or the tokenizer has no BOS to put.
     """
-    text = window - 1 if bos is Bos.window else window
-    stream = _stream(documents, tokenizer, bos)
+    before = _before_windows(tokenizer, bos, "data.window", window)
+    text, stream = window - len(before), _stream(documents, tokenizer, bos)
     if len(stream) < samples * text:
         raise UserError(
             f"data.samples={samples} of data.window={window} need {samples * text} tokens, the corpus has "
@@ -28,7 +28,7 @@ def calibration_tokens(
         )
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(len(stream) - text + 1, (samples,), generator=generator)
-    return _with_bos(stream[starts[:, None] + torch.arange(text)], tokenizer, bos)
+    return _behind(before, stream[starts[:, None] + torch.arange(text)])
 
 
 def evaluation_windows(
@@ -40,8 +40,8 @@ def evaluation_windows(
     `windows` is n, None for all there are. With bos=window each holds a BOS and window - 1 tokens of text.
     Raises UserError when the text has fewer windows.
     """
-    text = window - 1 if bos is Bos.window else window
-    stream = _stream(documents, tokenizer, bos)
+    before = _before_windows(tokenizer, bos, "eval.window", window)
+    text, stream = window - len(before), _stream(documents, tokenizer, bos)
     available = len(stream) // text
     count = available if windows is None else windows
     if available < max(count, 1):
@@ -50,18 +50,24 @@ def evaluation_windows(
             f"{len(stream)} tokens, enough for {available}; lower eval.windows or eval.window, or choose "
             "other eval.corpora"
         )
-    return _with_bos(stream[: count * text].view(count, text), tokenizer, bos)
+    return _behind(before, stream[: count * text].view(count, text))
 
 
 def _stream(documents: Sequence[str], tokenizer, bos: Bos) -> LongTensor:
-    return tokenize(SEPARATOR.join(documents), tokenizer, specials=bos is Bos.stream)
+    """The joined text, with bos=stream behind what the tokenizer puts before it."""
+    tokens = tokenize(SEPARATOR.join(documents), tokenizer)
+    return _behind(own_prefix(tokenizer) if bos is Bos.stream else [], tokens)
 
 
-def _with_bos(tokens: LongTensor, tokenizer, bos: Bos) -> LongTensor:
-    if bos is not Bos.window:
-        return tokens
-    if tokenizer.bos_token_id is None:
-        raise UserError(
-            "model.bos=window, but this tokenizer has no BOS token: use model.bos=stream or model.bos=none"
-        )
-    return torch.nn.functional.pad(tokens, (1, 0), value=tokenizer.bos_token_id)
+def _before_windows(tokenizer, bos: Bos, key: str, window: int) -> list[int]:
+    before = window_prefix(tokenizer) if bos is Bos.window else []
+    if window < len(before) + 1:
+        raise UserError(f"{key}={window}: no room for text behind the {len(before)} tokens of the BOS")
+    return before
+
+
+def _behind(before: list[int], tokens: LongTensor) -> LongTensor:
+    """Tokens (..., n) behind the same few."""
+    return torch.cat(
+        [torch.tensor(before, dtype=tokens.dtype).expand(*tokens.shape[:-1], -1), tokens], dim=-1
+    )

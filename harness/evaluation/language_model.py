@@ -3,10 +3,13 @@
 lm-eval's own wrapper ties the embeddings again, may add a padding token to the tokenizer, and keeps the
 logits of every position. Here the model and the tokenizer are only read, and a request whose input is the
 beginning of another's costs nothing: both are read off the same forward pass. Scores equal the wrapper's up
-to rounding.
+to rounding, except where the wrapper's are wrong: where a token reaches across the end of the context (and
+part of the answer would be scored as nothing), behind an EOS that the tokenizer puts after every text, and
+where cutting a long request takes away the BOS that stands before every window.
 """
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,10 +19,12 @@ from lm_eval.api.model import TemplateLM
 from torch import Tensor, nn
 
 from harness.config.groups import Bos
+from harness.data.tokens import bare, behind, prefix
 from harness.evaluation.perplexity import LOGITS_AT_ONCE
 from harness.evaluation.subject import OnBatch
 from harness.foundation.errors import UserError
 
+ANCHORS = (".", "\n", "a")  # what a text can go on from; one of them merges with no beginning of it
 PADDED = 0.75  # a row shorter than this share of its batch's width starts another batch
 
 
@@ -58,11 +63,7 @@ class Scorer(TemplateLM):
         on_batch: OnBatch = None,
     ):
         super().__init__()
-        if bos is Bos.window and tokenizer.bos_token_id is None:
-            raise UserError(
-                "model.bos=window, but this tokenizer has no BOS token: "
-                "use model.bos=stream or model.bos=none"
-            )
+        self._prefix = prefix(tokenizer, bos)
         self.model = model
         self.tokenizer = tokenizer
         self.bos = bos
@@ -82,13 +83,46 @@ class Scorer(TemplateLM):
         return self.eot_token_id if bos is None else bos
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
-        if add_special_tokens is not None:
-            return self.tokenizer.encode(string, add_special_tokens=add_special_tokens)
-        tokens = self.tokenizer.encode(string, add_special_tokens=self.bos is Bos.stream)
-        return [self.tokenizer.bos_token_id, *tokens] if self.bos is Bos.window else tokens
+        ids = bare(string, self.tokenizer)
+        return ids if add_special_tokens is False else behind(self._prefix, ids)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        pairs = [request.args for request in requests]
+        return self._loglikelihood_tokens([(pair, *self._encode_pair(*pair)) for pair in pairs])
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of both. Blanks at the end of the context belong to the continuation, and an empty
+        context is a BOS (or EOS), as in lm-eval.
+        """
+        kept = context.rstrip()
+        continuation = context[len(kept) :] + continuation
+        if not kept:
+            before, answer = self._nothing(), bare(continuation, self.tokenizer)
+            return before, answer[len(before) * (answer[: len(before)] == before) :]
+        whole, before = self.tok_encode(kept + continuation), self.tok_encode(kept)
+        if whole[: len(before)] == before and len(whole) > len(before):
+            return before, whole[len(before) :]
+        return before, self._continued(continuation)
+
+    def _nothing(self) -> list[int]:
+        """Stands for an empty context.
+
+        Raises:
+            UserError: the tokenizer has nothing that could.
+        """
+        if self._prefix or self.prefix_token_id is not None:
+            return self._prefix or [self.prefix_token_id]
+        raise UserError("an item with an empty context: this tokenizer has neither BOS nor EOS to begin with")
+
+    def _continued(self, text: str) -> list[int]:
+        """A text encoded by itself, but as one that goes on: some tokenizers put a blank before a text that
+        begins.
+        """
+        for anchor in ANCHORS:
+            before, whole = bare(anchor, self.tokenizer), bare(anchor + text, self.tokenizer)
+            if before and whole[: len(before)] == before and len(whole) > len(before):
+                return whole[len(before) :]
+        return bare(text, self.tokenizer)
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = True):
         raise NotImplementedError("rolling perplexity: use harness.evaluation.perplexity.perplexity")
@@ -103,12 +137,15 @@ class Scorer(TemplateLM):
         self.truncated += sum(
             len(context) + len(continuation) - 1 > self.max_length for _, context, continuation in requests
         )
-        rows = plan([(context, continuation) for _, context, continuation in requests], self.max_length)
-        answers: list[tuple[float, bool]] = [(float("nan"), False)] * len(requests)
+        # what the tokenizer makes nothing of is never the answer
+        answers: list[tuple[float, bool]] = [(-math.inf, False)] * len(requests)
+        asked = [index for index, (*_, continuation) in enumerate(requests) if continuation]
+        kept = self._prefix if self.bos is Bos.window else []
+        rows = plan([requests[index][1:] for index in asked], self.max_length, kept)
         done = 0
         for batch in self._batches(rows):
             for request, answer in self._score(batch):
-                answers[request] = answer
+                answers[asked[request]] = answer
             done += len(batch)
             if self.on_batch:
                 self.on_batch(done, len(rows))
@@ -158,18 +195,29 @@ class Scorer(TemplateLM):
             yield request, (score.sum().item(), hits.all().item())
 
 
-def plan(pairs: Sequence[tuple[list[int], list[int]]], max_length: int) -> list[Row]:
+def plan(
+    pairs: Sequence[tuple[list[int], list[int]]], max_length: int, kept: Sequence[int] = ()
+) -> list[Row]:
     """Rows that cover all (context, continuation) pairs, longest first; inputs that begin another share its
     row.
+
+    Args:
+        kept: what the beginning of a request is, and stays where the request is cut.
+
+    Raises:
+        UserError: a continuation does not fit.
     """
     reads = []
     for request, (context, continuation) in enumerate(pairs):
-        tokens = tuple(context + continuation)[-(max_length + 1) :][:-1]
+        tokens = tuple(context + continuation)[:-1]
+        if len(tokens) > max_length:
+            if len(kept) + len(continuation) - 1 > max_length or len(continuation) > max_length:
+                raise UserError(
+                    f"an answer of {len(continuation)} tokens does not fit into the {max_length} that the "
+                    "model reads at once: leave this task out of eval.tasks"
+                )
+            tokens = (*kept, *tokens[len(tokens) - max_length + len(kept) :])
         first = len(tokens) - len(continuation)
-        if first < 0:
-            raise ValueError(
-                f"continuation of {len(continuation)} tokens does not fit max_length={max_length}"
-            )
         reads.append((tokens, request, first, tuple(continuation)))
     rows: list[Row] = []
     for tokens, *read in sorted(reads, reverse=True):  # in this order an input follows those it begins

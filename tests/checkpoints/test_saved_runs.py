@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import processors
 
 from harness import run as run_module
 from harness.checkpoints import checkpoint
@@ -149,6 +150,17 @@ def test_a_text_goes_on_greedily(finished, saved):
     for _ in range(4):  # one full forward pass for every token
         given = [*given, loaded.model(torch.tensor([given]), use_cache=False).logits[0, -1].argmax().item()]
     assert continued(loaded, "Once", 4) == loaded.tokenizer.decode(given, skip_special_tokens=True)
+
+
+def test_a_text_that_is_to_go_on_does_not_end_in_eos(finished, saved):
+    loaded = load_run(saved, finished)
+    expected = continued(loaded, "Once", 4), probe(loaded, "Once")
+    loaded.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    assert loaded.tokenizer("Once").input_ids[-1] == 2
+    assert continued(loaded, "Once", 4) == expected[0]
+    assert torch.equal(probe(loaded, "Once"), expected[1])
 
 
 def test_another_number_than_the_record_fails_the_check(finished, saved, tmp_path, capsys):

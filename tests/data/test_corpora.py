@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.config.groups import Bos
 from harness.data import assets, corpora, pseudotext, wikipedia
+from harness.data.tokens import encode
 from harness.data.windows import calibration_tokens, evaluation_windows
 from harness.foundation import cache
 from harness.foundation.errors import UserError
@@ -53,7 +54,7 @@ def test_evaluation_windows_tile_the_text_from_its_start(tokenizer):
     assert tokenizer.decode(window[:, 1:].flatten()) == STREAM[:18]
 
 
-@pytest.mark.parametrize("bos", Bos)
+@pytest.mark.parametrize("bos", [Bos.none, Bos.stream, Bos.window])
 def test_calibration_segments_are_pieces_of_the_text(tokenizer, bos):
     tokens = calibration_tokens(TEXTS, tokenizer, 5, 9, seed=3, bos=bos)
     assert tokens.shape == (5, 9) and tokens.dtype == torch.long
@@ -94,6 +95,40 @@ def test_a_tokenizer_without_bos_cannot_put_one(tokenizer):
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
     with pytest.raises(UserError, match=r"model\.bos=stream"):
         evaluation_windows(TEXTS, bare, 8, 1, Bos.window)
+
+
+@pytest.mark.parametrize("bos", [Bos.none, Bos.stream, Bos.window])
+def test_an_eos_that_the_tokenizer_appends_ends_no_text(tokenizer, bos):
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.add_special_tokens(["</s>"])
+    eos = backend.token_to_id("</s>")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", eos)]
+    )
+    ending = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    assert ending("a")["input_ids"][-1] == eos
+    assert encode("a", ending, bos) == encode("a", tokenizer, bos)
+    for read in (
+        lambda tokenizer: evaluation_windows(TEXTS, tokenizer, 3, None, bos),
+        lambda tokenizer: calibration_tokens(TEXTS, tokenizer, 19, 3, 0, bos),
+    ):
+        assert torch.equal(read(ending), read(tokenizer))
+    assert eos not in calibration_tokens(TEXTS, ending, 1, len(STREAM), 0, bos)
+
+
+def test_windows_have_all_tokens_of_a_bos_of_several(tokenizer):
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    first = backend.token_to_id("!")
+    backend.post_processor = processors.TemplateProcessing(
+        single="! <s> $A", special_tokens=[("!", first), ("<s>", BOS)]
+    )
+    two = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+    windows = evaluation_windows(TEXTS, two, 7, 3, Bos.window)
+    assert windows[:, :2].tolist() == [[first, BOS]] * 3
+    assert tokenizer.decode(windows[:, 2:].flatten()) == STREAM[:15]
+    assert evaluation_windows(TEXTS, two, 7, 3, Bos.stream)[0, :2].tolist() == [first, BOS]
+    with pytest.raises(UserError, match=r"eval\.window=2: no room"):
+        evaluation_windows(TEXTS, two, 2, None, Bos.window)
 
 
 def test_long_texts_are_tokenized_without_a_warning(tokenizer, monkeypatch):
