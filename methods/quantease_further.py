@@ -93,14 +93,14 @@ class QuantEaseFurther:
     ) -> "Rows":
         """The rows of `first` annealed; of each row the better of the two."""
         start_energy = energy(first.dense() - weight, judge)
-        generator = torch.Generator(weight.device).manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         spread = torch.diagonal(refit.hessian).mul(2).rsqrt()
         largest = weight.abs().max().item()
         now, aim = first, first.target(weight) @ refit.hessian
         descent = Descent(now.target(weight), now.grid.decode(now.codes), feedback, now.grid, self.block_size)
         for sweep in range(self.sweeps + self.settle):
             temperature = max(0.0, 1 - sweep / self.sweeps) * self.heat if self.sweeps else 0.0
-            noise = torch.randn(spread.shape, generator=generator, dtype=spread.dtype, device=spread.device)
+            noise = torch.randn(spread.shape, generator=generator, dtype=spread.dtype).to(spread.device)
             noise *= spread
             heat = (temperature * start_energy / len(spread)).sqrt().to(weight.dtype)
             descent.sweep(rounded=True, dither=(noise, heat) if temperature else None)

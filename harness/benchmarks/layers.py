@@ -125,12 +125,12 @@ def synthetic_layer(rows: int, columns: int, device: str, tokens: int = 2048) ->
     """A layer of any size: normal weights, inputs with a few strong shared directions and uneven column
     sizes, in float32.
     """
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device)
+        return torch.randn(*shape, generator=generator).to(device)
 
-    sizes = 0.2 + torch.rand(columns, generator=generator, device=device)
+    sizes = 0.2 + torch.rand(columns, generator=generator).to(device)
     inputs = (normal(tokens, 3) @ normal(3, columns) + normal(tokens, columns)) * sizes
     hessian = inputs.T @ inputs / tokens
     # fewer tokens than columns leave directions unseen

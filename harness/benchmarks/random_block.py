@@ -72,7 +72,7 @@ def random_lesson(
     channels.
     """
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(), torch.device(device):
         model = (
             AutoModelForCausalLM.from_config(SHAPES[shape].config(tokens), dtype=dtype)
@@ -80,7 +80,7 @@ def random_lesson(
             .requires_grad_(False)
         )
     for parameter in model.parameters():
-        noise = torch.randn(parameter.shape, generator=generator, device=device)
+        noise = torch.randn(parameter.shape, generator=generator).to(device)
         # as in harness.models.tiny: norms around 1, biases around 0, matrices that keep the size of what
         # flows through
         parameter.copy_(
@@ -91,12 +91,10 @@ def random_lesson(
     (entry,) = source.capture(torch.ones(batch_size, tokens, dtype=torch.long, device=device), batch_size)
     width = entry.hidden.shape[-1]
     sizes = torch.ones(width, device=device)
-    sizes[torch.randperm(width, generator=generator, device=device)[: math.ceil(LARGE_CHANNELS * width)]] = (
-        LARGE_FACTOR
-    )
+    sizes[torch.randperm(width, generator=generator)[: math.ceil(LARGE_CHANNELS * width)]] = LARGE_FACTOR
 
     def sample(call: Call) -> Sample:
-        noise: Tensor = torch.randn(entry.hidden.shape, generator=generator, device=device)
+        noise: Tensor = torch.randn(entry.hidden.shape, generator=generator).to(device)
         hidden = (noise * sizes).to(dtype)
         return Sample(hidden, call, block.run(hidden, call))
 

@@ -1,5 +1,5 @@
 """What the code itself must never do: read pickles without care, run text or a checkpoint's code, build what
-a configuration names.
+a configuration names, draw random numbers that depend on the device or on whoever drew before.
 """
 
 import ast
@@ -26,6 +26,19 @@ MODULES = {
 }
 CALLS = {"eval", "exec", "__import__", "instantiate", "read_pickle", "unsafe_load", "system", "popen"}
 BARE = {"eval", "exec"}  # as a method these are something else: model.eval()
+# Random numbers are drawn on the CPU by a generator of their own, then moved: one seed, one number.
+DRAWS = {"rand", "randn", "randint", "randperm", "normal", "multinomial", "bernoulli", "poisson"}
+NOWHERE = {"rand_like", "randn_like", "randint_like", "manual_seed_all"}  # of a tensor's device, or of all
+IN_PLACE = {
+    "normal_",
+    "uniform_",
+    "random_",
+    "bernoulli_",
+    "exponential_",
+    "trunc_normal_",
+    "cauchy_",
+    "geometric_",
+}
 
 
 def violations(source):
@@ -58,6 +71,20 @@ def _of_call(node):
             yield switch
     if given.get("allow_pickle", False) is True:
         yield "allow_pickle"
+    yield from _random(node, name, owner, given)
+
+
+def _random(node, name, owner, given):
+    of_torch = owner.split(".")[0] == "torch" and "(" not in owner
+    if name == "Generator" and (of_torch or not owner) and (node.args or node.keywords):
+        yield "torch.Generator of a device"
+    if name in NOWHERE or (of_torch and name == "manual_seed"):
+        yield name
+    if (of_torch and name in DRAWS) or name in IN_PLACE:
+        if "generator" not in given:
+            yield f"{name} without a generator"
+        elif "device" in given:
+            yield f"{name} on a device"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -86,6 +113,16 @@ def test_the_package_never_does(path):
         "yaml.load(text)",
         "subprocess.run(text, shell=True)",
         "os.system(text)",
+        "torch.Generator(weight.device)",
+        "torch.Generator(device='cuda')",
+        "Generator(device)",
+        "torch.randn(3, generator=g, device=d)",
+        "torch.randperm(3)",
+        "torch.rand_like(x)",
+        "x.normal_()",
+        "nn.init.normal_(x)",
+        "torch.manual_seed(0)",
+        "torch.cuda.manual_seed_all(0)",
     ],
 )
 def test_the_rules_find_what_they_are_for(source):
@@ -95,7 +132,7 @@ def test_the_rules_find_what_they_are_for(source):
 def test_the_rules_let_the_rest_pass():
     assert (
         violations(
-            "model.eval()\ntorch.load(p, weights_only=True)\nf(x, trust_remote_code=False)\nlaunch.instantiate_launcher(c)"  # noqa: E501
+            "model.eval()\ntorch.load(p, weights_only=True)\nf(x, trust_remote_code=False)\nlaunch.instantiate_launcher(c)\ntorch.randn(3, generator=torch.Generator().manual_seed(0)).to(d)"  # noqa: E501
         )
         == []
     )
