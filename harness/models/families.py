@@ -35,8 +35,6 @@ class Family:
     attention: Callable[[PreTrainedConfig], Attention | None] = field(default=lambda config: None)
     # why a config cannot be served
     objection: Callable[[PreTrainedConfig], str | None] = field(default=lambda config: None)
-    # modules that official checkpoints still name, now part of transformers
-    superseded_code: frozenset[str] = frozenset()
 
     def block_list(self, model: nn.Module) -> nn.ModuleList:
         return model.get_submodule(self.blocks)
@@ -182,7 +180,6 @@ def _bloom_objection(config: PreTrainedConfig) -> str | None:
     return None
 
 
-FALCON_CODE = frozenset({"configuration_falcon", "modeling_falcon"})
 GEMMA_SEAMS = seam_tables.llama("pre_feedforward_layernorm", one_plus=True, head_norms=True)
 
 
@@ -207,14 +204,7 @@ FAMILIES = {
         Family("gemma3", "model.language_model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),
         Family("opt", "model.decoder.layers", OPT, seam_tables.opt, WHOLE_TOKENS),
         Family("bloom", "transformer.h", BLOOM, seam_tables.bloom, SELF_ATTENTION, _bloom_objection),
-        Family(
-            "falcon",
-            "transformer.h",
-            _falcon,
-            seam_tables.falcon,
-            SELF_ATTENTION,
-            superseded_code=FALCON_CODE,
-        ),
+        Family("falcon", "transformer.h", _falcon, seam_tables.falcon, SELF_ATTENTION),
         Family("gpt_neox", "gpt_neox.layers", GPT_NEOX, seam_tables.gpt_neox, _attention("attention")),
     )
 }

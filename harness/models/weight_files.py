@@ -30,12 +30,14 @@ def weight_files(directory: Path, allow_pickle: bool) -> list[Path]:
 
     Raises:
         UserError: no safetensors (nor a pickle, where that will do), a missing or surplus shard, a file that
-            is empty, truncated, a git-lfs pointer or a web page, a tensor stored twice, not at all or as no
-            float.
+            is empty, truncated, a git-lfs pointer or a web page, a tensor stored twice or as no float.
     """
     for kind in (SAFETENSORS, PICKLE) if allow_pickle else (SAFETENSORS,):
         if (directory / kind.single).exists():  # transformers prefers it to an index, too
-            kind.check(directory / kind.single)
+            try:
+                kind.check(directory / kind.single)
+            except UserError as error:
+                raise UserError(f"{error}{beside_shards(directory)}") from error
             return [directory / kind.single]
         if (directory / kind.index).exists():
             return _sharded(directory, kind)
@@ -52,6 +54,22 @@ def weight_files(directory: Path, allow_pickle: bool) -> list[Path]:
     remedy = "convert it to safetensors, or set model.allow_pickle=true"
     reason = "a pickle can hold programs and is not read"
     raise UserError(f"{directory}: only {pickles[0]}; {reason}: {remedy}")
+
+
+def beside_shards(directory: Path) -> str:
+    """What to add to a complaint about weights in one file, where an index promises them in shards too."""
+    for kind in (SAFETENSORS, PICKLE):
+        if (directory / kind.single).exists() and (directory / kind.index).exists():
+            return f" ({kind.single} is read, not the shards of {kind.index} beside it: remove the stray one)"
+    return ""
+
+
+def promised_in_vain(directory: Path) -> set[str]:
+    """Tensors that the index of safetensors shards names and no shard holds."""
+    if (directory / SAFETENSORS.single).exists() or not (directory / SAFETENSORS.index).exists():
+        return set()
+    shards = shard_names(directory, SAFETENSORS)
+    return set(_weight_map(directory, SAFETENSORS)).difference(*(check_shard(directory / s) for s in shards))
 
 
 def check_shard(path: Path) -> dict[str, Any]:
@@ -146,7 +164,7 @@ def shard_names(directory: Path, kind: Format) -> list[str]:
 
 
 def _sharded(directory: Path, kind: Format) -> list[Path]:
-    weight_map, names = _weight_map(directory, kind), shard_names(directory, kind)
+    names = shard_names(directory, kind)
     surplus = {path.name for path in directory.glob(kind.shards)} - set(names)
     if surplus:
         remedy = "the directory mixes two checkpoints, fetch it again"
@@ -159,11 +177,6 @@ def _sharded(directory: Path, kind: Format) -> list[Path]:
                     f"{directory / name}: {tensor} is also in {owner[tensor]}; fetch the model again"
                 )
             owner[tensor] = name
-    for tensor, name in weight_map.items() if owner else ():
-        if owner.get(tensor) != name:
-            raise UserError(
-                f"{directory / name}: lacks {tensor}, which {kind.index} promises; fetch the model again"
-            )
     return [directory / name for name in names]
 
 

@@ -366,12 +366,13 @@ def test_additions_that_lie_are_refused(saved_equipped, tmp_path, change):
     assert "\n" not in str(caught.value)
 
 
-def test_code_in_a_checkpoints_config_is_refused(copied):
-    path = copied / "config.json"
+def test_code_in_a_checkpoints_config_is_not_run(copied, tmp_path):
+    ran, path = tmp_path / "ran", copied / "config.json"
+    (copied / "evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoConfig": "evil.Config"}}))
     rewrite(copied, lambda m: m["files"].update({"config.json": checkpoint.sha256_file(path)}))
-    with pytest.raises(UserError, match="auto_map"):
-        load(copied)
+    model, _ = load(copied)
+    assert type(model).__module__.startswith("transformers.") and not ran.exists()
 
 
 def test_nothing_in_the_package_reads_pickles():

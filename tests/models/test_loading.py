@@ -159,16 +159,11 @@ REFUSED_UNREAD = {
     "config is a web page": (overwrite(b"<!DOCTYPE html><html>", "config.json"), "config.json: a web page"),
     "config is no object": (overwrite(b"[]", "config.json"), "no JSON object"),
     "config without type": (overwrite(b"{}", "config.json"), "no model_type"),
-    "auto_map": (
-        damage_config(auto_map={"AutoModelForCausalLM": "modeling_evil.LlamaForCausalLM"}),
-        "auto_map",
+    "code of an unknown type": (
+        damage_config(model_type="evil", auto_map={"AutoModelForCausalLM": "modeling_evil.EvilForCausalLM"}),
+        "transformers has no 'evil', and the checkpoint's own code \\(auto_map\\) is never run",
     ),
-    "nested auto_map": (damage_config(text_config={"auto_map": "evil"}), "auto_map"),
-    "auto_map in tokenizer": (
-        overwrite(b'{"auto_map": {"AutoTokenizer": ["evil.T", null]}}', "tokenizer_config.json"),
-        "tokenizer_config",
-    ),
-    "kernel": (damage_config(_attn_implementation_internal="evil/kernel"), "downloaded kernel"),
+    "another config": (damage_config(configuration_files=["config.5.0.0.json"]), "configuration_files"),
     "already quantized": (
         damage_config(quantization_config={"quant_method": "gptq"}),
         "already quantized \\(gptq\\)",
@@ -195,10 +190,6 @@ REFUSED_UNREAD = {
     "missing shard": (remove_shard, "model-00002-of-00002.safetensors: missing"),
     "surplus shard": (surplus_shard, "model-00003-of-00003.safetensors: not in"),
     "tensor twice": (index(extra={"copy": torch.zeros(1)}), "copy is also in"),
-    "promised tensor": (
-        index(lambda names: names.update(ghost="model-00001-of-00002.safetensors")),
-        "lacks ghost",
-    ),
     "quantized checkpoint": (
         lambda d: (d / "model.safetensors").rename(d / "quantized.safetensors"),
         "needs the float model",
@@ -211,6 +202,10 @@ REFUSED_READ = {
         r"model.norm.weight has shape \(32,\).*\(64,\)",
     ),
     "missing tensor": (edit_weights(lambda t: t.pop(NORM)), "lack model.norm.weight"),
+    "promised tensor": (
+        index(lambda names: names.update(ghost="model-00001-of-00002.safetensors")),
+        "lack ghost",
+    ),
     "impossible value": (damage_config(num_attention_heads=5, head_dim=None), "config.json"),
     "broken tokenizer": (overwrite(b'{"model": 3}', "tokenizer.json"), "no usable tokenizer"),
 }
@@ -269,18 +264,6 @@ def test_ids_that_name_nothing(identifier, revision, message):
     for function in (inspect, model_fingerprint, lambda c: load_model(c, "cpu")):
         with pytest.raises(UserError, match=message):
             function(config(identifier, revision=revision))
-
-
-def test_official_falcon_checkpoints_still_name_code_that_transformers_now_holds(tmp_path):
-    model, _ = tiny.tiny_model("falcon_old")
-    model.save_pretrained(tmp_path)
-    damage_config(auto_map={"AutoModelForCausalLM": "modeling_falcon.FalconForCausalLM"})(tmp_path)
-    assert inspect(config(tmp_path)).family == "falcon"
-    damage_config(auto_map={"AutoModelForCausalLM": "someone/else--modeling_falcon.FalconForCausalLM"})(
-        tmp_path
-    )
-    with pytest.raises(UserError, match="auto_map"):
-        inspect(config(tmp_path))
 
 
 @torch.no_grad()
