@@ -21,6 +21,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Dispatch to a command; return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["help"]:  # help run, run --help
+        argv = [*argv[1:2], "--help"]
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0

@@ -4,6 +4,8 @@ import os
 import socket
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import hydra
@@ -12,15 +14,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.arguments import understood
 from harness.config.explaining import explain, sentence
 from harness.config.run_config import plain_config, to_run_config
 from harness.foundation.errors import UserError
 from harness.run import run as run_point
 from harness.sweeps.local import LIBRARIES
+from harness.sweeps.points import first, left_to_points
 from harness.sweeps.supervise import supervise
 from harness.sweeps.worker import Worker, gpus
 
-HYDRA_OPTIONS = ("--config", "--cfg", "--info", "--package", "--experimental")  # those that take a value
+SHOW_FIRST = ("--help", "-h", "--cfg", "-c", "--info", "-i")  # flags that show a configuration: the first
 
 
 def run(argv: list[str]) -> int:
@@ -34,19 +38,21 @@ def plan(argv: list[str]) -> int:
 
 
 def _hydra(program: str, argv: list[str]) -> int:
-    for item in argv:
-        if item.startswith("--") and "=" in item and not item.startswith(HYDRA_OPTIONS):
-            raise UserError(f"{item}: overrides are written without dashes: {item.lstrip('-')}")
-    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [program, *argv]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and we say it in one line
+    flags, overrides = understood(argv)
+    if any(flag.partition("=")[0] in SHOW_FIRST for flag in flags):
+        arguments = [*flags, *first(overrides)]
+    else:
+        arguments = [*flags, "--multirun", *map(left_to_points, overrides)]
     # our settings of a launcher have the name of its schema, on purpose
     warnings.filterwarnings("ignore", r"\s*'hydra/launcher/")
     try:
-        hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_point)()
+        with _called(program, arguments):
+            hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(_point)()
         return 0
     except HydraException as error:
-        raise UserError(explain(error, argv)) from error
+        if overrides and {"--help", "-h"} & set(flags):
+            return _hydra(program, flags)
+        raise UserError(explain(error, overrides)) from error
     except OmegaConfBaseException as error:
         raise UserError(sentence(error)) from error
     except ValueError as error:
@@ -55,6 +61,15 @@ def _hydra(program: str, argv: list[str]) -> int:
         raise UserError(
             "GROUP/PART=null: a part is left out by GROUP.PART=null, such as method.transform=null"
         ) from error
+
+
+@contextmanager
+def _called(program: str, arguments: list[str]) -> Iterator[None]:
+    """As if this program had been called so; Hydra then raises its errors, and we say them in one line."""
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [program, *arguments], "1"
+    try:
+        yield
     finally:
         sys.argv = before[0]
         os.environ.pop("HYDRA_FULL_ERROR")

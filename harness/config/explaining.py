@@ -1,8 +1,9 @@
 """What is wrong with a configuration, in a sentence that names the key and a remedy."""
 
+import difflib
 import re
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -10,24 +11,65 @@ from harness.config.compose import composed
 from harness.config.run_config import no_such_key
 from harness.foundation.did_you_mean import nearest_name
 
+CANNOT_BE_READ = "cannot be read; a value with other characters than letters goes in quotes: key=\"'…'\""
+ELSE = {  # by group: how what is no option of it is asked for
+    "model": "a directory is model=./{0}, a model of the hub model=hub model.id={0}",
+    "eval": "a task is eval.tasks={0}, a corpus eval.corpora={0}",
+    "scheme": "single fields are scheme.bits=3, scheme.group_size=128 and so on",
+}
+
 
 def explain(error: Exception, overrides: list[str]) -> str:
     """A Hydra error in one line, with the nearest existing name."""
     text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
-        r"Key '[^']+' is not in struct.*?full_key: (\S+)", text, re.S
-    )
-    if unknown:
-        key = unknown[1]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: {CANNOT_BE_READ}"
+    if key := _unknown_key(error):
         reason = no_such_key(key)
-        return reason if "not supported" in reason else reason + _nearest(key, _keys(key, overrides))
+        return reason if "not supported" in reason else reason + _instead(key, overrides)
     if match := re.search(
         r"Could not (?:find|load) '([^']+)/([^'/]+)'.*?Available options in '[^']+':\s*(.*)", text, re.S
     ):
         options = re.split(r"\n\s*(?:\n|Config search path)", match[3])[0].split()
-        wrong = f"{match[1]}={match[2]}: no such option{_nearest(match[2], options)}"
-        return f"{wrong}; choose among {', '.join(options)}"
+        return _no_such_option(match[1], match[2], options)
     return sentence(error)
+
+
+def not_in_all(failed: dict[tuple[str, ...], Exception], composed: list[tuple[str, ...]]) -> str:
+    """A key that the options of some points have and those of others lack, in one line; "" for other errors.
+
+    Args:
+        failed: what went wrong, by the overrides of the point.
+        composed: the overrides of the points that have every key.
+    """
+    key = _unknown_key(next(iter(failed.values())))
+    group = key.partition(".")[0]
+    lack = {_chosen(overrides, group) for overrides, error in failed.items() if _unknown_key(error) == key}
+    have = {_chosen(overrides, group) for overrides in composed} - lack
+    if not (key and have):
+        return ""
+    missing, there = (_listed(sorted(entries)) for entries in (lack, have))
+    remedy = "sweep them apart, or give the key in the grid of those that have it"
+    return f"{no_such_key(key)} with {missing}, but with {there}; {remedy}"
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _chosen(overrides: tuple[str, ...], group: str) -> str:
+    """The options of a group and of its parts that these overrides choose."""
+    chosen = [item for item in overrides if re.match(rf"\+*{re.escape(group)}(/\w+)*=", item)]
+    return " ".join(chosen) or f"the default {group}"
+
+
+def _unknown_key(error: Exception) -> str:
+    """The key that a Hydra error calls unknown; "" for other errors."""
+    unknown = re.search(
+        r"Could not override '([^']+)'|Key '[^']+' is not in struct.*?full_key: (\S+)", str(error), re.DOTALL
+    )
+    return (unknown[1] or unknown[2]) if unknown else ""
 
 
 def sentence(error: BaseException) -> str:
@@ -35,12 +77,28 @@ def sentence(error: BaseException) -> str:
     return " ".join(f"{error}{cause}".split())
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    hint = nearest_name(name, names)
-    if not hint and "." in name:  # the right leaf below the wrong group
-        same_leaf = [known for known in names if known.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-        hint = nearest_name(name, same_leaf[:1], cutoff=0)
-    return f"; {hint}" if hint else ""
+def likely_keys(wrong: str, overrides: list[str]) -> list[str]:
+    """The keys of the configuration that somebody who wrote this one may have meant, the likeliest first."""
+    names = _keys(wrong, overrides)
+    same_leaf = [name for name in names if name.rpartition(".")[2] == wrong.rpartition(".")[2]]
+    if wrong in names or ("." not in wrong and same_leaf):
+        return [wrong] if wrong in names else same_leaf[:3]
+    return difflib.get_close_matches(wrong, names, n=1) or same_leaf[:1]
+
+
+def _instead(wrong: str, overrides: list[str]) -> str:
+    """ "; did you mean KEY=VALUE?", or nothing."""
+    written = [item for item in overrides if item.lstrip("+~").partition("=")[0] == wrong]
+    value = "=" + written[0].partition("=")[2] if written else ""
+    keys = [f"{key}{value}" for key in likely_keys(wrong, overrides)]
+    return f"; did you mean {' or '.join(keys)}?" if keys else ""
+
+
+def _no_such_option(group: str, name: str, options: list[str]) -> str:
+    hint = nearest_name(name, options)
+    line = f"{group}={name}: no such option" + (f"; {hint}" if hint else "")
+    line += f"; {ELSE[group].format(name)}" if group in ELSE else ""
+    return f"{line}; choose among {', '.join(options)}"
 
 
 def _keys(wrong: str, overrides: list[str]) -> list[str]:

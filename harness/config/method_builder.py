@@ -7,7 +7,6 @@ else.
 import dataclasses
 import importlib
 import re
-import types
 import typing
 from enum import Enum
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.config.leniency import meant_as, members
 from harness.foundation.errors import UserError
 from methods.contracts.method import Method
 
@@ -108,11 +108,7 @@ def _value(value: Any, hint: Any, key: str) -> Any:
     """A scalar converted by OmegaConf's rules for the field's type; a nested `_target_` is built."""
     if isinstance(value, dict):
         return _build(value, key)
-    options = (
-        typing.get_args(hint)
-        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
-        else (hint,)
-    )
+    options, value = members(hint), meant_as(value, hint)
     if value is None and type(None) in options:
         return None
     scalars = [option for option in options if option in (int, float, bool, str) or _is_enum(option)]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import typing
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from harness.config.groups import DataConfig, Device, EvalConfig, ModelConfig, PathsConfig, TrackerConfig
+from harness.config.leniency import meant_as
 from harness.config.method_builder import build_method, canonical
 from harness.foundation.errors import UserError
 from harness.foundation.redaction import refuse_secrets
@@ -118,7 +120,8 @@ def typed(schema: type, node: dict, group: str) -> Any:
 
 @lru_cache(maxsize=1024)  # the points of a sweep share most of their groups
 def _typed(schema: type, values: str, group: str) -> Any:
-    node = json.loads(values)
+    hints = typing.get_type_hints(schema)
+    node = {name: meant_as(value, hints.get(name, Any)) for name, value in json.loads(values).items()}
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except OmegaConfBaseException as error:

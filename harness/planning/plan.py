@@ -55,6 +55,16 @@ def state_of(point: Point) -> State:
     return State(state, detail=f", {kept} of {blocks} blocks kept" if kept else "", kept=kept / blocks)
 
 
+def states_of(points: Sequence[Point]) -> list[State]:
+    """The state of each; a run that stands there already, under another tracker, is not told twice."""
+    states = [state_of(point) for point in points]
+    keys = [point.key for point in points]
+    return [
+        State("as above") if key and key in keys[:index] else state
+        for index, (key, state) in enumerate(zip(keys, states, strict=True))
+    ]
+
+
 def kept_blocks(directory: Path) -> list:
     """The blocks that a killed attempt has left done."""
     try:
@@ -65,7 +75,7 @@ def kept_blocks(directory: Path) -> list:
 
 def show(points: Sequence[Point], console: Console) -> None:
     """Print the table, the reasons it refers to, and the totals of what would be run."""
-    states, estimator = [state_of(point) for point in points], Estimator()
+    states, estimator = states_of(points), Estimator()
     reasons = list(dict.fromkeys(state.reason for state in states if state.reason))
     shared = set.intersection(*(set(point.overrides) for point in points)) if len(points) > 1 else set()
     table = Table(title=f"{len(points)} points", title_justify="left")

@@ -3,22 +3,29 @@
 import copy
 import itertools
 import shlex
+from collections.abc import Iterable, Sequence
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.bookkeeping.keys import run_key
 from harness.bookkeeping.point import Point
-from harness.config.run_config import SCALARS, RunConfig, from_plain, plain_config, to_run_config
+from harness.config.arguments import overrides_of
+from harness.config.explaining import explain, not_in_all, sentence
+from harness.config.run_config import GROUPS, SCALARS, RunConfig, from_plain, plain_config, to_run_config
+from harness.config.shorthand import meant, parsed, parts
 from harness.foundation.errors import UserError
 from harness.models.sources import source_of
 from harness.planning.preflight import check
+
+# what a key begins with whose options differ from point to point
+OF_POINTS = tuple(f"{group}{sign}" for group in (*GROUPS, "method") if group != "paths" for sign in "./")
 
 
 class Points:
@@ -35,9 +42,22 @@ class Points:
         parser = OverridesParser.create(config_loader=self.loader)
         combinations = []
         for grid in grids:
-            combinations += expand(parser.parse_overrides([*shlex.split(grid), *arguments]))
-        points = [self.point(overrides) for overrides in dict.fromkeys(combinations)]
-        return list({point.key or point.overrides: point for point in points}.values())
+            combinations += expand(parser.parse_overrides([*overrides_of(shlex.split(grid)), *arguments]))
+        points = self._each(list(dict.fromkeys(map(as_meant, combinations))))
+        return list({_identity(point): point for point in points}.values())
+
+    def _each(self, combinations: list[tuple[str, ...]]) -> list[Point]:
+        points, failed = [], {}
+        for overrides in combinations:
+            try:
+                points.append(self.point(overrides))
+            except HydraException as error:
+                failed[overrides] = error
+        if failed:
+            if told := not_in_all(failed, [point.overrides for point in points]):
+                raise UserError(told)
+            raise next(iter(failed.values()))
+        return points
 
     def point(self, overrides: tuple[str, ...]) -> Point:
         try:
@@ -52,16 +72,14 @@ class Points:
         """As Hydra composes it, in a tenth of the time: the choices of options once for all points that share
         them, then the values.
         """
-        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
-        values = [
-            item for item in parsed if item.type == OverrideType.CHANGE and _is_value(item.key_or_group)
-        ]
-        choices = tuple(item.input_line for item in parsed if item not in values)
+        items = OverridesParser.create(config_loader=self.loader).parse_overrides(list(overrides))
+        values = [item for item in items if item.type == OverrideType.CHANGE and _is_value(item.key_or_group)]
+        choices = tuple(item.input_line for item in items if item not in values)
         if choices not in self._composed_choices:
             composed = self.loader.load_sweep_config(self.config, list(choices))
-            self._composed_choices[choices] = OmegaConf.masked_copy(
-                composed, [key for key in composed if key != "hydra"]
-            )
+            masked = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+            OmegaConf.set_struct(masked, True)  # a value of a key that there is not is an error
+            self._composed_choices[choices] = masked
         config = copy.deepcopy(self._composed_choices[choices])
         try:
             for item in values:
@@ -69,6 +87,11 @@ class Points:
         except OmegaConfBaseException:
             return self.loader.load_sweep_config(self.config, list(overrides))  # which says it better
         return config
+
+
+def _identity(point: Point) -> object:
+    """What makes a point another one: its run key, and who is told of the run."""
+    return (point.key, str(point.config.tracker)) if point.key else point.overrides
 
 
 def _is_value(key: str) -> bool:
@@ -90,10 +113,37 @@ def expand(overrides) -> list[tuple[str, ...]]:
                 raise UserError(
                     f"{override.input_line}: only lists of values can be swept, such as {key}=1,2,3"
                 )
-            axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            axes[key] = [f"{key}={value}" for value in dict.fromkeys(_swept(override))]
         else:
             axes[key] = [override.input_line]
     return list(itertools.product(*axes.values()))
+
+
+def _swept(override: Override) -> Iterable[str]:
+    """The values of a sweep, as they were written where they were written one by one."""
+    if override.value_type is ValueType.SIMPLE_CHOICE_SWEEP:
+        return parts(override.input_line.partition("=")[2])
+    return override.sweep_string_iterator()
+
+
+def as_meant(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that those of one point, as people write them, stand for."""
+    return tuple(entry for override in overrides for entry in meant(override))
+
+
+def left_to_points(override: str) -> str:
+    """A fixed override of a group that a sweep may choose, as a sweep over it alone: only the points are
+    composed with it, since the options of another may lack its key.
+    """
+    key, _, value = override.partition("=")
+    swept = f"{key}={value},{value}"
+    is_fixed = key.lstrip("+").startswith(OF_POINTS) and not parsed(override).is_sweep_override()
+    return swept if is_fixed and parsed(swept) else override
+
+
+def first(overrides: list[str]) -> list[str]:
+    """The overrides of the first point that these span."""
+    return list(as_meant(expand(OverridesParser.create().parse_overrides(overrides))[0]))
 
 
 def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:
@@ -107,14 +157,12 @@ def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:
     with initialize_config_module("conf", version_base="1.3"):
         try:
             parser = OverridesParser.create()
-            parsed = parser.parse_overrides(overrides)
-            whole = compose(
-                "config",
-                [item.input_line for item in parsed if not item.is_sweep_override()],
-                return_hydra_config=True,
-            )
+            overrides = overrides_of(overrides)
+            shared = [item for item in map(left_to_points, overrides) if not parsed(item).is_sweep_override()]
+            whole = compose("config", shared, return_hydra_config=True)
             for grid in whole.hydra.sweeper.grids or [""]:
-                for point in expand(parser.parse_overrides([*shlex.split(grid), *overrides])):
+                grid = overrides_of(shlex.split(grid))
+                for point in map(as_meant, expand(parser.parse_overrides([*grid, *overrides]))):
                     try:
                         config = to_run_config(compose("config", list(point)))
                         if source_of(config.model).is_here():
@@ -122,6 +170,8 @@ def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:
                         configs.append(config)
                     except UserError as error:
                         errors.append(str(error))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(" ".join(str(error).split())) from error
+        except HydraException as error:
+            raise UserError(explain(error, overrides)) from error
+        except OmegaConfBaseException as error:
+            raise UserError(sentence(error)) from error
     return configs, errors

@@ -59,6 +59,21 @@ WRONG = {  # overrides -> words that the line must hold
     "scheme.bits=interval(2,4)": ["scheme.bits", "1,2,3"],
     "scheme.bits=": ["scheme.bits"],
     "+scheme.colour=red": ["scheme.colour"],
+    "bits=3": ["bits: no such key", "did you mean scheme.bits=3?"],
+    "batch_size=3": ["did you mean data.batch_size=3 or eval.batch_size=3?"],
+    "model=gpt2": ["model=gpt2: no such option", "model=./gpt2", "model=hub model.id=gpt2"],
+    "model=./nowhere": ["model.id='./nowhere'", "directory"],
+    "model=tiny-llama,./不在": ["./不在", "directory"],
+    "eval=piqa": ["eval=piqa: no such option", "eval.tasks=piqa", "eval.corpora=piqa"],
+    "eval.tasks=piqa,triviaqq": ["eval.tasks", "triviaqq"],
+    "scheme=3": ["scheme=3: no such option", "w3", "scheme.bits=3"],
+    "scheme.bits=3)": ["scheme.bits", "3)"],
+    "scheme.bits='3": ["scheme.bits", "3"],
+    "seed=三": ["seed", "三"],
+    "scheme.group_size=-1": ["scheme.group_size=-1", "null"],
+    "data.samples=1e3.5": ["data.samples", "1e3.5"],
+    "method=rtn,gptq method.solver.damping=0.1": ["method.solver.damping", "method=rtn", "method=gptq"],
+    "--bits 3": ["scheme.bits=3"],
 }
 
 
