@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
@@ -20,7 +21,7 @@ from harness.config.run_config import RunConfig
 from harness.data import corpora
 from harness.data.windows import calibration_tokens
 from harness.evaluation.evaluate import evaluate
-from harness.evaluation.subject import Subject
+from harness.evaluation.subject import Subject, refusing_overflow
 from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.files import remove_leftovers
@@ -126,7 +127,8 @@ def _straight_line(
                     loaded.model, loaded.tokenizer, store.directory(key) / layout.CHECKPOINT, {"run_key": key}
                 )
     subject = Subject(loaded.model, loaded.tokenizer, config.model.bos, config.model.dtype.name)
-    result = evaluate(subject, config.eval, progress.update, kept.evaluated)
+    with nullcontext() if config.method.solver else refusing_overflow(loaded.model):
+        result = evaluate(subject, config.eval, progress.update, kept.evaluated)
     clock.add("evaluate", result.seconds)
     return {
         "status": "done",

@@ -15,6 +15,7 @@ from harness.models.families import FAMILIES, Family, check_coverage, family_of
 from harness.models.reading import check_tokenizer, first_words, quiet, read_architecture, read_tokenizer
 from harness.models.shape import inspect
 from harness.models.sources import source_of
+from harness.models.vocabulary import beyond_embedding
 from harness.models.weight_files import PICKLE, SAFETENSORS, beside_shards, promised_in_vain, weight_files
 
 
@@ -61,11 +62,12 @@ def check_files(config: ModelConfig) -> None:
     source = source_of(config)
     if source.kind == "tiny":
         return
-    inspect(config)
-    directory = source.directory(weights=True)
+    shape, directory = inspect(config), source.directory(weights=True)
     files = weight_files(directory, config.allow_pickle)
     check_tokenizer(directory)
-    read_tokenizer(directory)
+    tokenizer = read_tokenizer(directory)
+    if reason := beyond_embedding(tokenizer, shape.vocabulary):
+        raise UserError(f"{directory}: {reason}")
     if files[0].suffix == SAFETENSORS.suffix:  # a pickle tells no names before it is read
         _read_weights(directory, torch.float32, pickled=False, device="meta")
 
@@ -136,7 +138,7 @@ def _check_finite(directory: Path, model: PreTrainedModel) -> None:
         where = f"{directory}: {name}{index} is {tensor[tuple(index)].item()}"
         if tensor.dtype is torch.float16:
             raise UserError(
-                f"{where} in float16: damaged, or beyond {torch.finfo(torch.float16).max:g}, the largest "
-                "number of this type; try model.dtype=bfloat16 or float32"
+                f"{where} in float16: damaged, or beyond 65504, the largest number of this type; "
+                "try model.dtype=bfloat16 or float32"
             )
         raise UserError(f"{where}: the weights are damaged; fetch the model again")

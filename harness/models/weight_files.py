@@ -21,8 +21,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 BOOLEAN = 8  # bits
 # what a header that is not one leads to
 DAMAGED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
-# what torch.save wrote before it wrote zip files (torch < 1.6)
-LEGACY_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+LEGACY_PICKLE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # of torch.save before zip files (torch < 1.6)
 
 
 def weight_files(directory: Path, allow_pickle: bool) -> list[Path]:

@@ -1,7 +1,8 @@
 """Walks that cannot go on: what counts as diverged, and what becomes of the errors of a method.
 
 A run has diverged as soon as one of these holds a value that is not finite: a parameter of a block that was
-rewritten, a rounded weight, a tuned weight, or the output of a block on a calibration batch.
+rewritten, a rounded weight, a tuned weight, or an activation of a block that follows rounded ones.
+Activations that only float weights have touched are no method's fault: there the model's dtype is too small.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from harness.foundation.errors import UserError, overflow
 
 
 class Diverged(Exception):
@@ -27,6 +30,21 @@ def check_finite(values: Tensor, message: str) -> None:
     """
     if not torch.isfinite(values.sum(dtype=torch.float64)):
         raise Diverged(message)
+
+
+def check_activations(values: Tensor, what: str, dtype: torch.dtype, of_float: bool) -> None:
+    """
+    Args:
+        values: activations, or a sum over them.
+        dtype: of the model.
+        of_float: no rounded weight has had a part in them.
+
+    Raises:
+        UserError: one of them is not finite, though nothing was rounded yet.
+        Diverged: one of them is not finite.
+    """
+    if not torch.isfinite(values.sum(dtype=torch.float64)):
+        raise (UserError if of_float else Diverged)(overflow(what, str(dtype).removeprefix("torch.")))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from torch import Tensor
 
 from harness.quantization.batches import Batch, home_of, outputs_of
-from harness.quantization.divergence import check_finite
+from harness.quantization.divergence import check_activations
 from harness.quantization.hessians import LayerStatistics, gather, gather_only
 from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.quantization.resume import Resume
@@ -49,7 +49,8 @@ def quantize(
         A report for each linear, and one for its block where that was rewritten or measured.
 
     Raises:
-        Diverged: activations or a rounded weight are not finite.
+        UserError: activations of the float model are not finite.
+        Diverged: those behind rounded weights, or a rounded weight, are not finite.
         SolveError: a solver, a transform or a tuning raised.
     """
     blocks = len(walk.source)
@@ -101,9 +102,11 @@ def _block(walk: Walk, block: Block, batches: list[Batch]) -> Iterator[LayerRepo
     needs, statistics, targets, rewritten, tuned = walk.needs, {}, None, None, None
     if needs.shared and walk.method.transform is None:
         statistics, targets = gather(block, batches, block.groups)
+        _check(statistics, block, of_float=True)
         walk.cache.save(block, statistics)
     elif needs.watched:
         targets = outputs_of(block, batches, of_float=True)
+        _check_outputs(targets, block, of_float=True)
     own = outputs_of(block, batches) if needs.tuned and not needs.shared else targets
     if walk.method.transform is not None:
         rewritten = transform(walk, block, batches, targets)
@@ -116,7 +119,9 @@ def _block(walk: Walk, block: Block, batches: list[Batch]) -> Iterator[LayerRepo
     outputs = outputs_of(block, batches) if needs.watched or not needs.shared else targets
     if needs.watched:
         yield block_report(block, outputs, targets, rewritten, tuned)
-    _advance(batches, targets if needs.shared else outputs, targets, block)
+    onward = targets if needs.shared else outputs
+    _check_outputs(onward, block, of_float=needs.shared)
+    _advance(batches, onward, targets)
 
 
 def _rounded(
@@ -135,23 +140,36 @@ def _rounded(
     if walk.needs.shared:
         if not statistics:
             statistics |= gather(block, batches, block.groups)[0]
+            _check(statistics, block, of_float=False)
         yield from solve(walk, block, statistics, ranges)
         return
     for groups in [[group] for group in block.groups] if walk.data.true_sequential else [block.groups]:
         with quantized_activations(block, walk.scheme):
             gathered = gather_only(block, batches, groups)
+        _check(gathered, block, of_float=False)
         if walk.needs.tuned:
             statistics |= gathered
         yield from solve(walk, block, gathered, ranges)
 
 
-def _advance(batches: list[Batch], outputs: list[Tensor], targets: list[Tensor] | None, block: Block) -> None:
+def _check(statistics: Mapping[str, LayerStatistics], block: Block, of_float: bool) -> None:
+    """See that the inputs of all linears are finite, before a method fails on them in its own way."""
+    for path, gathered in statistics.items():
+        dtype = block.module.get_submodule(path).weight.dtype
+        check_activations(gathered.hessian, f"{block.name}.{path}: its inputs", dtype, of_float)
+
+
+def _check_outputs(outputs: Sequence[Tensor], block: Block, of_float: bool) -> None:
+    for number, output in enumerate(outputs):
+        what = f"{block.name}: its outputs on calibration batch {number}"
+        check_activations(output, what, output.dtype, of_float)
+
+
+def _advance(batches: list[Batch], outputs: list[Tensor], targets: list[Tensor] | None) -> None:
     """Let the next block see these outputs, and what the float model makes of them where that is carried
     along.
     """
-    hint = "; try model.dtype=float32 or bfloat16"
     for number, (batch, output) in enumerate(zip(batches, outputs, strict=True)):
-        check_finite(output, f"{block.name}: output of calibration batch {number} is not finite{hint}")
         batch.hidden = output
         if batch.of_float is not None:
             batch.of_float = targets[number]
