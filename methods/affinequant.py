@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from methods.blocks.training.learned_transform import Shift, learn_, sites_of
-from methods.blocks.training.loop import Course
+from methods.blocks.training.loop import Course, Epochs, FinalRate
 from methods.contracts.block import Block
+from methods.contracts.bounds import Rate, Share, check_bounds
 from methods.contracts.effort import BlockEffort, training
 from methods.contracts.scheme import Scheme
 from methods.contracts.seams import NormSeam, QueryKeySeam, Seam, ValueSeam
@@ -45,26 +46,23 @@ class AffineQuant:
     """
 
     # the mask's factor on off-diagonals; 0: diagonals throughout, which is OmniQuant's scaling
-    stability: float
+    stability: Share
     merge_only: bool  # only what folds into weights: nothing new is computed at run time
     rotated_matrices: RotatedMatrices
     shift: Shift  # the released code's: everywhere
-    alpha: float | None  # of the smoothed start: 0 weights, 1 activations; None: no smoothing
-    epochs: int  # passes over the calibration samples; the mask is widest in the last
-    matrix_rate: float  # AdamW, of matrices and shifts
-    clip_rate: float  # of the clipping logits
-    final_rate: float  # both rates fall linearly to this share; 1: constant, as in the paper
+    alpha: Share | None  # of the smoothed start: 0 weights, 1 activations; None: no smoothing
+    epochs: Epochs  # passes over the calibration samples; the mask is widest in the last
+    matrix_rate: Rate  # AdamW, of matrices and shifts
+    clip_rate: Rate  # of the clipping logits
+    final_rate: FinalRate  # both rates fall linearly to this share; 1: constant, as in the paper
     auxiliary_loss: bool  # also against the float block on the same inputs
 
     def __post_init__(self):
-        for name in ("alpha", "stability"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be between 0 and 1")
+        check_bounds(self)
         if self.merge_only and self.shift is Shift.everywhere:
             raise ValueError(
                 "shift=everywhere: not all of it folds into the weights; set shift=foldable with merge_only"
             )
-        self._course()
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         rotated = any(isinstance(seam, QueryKeySeam) and seam.rotary for seam in seams)

@@ -16,7 +16,7 @@ rounds activations, they are rounded during the search as well.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from methods.blocks.input_statistics import channel_sizes, first
 from methods.blocks.installing import install_
 from methods.blocks.rewriting import Factor, Values, rewrite
 from methods.contracts.block import Block
+from methods.contracts.bounds import Count, Size, Within, check_bounds
 from methods.contracts.effort import ENTRY, BlockEffort
 from methods.contracts.scheme import RangeRule, Scheme
 from methods.contracts.seams import MiddleSeam, NormSeam, Seam, ValueSeam
@@ -47,21 +48,17 @@ class AWQ:
         ValueError: a field is out of range; the message names it.
     """
 
-    points: int  # ratios that are tried at each seam: 0, 1/points, ..., 1 - 1/points
+    points: Count  # ratios that are tried at each seam: 0, 1/points, ..., 1 - 1/points
     # calibration tokens that the search of ratios looks at, the first ones, rounded up to whole sequences
-    search_tokens: int
+    search_tokens: Size
     clip: bool  # search the end points of grids as well
-    clip_steps: int  # shares of the largest |w| that are tried, evenly from 1 down
-    clip_floor: float  # where one step more would end
+    clip_steps: Count  # shares of the largest |w| that are tried, evenly from 1 down
+    clip_floor: Annotated[float, Within(0, 1, below=True)]  # where one step more would end
 
     trains: ClassVar[bool] = False
 
     def __post_init__(self):
-        for name in ("points", "search_tokens", "clip_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not 0 <= self.clip_floor < 1:
-            raise ValueError(f"clip_floor={self.clip_floor}: must be at least 0 and below 1")
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         if not any(readers(seam) for seam in seams):

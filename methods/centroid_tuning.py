@@ -19,6 +19,7 @@ from torch import Tensor
 
 from methods.blocks.functional import float32, run_with, values_of
 from methods.contracts.block import Block
+from methods.contracts.bounds import Count, Rate, Seed, check_bounds
 from methods.contracts.effort import BlockEffort, training
 from methods.contracts.quantized_weight import QuantizedWeight
 from methods.contracts.tuning import Sample, TunableWeight, Tuned
@@ -31,20 +32,15 @@ class CentroidTuning:
         ValueError: a field is out of range; the message names it.
     """
 
-    steps: int  # of Adam
+    steps: Count  # of Adam
     # of centroids at the first step, relative to the root mean square of a layer's centroids
-    learning_rate: float
-    norm_learning_rate: float | None  # of the block's norm layers, as it is; None: they stay
-    batches_per_step: int  # calibration batches whose gradients one step adds up
-    seed: int  # of the order of the batches
+    learning_rate: Rate
+    norm_learning_rate: Rate | None  # of the block's norm layers, as it is; None: they stay
+    batches_per_step: Count  # calibration batches whose gradients one step adds up
+    seed: Seed  # of the order of the batches
 
     def __post_init__(self):
-        for name in ("steps", "batches_per_step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("learning_rate", "norm_learning_rate"):
-            if not (getattr(self, name) is None or getattr(self, name) > 0):
-                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
+        check_bounds(self)
 
     def operations(self, block: BlockEffort) -> float:
         """The steps, each of some batches, and the error before and after them."""

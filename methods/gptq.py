@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.contracts.bounds import Damping, Size, check_bounds
 from methods.contracts.effort import factorization, grid_fit, one_sweep
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import RangeRule, Scheme
@@ -39,18 +40,15 @@ class GPTQ:
         ValueError: a field is out of range; the message names it.
     """
 
-    damping: float  # added to the diagonal, relative to its mean
-    block_size: int  # columns between two matrix products; changes no result but rounding noise
+    damping: Damping  # added to the diagonal, relative to its mean
+    block_size: Size  # columns between two matrix products; changes no result but rounding noise
     act_order: bool  # round the columns with the largest diagonal first
     static_groups: bool  # fit the grids of all groups on the original weights, before any rounding
 
     rows_independent: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.damping < 0:
-            raise ValueError(f"damping={self.damping}: must not be negative")
-        if self.block_size < 1:
-            raise ValueError(f"block_size={self.block_size}: must be at least 1")
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return refuses_outliers(scheme, "GPTQ")

@@ -21,12 +21,13 @@ Left out: the paper's blockwise normalisation, and its SVD of one-dimensional co
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from methods.contracts.bounds import Count, CountOrZero, Damping, Size, Tolerance, Within, check_bounds
 from methods.contracts.effort import ENTRY, factorization, one_sweep, product, search
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import Scheme
@@ -49,34 +50,24 @@ class GPTVQ:
         ValueError: a field is out of range; the message names it.
     """
 
-    vector_length: int  # d: consecutive columns of one row
-    columns_per_group: int  # most columns that share a codebook
-    codebook_overhead: float  # bits per weight that codebooks may cost; sets how many rows share one
-    codebook_bits: int  # of every centroid entry
-    kmeans_iterations: int  # the most EM steps
-    kmeans_tolerance: float  # EM ends when no more than this share of the vectors changed centroid
-    codebook_steps: int  # conjugate-gradient steps of the final codebook update; 0: none
-    damping: float  # added to the diagonal, relative to its mean
+    vector_length: Annotated[int, Within(1, 1024)]  # d: consecutive columns of one row
+    columns_per_group: Size  # most columns that share a codebook
+    # bits per weight that codebooks may cost; sets how many rows share one
+    codebook_overhead: Annotated[float, Within(0, 16, above=True)]
+    codebook_bits: Annotated[int, Within(2, 16)]  # of every centroid entry
+    kmeans_iterations: Count  # the most EM steps
+    kmeans_tolerance: Tolerance  # EM ends when no more than this share of the vectors changed centroid
+    codebook_steps: CountOrZero  # conjugate-gradient steps of the final codebook update; 0: none
+    damping: Damping  # added to the diagonal, relative to its mean
     act_order: bool  # vectors of the columns with the largest diagonal first
 
     rows_independent: ClassVar[bool] = False
 
     def __post_init__(self):
-        least = {
-            "vector_length": 1,
-            "columns_per_group": self.vector_length,
-            "kmeans_iterations": 1,
-            "kmeans_tolerance": 0,
-            "codebook_steps": 0,
-            "damping": 0,
-        }
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {bound}")
-        if not self.codebook_overhead > 0:
-            raise ValueError(f"codebook_overhead={self.codebook_overhead}: must be positive")
-        if not 2 <= self.codebook_bits <= 16:
-            raise ValueError(f"codebook_bits={self.codebook_bits}: must be between 2 and 16")
+        check_bounds(self)
+        if self.columns_per_group < self.vector_length:
+            least = f"vector_length={self.vector_length}"
+            raise ValueError(f"columns_per_group={self.columns_per_group}: must be at least {least}")
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         if scheme.outlier_ratio > 0:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from methods.blocks.training.learned_transform import Shift, learn_, sites_of
-from methods.blocks.training.loop import Course
+from methods.blocks.training.loop import Course, Epochs, FinalRate
 from methods.contracts.block import Block
+from methods.contracts.bounds import Rate, Share, check_bounds
 from methods.contracts.effort import BlockEffort, training
 from methods.contracts.scheme import Scheme
 from methods.contracts.seams import Seam
@@ -31,17 +32,15 @@ class OmniQuant:
 
     equivalent: bool  # learn the transformation too, not the clipping alone
     shift: Shift  # the paper's: foldable
-    alpha: float | None  # of the smoothed start: 0 weights, 1 activations; None: no smoothing
-    epochs: int  # passes over the calibration samples
-    matrix_rate: float  # AdamW, of scales and shifts
-    clip_rate: float  # of the clipping logits
-    final_rate: float  # both rates fall linearly to this share; 1: constant, as in the paper
+    alpha: Share | None  # of the smoothed start: 0 weights, 1 activations; None: no smoothing
+    epochs: Epochs  # passes over the calibration samples
+    matrix_rate: Rate  # AdamW, of scales and shifts
+    clip_rate: Rate  # of the clipping logits
+    final_rate: FinalRate  # both rates fall linearly to this share; 1: constant, as in the paper
     auxiliary_loss: bool  # also against the float block on the same inputs
 
     def __post_init__(self):
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha}: must be between 0 and 1")
-        self._course()
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         return None

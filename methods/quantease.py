@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.contracts.bounds import Count, CountOrZero, PositiveFactor, Size, check_bounds
 from methods.contracts.effort import ENTRY, STILL, counted, grid_fit, one_sweep, product
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.contracts.scheme import Scheme
@@ -28,7 +29,7 @@ from methods.solving.alternation import solve_with_outliers
 from methods.solving.descent import Descent, Feedback, Matmul
 from methods.solving.linalg import column_order, live_hessian
 from methods.solving.ranges import find_grid
-from methods.solving.schedule import Schedule
+from methods.solving.schedule import RelaxEvery, Schedule
 from methods.weights.outliers import outlier_count, without_outliers
 from methods.weights.stored import UniformWeight
 
@@ -40,23 +41,21 @@ class QuantEase:
         ValueError: a field is out of range; the message names it.
     """
 
-    sweeps: int  # passes over all columns
-    relax_every: int | None  # of so many sweeps the second leaves the weights unrounded; None: all round
-    settle: int  # the last so many sweeps always round
+    sweeps: CountOrZero  # passes over all columns
+    # of so many sweeps the second leaves the weights unrounded; None: all round
+    relax_every: RelaxEvery | None
+    settle: Count  # the last so many sweeps always round
     start: LayerSolver | None  # where the descent starts, and whose grid it keeps; None: the float weight
     act_order: bool  # visit the columns with the largest diagonal first
-    step_scale: float  # of the thresholding step that moves outliers, in units of 1 / largest eigenvalue
-    block_size: int  # columns between two matrix products; changes no result but rounding noise
+    # of the thresholding step that moves outliers, in units of 1 / largest eigenvalue
+    step_scale: PositiveFactor
+    block_size: Size  # columns between two matrix products; changes no result but rounding noise
     matmul: Matmul  # of all sweeps but the last `settle`, which are in float32
 
     rows_independent: ClassVar[bool] = True
 
     def __post_init__(self):
-        _ = self.schedule  # which checks its own fields
-        if self.step_scale <= 0:
-            raise ValueError(f"step_scale={self.step_scale}: must be positive")
-        if self.block_size < 1:
-            raise ValueError(f"block_size={self.block_size}: must be at least 1")
+        check_bounds(self)
 
     @property
     def schedule(self) -> Schedule:

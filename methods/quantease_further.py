@@ -19,6 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.contracts.bounds import CountOrZero, Factor, Seed, Size, check_bounds
 from methods.contracts.effort import counted, grid_fit, one_sweep, product
 from methods.contracts.problem import LayerProblem, LayerSolver, Solution
 from methods.contracts.scheme import Scheme
@@ -42,18 +43,17 @@ class QuantEaseFurther:
     """
 
     start: LayerSolver  # whose answer is improved on; no row ends up worse
-    sweeps: int  # passes over all columns while it cools down
-    heat: float  # temperature of the first sweep, in units of a row's error per weight
-    settle: int  # at most so many passes without noise after that; ends early when no code changes any more
-    seed: int  # of the noise
-    block_size: int  # columns between two matrix products; changes no result but rounding noise
+    sweeps: CountOrZero  # passes over all columns while it cools down
+    heat: Factor  # temperature of the first sweep, in units of a row's error per weight
+    # at most so many passes without noise after that; ends early when no code changes any more
+    settle: CountOrZero
+    seed: Seed  # of the noise
+    block_size: Size  # columns between two matrix products; changes no result but rounding noise
 
     rows_independent: ClassVar[bool] = True  # but for the start's choice of outliers, and two-level scales
 
     def __post_init__(self):
-        for name, least in (("sweeps", 0), ("settle", 0), ("seed", 0), ("heat", 0), ("block_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return self.start.skip_reason(without_outliers(scheme))

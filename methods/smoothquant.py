@@ -20,6 +20,7 @@ from methods.blocks.input_statistics import channel_extremes
 from methods.blocks.installing import install_
 from methods.blocks.smoothing import smoothed
 from methods.contracts.block import Block
+from methods.contracts.bounds import Share, check_bounds
 from methods.contracts.effort import BlockEffort
 from methods.contracts.scheme import Scheme
 from methods.contracts.seams import NormSeam, Seam
@@ -35,13 +36,12 @@ class SmoothQuant:
     """
 
     # the share of the difficulty that goes into the weights: 0 evens out the weights, 1 the activations
-    alpha: float
+    alpha: Share
 
     trains: ClassVar[bool] = False
 
     def __post_init__(self):
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha}: must be between 0 and 1")
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme, seams: Sequence[Seam]) -> str | None:
         if not any(isinstance(seam, NormSeam) for seam in seams):

@@ -16,11 +16,12 @@ threshold stays as it is: what it would have lost is kept in float16 on top of i
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from methods.contracts.bounds import Damping, Size, Within, check_bounds
 from methods.contracts.effort import factorization, grid_fit, one_sweep
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, RangeRule, Scheme
@@ -44,24 +45,18 @@ class SpQR:
         ValueError: a field is out of range; the message names it.
     """
 
-    damping: float  # added to the diagonal, relative to its mean
+    damping: Damping  # added to the diagonal, relative to its mean
     act_order: bool  # round the columns with the largest diagonal first
-    passes: int  # how often at most the layer is rounded to find the threshold
-    tolerance: float  # how far below the asked share of outliers the found one may be, relative to it
-    block_size: int  # columns between two matrix products; changes no result but rounding noise
+    # how often at most the layer is rounded to find the threshold: once to see the errors, once to use them
+    passes: Annotated[int, Within(2, 10**6)]
+    # how far below the asked share of outliers the found one may be, relative to it
+    tolerance: Annotated[float, Within(0, 1, above=True, below=True)]
+    block_size: Size  # columns between two matrix products; changes no result but rounding noise
 
     rows_independent: ClassVar[bool] = True  # without outliers and two-level scales
 
     def __post_init__(self):
-        if self.damping < 0:
-            raise ValueError(f"damping={self.damping}: must not be negative")
-        if self.passes < 2:
-            remedy = "must be at least 2, one to see the errors and one to use what it showed"
-            raise ValueError(f"passes={self.passes}: {remedy}")
-        if not 0 < self.tolerance < 1:
-            raise ValueError(f"tolerance={self.tolerance}: must be between 0 and 1")
-        if self.block_size < 1:
-            raise ValueError(f"block_size={self.block_size}: must be at least 1")
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         if scheme.outlier_ratio and scheme.outlier_structure is OutlierStructure.column:

@@ -22,11 +22,12 @@ rescales the Hessian, too (`methods.vectors.frame`).
 
 from dataclasses import dataclass
 from math import lcm
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from methods.contracts.bounds import Count, CountOrZero, Damping, Seed, Size, Tolerance, Within, check_bounds
 from methods.contracts.effort import factorization, one_sweep, search
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import OutlierStructure, Scheme
@@ -38,6 +39,8 @@ from methods.vectors.frame import Frame, Normalize, Rounding
 from methods.weights.book import Book
 
 MOST_INDEX_BITS = 16  # of one codebook
+IndexBits = Annotated[int, Within(1, MOST_INDEX_BITS)]
+VectorLength = Annotated[int, Within(1, 1024)]
 
 
 @dataclass(frozen=True)
@@ -47,37 +50,27 @@ class VPTQ:
         ValueError: a field is out of range; the message names it.
     """
 
-    vector_length: int  # output rows that share a code
-    index_bits: int  # of the first codebook; what the scheme grants beyond goes to a residual codebook
-    outlier_vector_length: int
-    outlier_index_bits: int
-    column_groups: int  # equal parts of the columns, each with codebooks of its own
+    vector_length: VectorLength  # output rows that share a code
+    index_bits: IndexBits  # of the first codebook; what the scheme grants beyond goes to a residual codebook
+    outlier_vector_length: VectorLength
+    outlier_index_bits: IndexBits
+    column_groups: Size  # equal parts of the columns, each with codebooks of its own
     permute: bool  # round the columns with the largest Hessian diagonal first
     normalize: Normalize
     row_scale: bool  # divide each row of vectors by its deviation (ours): one byte per vector_length rows
     # k-means weighs columns by the factor's squared diagonal; false: by the Hessian's diagonal (paper)
     conditional: bool
-    beam: int  # first-stage centroids tried for a vector of two stages; 1: the paper's greedy choice
-    damping: float  # added to the diagonal, relative to its mean
-    block_size: int  # columns between two matrix products; changes no result but rounding noise
-    kmeans_iterations: int
-    kmeans_tolerance: float  # relative gain of an iteration below which k-means stops
-    seed: int  # of the k-means seeding
+    beam: Count  # first-stage centroids tried for a vector of two stages; 1: the paper's greedy choice
+    damping: Damping  # added to the diagonal, relative to its mean
+    block_size: Size  # columns between two matrix products; changes no result but rounding noise
+    kmeans_iterations: CountOrZero
+    kmeans_tolerance: Tolerance  # relative gain of an iteration below which k-means stops
+    seed: Seed  # of the k-means seeding
 
     rows_independent: ClassVar[bool] = False
 
     def __post_init__(self):
-        for name in ("vector_length", "outlier_vector_length", "column_groups", "beam", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("index_bits", "outlier_index_bits"):
-            if not 1 <= getattr(self, name) <= MOST_INDEX_BITS:
-                raise ValueError(f"{name}={getattr(self, name)}: must be between 1 and {MOST_INDEX_BITS}")
-        if self.damping < 0:
-            raise ValueError(f"damping={self.damping}: must not be negative")
-        if self.kmeans_iterations < 0 or self.kmeans_tolerance < 0:
-            name = "kmeans_iterations" if self.kmeans_iterations < 0 else "kmeans_tolerance"
-            raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         if scheme.group_size is not None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.contracts.bounds import Count, CountOrZero, Factor, Size, Tolerance, check_bounds
 from methods.contracts.effort import STILL, one_sweep, product, search
 from methods.contracts.problem import LayerProblem, Solution
 from methods.contracts.scheme import Scheme
@@ -36,27 +37,22 @@ class VPTQFurther:
     """
 
     start: VPTQ
-    rounds: int  # of sweeps and a refit, at most
-    sweeps: int  # over all columns in a round, at most
-    refit_steps: int  # of conjugate gradients in a round
-    tolerance: float  # end when a round lowers the error by less than this share of it
+    rounds: CountOrZero  # of sweeps and a refit, at most
+    sweeps: CountOrZero  # over all columns in a round, at most
+    refit_steps: CountOrZero  # of conjugate gradients in a round
+    tolerance: Tolerance  # end when a round lowers the error by less than this share of it
     # trials to leave the optimum by noise on the targets (methods.vectors.shake), after the rounds
-    shakes: int
+    shakes: CountOrZero
     # the noise of the first, relative to the errors of each column; it falls linearly to none
-    shake_size: float
-    final_sweeps: int  # with the codebooks as they are stored, at most
-    beam: int  # first-stage centroids tried for a vector of two stages
-    block_size: int  # columns between two matrix products; changes no result but rounding noise
+    shake_size: Factor
+    final_sweeps: CountOrZero  # with the codebooks as they are stored, at most
+    beam: Count  # first-stage centroids tried for a vector of two stages
+    block_size: Size  # columns between two matrix products; changes no result but rounding noise
 
     rows_independent: ClassVar[bool] = False
 
     def __post_init__(self):
-        for name in ("rounds", "sweeps", "refit_steps", "tolerance", "shakes", "shake_size", "final_sweeps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        for name in ("beam", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_bounds(self)
 
     def skip_reason(self, scheme: Scheme) -> str | None:
         return self.start.skip_reason(scheme)

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated
+
+from methods.contracts.bounds import Count, Seed, Within, check_bounds
+
+Window = Annotated[int, Within(2, 2**24)]  # tokens
 
 
 class Dtype(Enum):
@@ -40,8 +44,12 @@ class ModelConfig:
     revision: str | None
     dtype: Dtype
     bos: Bos
-    source_bits: int | None  # the weights were already quantized to this many bits when we got them
+    # so many bits the weights were already quantized to when we got them
+    source_bits: Annotated[int, Within(1, 32)] | None
     allow_pickle: bool = False  # read pickled weights where there are no safetensors
+
+    def __post_init__(self):
+        check_bounds(self, "model.")
 
 
 @dataclass(frozen=True)
@@ -49,34 +57,32 @@ class DataConfig:
     """Calibration."""
 
     name: str  # corpus
-    samples: int
-    window: int  # tokens in each sample
-    batch_size: int
+    samples: Count
+    window: Window  # tokens in each sample
+    batch_size: Count
     propagate: Propagate
     true_sequential: bool  # with propagate=quantized: later linears of a block see the earlier ones quantized
     block_error: bool  # also measure each block's output against the float model's
     mirror: str | None  # directory that replaces the hub for data sets
 
     def __post_init__(self):
-        _at_least(1, self, "data", "samples", "batch_size")
-        _at_least(2, self, "data", "window")
+        check_bounds(self, "data.")
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     name: str
     corpora: list[str]  # perplexity on the test split of each
-    window: int  # tokens
-    windows: int | None  # how many windows of each corpus, from its start; null: all
+    window: Window  # tokens
+    windows: Count | None  # how many windows of each corpus, from its start; null: all
     tasks: list[str]  # zero-shot tasks
-    limit: int | None  # items of each task, a sample; null: all
-    seed: int  # chooses the sample; apart from the run's seed, so that all runs answer the same items
-    batch_size: int
+    limit: Count | None  # items of each task, a sample; null: all
+    seed: Seed  # chooses the sample; apart from the run's seed, so that all runs answer the same items
+    batch_size: Count
     mirror: str | None  # directory that replaces the hub for data sets
 
     def __post_init__(self):
-        _at_least(2, self, "eval", "window")
-        _at_least(1, self, "eval", "windows", "limit", "batch_size")
+        check_bounds(self, "eval.")
 
 
 @dataclass(frozen=True)
@@ -105,14 +111,7 @@ class TrackerConfig:
 class PathsConfig:
     results: str
     reports: str
-    cache_gib: float  # bound on the statistics kept on disk for reuse
+    cache_gib: Annotated[float, Within(0, 1e9)]  # bound on the statistics kept on disk for reuse
 
     def __post_init__(self):
-        _at_least(0, self, "paths", "cache_gib")
-
-
-def _at_least(minimum: int, config: Any, group: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < minimum:
-            raise ValueError(f"{group}.{name}={value}: must be at least {minimum}")
+        check_bounds(self, "paths.")

@@ -5,7 +5,7 @@ import re
 import typing
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -15,6 +15,7 @@ from harness.config.leniency import meant_as
 from harness.config.method_builder import build_method, canonical
 from harness.foundation.errors import UserError
 from harness.foundation.redaction import refuse_secrets
+from methods.contracts.bounds import Seed, Within, check_bounds
 from methods.contracts.method import Method
 from methods.contracts.scheme import Scheme
 
@@ -41,18 +42,15 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class _Scalars:
-    seed: int
+    seed: Seed
     device: Device
     save: bool
     retry: bool
     isolate: bool
-    time_limit: float | None
+    time_limit: Annotated[float, Within(0, 1e6, "null for no limit", above=True)] | None  # minutes
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must be at least 0")
-        if self.time_limit is not None and self.time_limit <= 0:
-            raise ValueError(f"time_limit={self.time_limit}: minutes, must be above 0 (null: no limit)")
+        check_bounds(self)
         if self.time_limit is not None and not self.isolate:
             raise ValueError(
                 "time_limit: only a process of its own can be stopped; set isolate=true or time_limit=null"

@@ -1,8 +1,12 @@
 """Which sweeps of a descent round, which relax, and how precisely they multiply."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from methods.contracts.bounds import Count, CountOrZero, Within, check_bounds
 from methods.solving.descent import Matmul
+
+RelaxEvery = Annotated[int, Within(2, 10**6, "null for no relaxed sweeps")]
 
 
 @dataclass(frozen=True)
@@ -15,19 +19,13 @@ class Schedule:
         ValueError: a field is out of range; the message names it.
     """
 
-    sweeps: int  # passes over all columns
-    relax_every: int | None  # of so many sweeps the second relaxes; None: all round
-    settle: int  # the last so many sweeps always round
+    sweeps: CountOrZero  # passes over all columns
+    relax_every: RelaxEvery | None  # of so many sweeps the second relaxes; None: all round
+    settle: Count  # the last so many sweeps always round; the very last has to
     matmul: Matmul  # of all sweeps but those
 
     def __post_init__(self):
-        if self.sweeps < 0:
-            raise ValueError(f"sweeps={self.sweeps}: must not be negative")
-        if self.relax_every is not None and self.relax_every < 2:
-            remedy = "must be at least 2, or null for no relaxed sweeps"
-            raise ValueError(f"relax_every={self.relax_every}: {remedy}")
-        if self.settle < 1:
-            raise ValueError(f"settle={self.settle}: must be at least 1, for the last sweep has to round")
+        check_bounds(self)
 
     def relaxes(self, sweep: int) -> bool:
         return self.relax_every is not None and sweep % self.relax_every == 1 and not self._settles(sweep)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from methods.contracts.bounds import CountOrZero, Seed, Tolerance, check_bounds
 from methods.kernels.nearest import nearest
 
 SEED_ROUNDS = 256  # draws of k-means++, each from the distances that the last one left
@@ -26,15 +27,12 @@ class KMeans:
         ValueError: a field is out of range; the message names it.
     """
 
-    iterations: int  # of Lloyd, at most
-    tolerance: float  # stop when an iteration lowers the error by less than this share of it
-    seed: int
+    iterations: CountOrZero  # of Lloyd, at most
+    tolerance: Tolerance  # stop when an iteration lowers the error by less than this share of it
+    seed: Seed
 
     def __post_init__(self):
-        if self.iterations < 0:
-            raise ValueError(f"iterations={self.iterations}: must not be negative")
-        if self.tolerance < 0:
-            raise ValueError(f"tolerance={self.tolerance}: must not be negative")
+        check_bounds(self)
 
     def fit(
         self, matrix: Tensor, importance: Tensor, row_importance: Tensor, length: int, count: int

@@ -13,15 +13,19 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from methods.blocks.activations import quantized_activations
 from methods.blocks.training.lesson import Lesson
+from methods.contracts.bounds import Rate, Within, check_bounds
 from methods.contracts.transform import Watch
 from methods.solving.descent import Matmul, products_in
 
+Epochs = Annotated[int, Within(0, 10_000)]
+FinalRate = Annotated[float, Within(0, 1, above=True)]
 ROLLBACKS = 5  # before training ends where it is
 
 
@@ -33,20 +37,14 @@ class Course:
         ValueError: a field is out of range; the message names it.
     """
 
-    epochs: int  # passes over all samples
-    matrix_rate: float  # of factors and shifts
-    clip_rate: float  # of the clipping logits
-    final_rate: float  # both fall linearly to this share of themselves; 1: constant
+    epochs: Epochs  # passes over all samples
+    matrix_rate: Rate  # of factors and shifts
+    clip_rate: Rate  # of the clipping logits
+    final_rate: FinalRate  # both fall linearly to this share of themselves; 1: constant
     auxiliary_loss: bool  # also against the float block on the same inputs
 
     def __post_init__(self):
-        if self.epochs < 0:
-            raise ValueError(f"epochs={self.epochs}: must be at least 0")
-        for name in ("matrix_rate", "clip_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be positive")
-        if not 0 < self.final_rate <= 1:
-            raise ValueError(f"final_rate={self.final_rate}: must be between 0 and 1")
+        check_bounds(self)
 
 
 @dataclass
