@@ -147,7 +147,8 @@ class Propagation:
         upper = pad(factor.upper, (0, extra, 0, extra))
         vectors = len(upper) // length
         blocks = upper.view(vectors, length, vectors, length).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        roots = blocks.contiguous()
+        # a copy even where one vector is all there is: `upper` is written to below
+        roots = blocks.clone(memory_format=torch.contiguous_format)
         if extra:
             torch.diagonal(upper)[-extra:] = 1
         inverse = torch.linalg.inv(blocks)

@@ -47,7 +47,7 @@ def textbook(
         inverse = torch.linalg.inv(hessian[first:, first:])
         metric = torch.linalg.inv(inverse[:length, :length])
         for row in range(len(weight)):
-            choices = books[row // rows_per_block, group_of[vector]]
+            choices = books[row // rows_per_block, group_of[vector]][:, : len(metric)]
             steps = choices - running[row, first : first + length]
             best = steps[((steps @ metric) * steps).sum(1).argmin()]
             running[row, first:] += best @ metric @ inverse[:length]
@@ -65,6 +65,21 @@ def test_the_pass_is_the_textbook_given_the_codebooks(length):
     codes, used = round_vectors(problem.weight, propagation, tiling, lambda left, metrics: next(given))
     values = Entries.of(codes, tiling.group_index(), 4, used).spread(used)
     expected = textbook(problem.weight, problem.hessian, 0.01, books, 4, tiling.group_index())
+    torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 6])
+def test_a_vector_of_which_columns_are_missing_is_the_textbook(columns):
+    """The last vector, or the only one: what is missing costs nothing, whatever the centroids hold there."""
+    problem, missing = layer_problem(rows=10, columns=columns), -columns % 4
+    vectors = (columns + missing) // 4
+    books = 0.05 * normal(1, 1, 8, 4, seed=1)
+    tiling = Tiling(10, 10, 4, torch.arange(vectors), (slice(0, 4 * vectors),), torch.arange(columns))
+    propagation = Propagation.of(upper_factor(problem.hessian, 0.01), missing, 4, torch.float64)
+    weight = torch.nn.functional.pad(problem.weight, (0, missing))
+    codes, used = round_vectors(weight, propagation, tiling, lambda left, metrics: books[:, 0])
+    values = Entries.of(codes, tiling.group_index(), 10, used).spread(used)[:, :columns]
+    expected = textbook(problem.weight, problem.hessian, 0.01, books, 10, tiling.group_index())
     torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-12)
 
 
