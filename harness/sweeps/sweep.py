@@ -64,8 +64,8 @@ class Sweep:
         wrong = [point.error for point in points if point.error]
         if wrong:
             raise Refused("\n".join(dict.fromkeys(wrong)))
-        # by key, since points that differ in their tracker alone are one run: the last of them
-        todo = list({point.key: point for point in points if not point.settled()}.values())
+        points = list({point.key: point for point in points}.values())  # under two trackers: the last of them
+        todo = [point for point in points if not point.settled()]
         if todo:
             look_around(todo)
         baselines = self._baselines(todo)
@@ -152,8 +152,7 @@ def look_around(points: list[Point]) -> None:
 
 def write_plan(points: list[Point], baselines: list[Point]) -> None:
     """Leave the list of points below the results, for `ptq-bench status`."""
-    distinct = {point.key: point for point in (*baselines, *points)}
-    listed = [{"run_key": key, "label": label(point.config)} for key, point in distinct.items()]
+    listed = [{"run_key": point.key, "label": label(point.config)} for point in (*baselines, *points)]
     content = {
         "points": listed,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -11,16 +11,14 @@ does (beyond):
 """
 
 from collections.abc import Callable
-from functools import cache, partial
-from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from methods.kernels.cpu import fake_quant as compiled
 from methods.kernels.threads import over_rows
+from methods.kernels.triton_modules import triton_import_module
 
 
 def extremes(groups: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +100,7 @@ def _compiled(name: str, groups: Tensor) -> Callable[..., None] | None:
     if groups.device.type == "cpu" and groups.dtype in (torch.float32, torch.float64):
         return partial(_by_rows, getattr(compiled, name))
     if groups.device.type == "cuda" and groups.dtype == torch.float32:
-        return getattr(_triton_kernels(), name, None)
+        return getattr(triton_import_module("methods.kernels.gpu.fake_quant"), name, None)
     return None
 
 
@@ -113,11 +111,3 @@ def _by_rows(kernel: Callable[..., None], *operands: Tensor | int) -> None:
         kernel(*(operand[rows].numpy() if isinstance(operand, Tensor) else operand for operand in operands))
 
     over_rows(some, len(operands[0]), operands[0].device)
-
-
-@cache
-def _triton_kernels() -> ModuleType | None:
-    """The CUDA kernels, where triton is installed (it comes with torch on Linux)."""
-    if find_spec("triton") is None:
-        return None
-    return import_module("methods.kernels.gpu.fake_quant")

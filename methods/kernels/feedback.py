@@ -13,14 +13,13 @@ an outlier.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
-from importlib import import_module
-from importlib.util import find_spec
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from methods.kernels.cpu import feedback as compiled
+from methods.kernels.triton_modules import triton_import_module
 from methods.weights.grid import Grid
 
 
@@ -52,8 +51,8 @@ def round_block(
 def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tensor]:
     """The same call, prepared once for operands that are taken through it many times."""
     weight, *others, grid, limits = operands
-    accelerated = _triton_kernel() if weight.device.type == "cuda" else None
-    if not is_compiled(weight) and accelerated is None:
+    triton = triton_import_module("methods.kernels.gpu.feedback") if weight.is_cuda else None
+    if not is_compiled(weight) and triton is None:
         return partial(reference, *operands)
     if grid is None:
         groups, max_code = torch.zeros(len(weight), dtype=torch.int64, device=weight.device), 0
@@ -64,8 +63,8 @@ def bind_round_block(*operands: Tensor | Grid | None) -> Callable[[], int | Tens
             grid.max_code,
         )
     limits = torch.full_like(weight[:, 0], torch.inf) if limits is None else limits
-    if accelerated is not None:
-        return partial(accelerated, weight, *others, *levels, limits, max_code, grid is not None)
+    if triton is not None:
+        return partial(triton.round_block, weight, *others, *levels, limits, max_code, grid is not None)
     arrays = [values.numpy() for values in (weight, *others, *levels, limits)]
     return partial(compiled.round_block(arrays[0].dtype), *arrays, max_code, grid is not None)
 
@@ -105,11 +104,3 @@ def take_pushed(pull: Tensor, pushed: Tensor) -> None:
     """Move a block's pushed effects (out, columns) over to its pull (columns, out)."""
     arrays = [values.numpy() for values in (pull, pushed)]
     compiled.take_pushed(arrays[0].dtype)(*arrays)
-
-
-@cache
-def _triton_kernel() -> Callable[..., Tensor] | None:
-    """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
-    if find_spec("triton") is None:
-        return None
-    return import_module("methods.kernels.gpu.feedback").round_block

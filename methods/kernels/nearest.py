@@ -4,16 +4,12 @@ Of equals the lowest c. |x|^2 is the same for all centroids of a vector x, so th
 score |c|^2 / 2 - x . c .
 """
 
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
 from methods.kernels.cpu import nearest as compiled
 from methods.kernels.threads import over_rows
+from methods.kernels.triton_modules import triton_import_module
 
 CHUNK = 2**22  # scores that are in memory at one time
 UNIT = 64  # vectors that are not divided between threads
@@ -33,7 +29,11 @@ def nearest(vectors: Tensor, codebook: Tensor, exact: bool = True) -> Tensor:
     device = vectors.device.type
     if device == "cpu" and vectors.dtype in (torch.float32, torch.float64):
         return _on_cpu(vectors, codebook)
-    if device == "cuda" and vectors.dtype == torch.float32 and (kernel := _triton_kernel()) is not None:
+    if (
+        device == "cuda"
+        and vectors.dtype == torch.float32
+        and (kernel := triton_import_module("methods.kernels.gpu.nearest"))
+    ):
         return kernel.nearest(vectors.contiguous(), codebook.contiguous(), exact)
     return reference(vectors, codebook)
 
@@ -55,11 +55,3 @@ def _on_cpu(vectors: Tensor, codebook: Tensor) -> Tensor:
 
     over_rows(some, -(-len(vectors) // UNIT), vectors.device)
     return codes
-
-
-@cache
-def _triton_kernel() -> ModuleType | None:
-    """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
-    if find_spec("triton") is None:
-        return None
-    return import_module("methods.kernels.gpu.nearest")

@@ -14,9 +14,6 @@ first of equals):
     beyond it         dx^/dx = 0,  dx^/dscale = code - zero,              dx^/dzero = -scale
 """
 
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -24,6 +21,7 @@ from torch import Tensor
 
 from methods.kernels.cpu import token_rounding as compiled
 from methods.kernels.threads import over_rows
+from methods.kernels.triton_modules import triton_import_module
 
 UNIT = 64  # rows that are not divided between threads
 
@@ -39,7 +37,7 @@ def rounded(rows: Tensor, steps: int, symmetric: bool, ends: Ends) -> Tensor:
     """
     if not rows.numel():
         return rows.clone()
-    if rows.is_cuda and ends is None and (kernel := _triton_kernel()) is not None and kernel.serves(rows):
+    if rows.is_cuda and ends is None and (kernel := _triton()) and kernel.serves(rows):
         rows, result = rows.contiguous(), torch.empty_like(rows, memory_format=torch.contiguous_format)
         kernel.rounded(rows, steps, symmetric, result)
         return result
@@ -60,7 +58,7 @@ def gradient(rows: Tensor, outer: Tensor, steps: int, symmetric: bool, ends: End
     """The gradient of `rows` from that of what `rounded` made of them; given end points take none."""
     if not rows.numel():
         return outer.clone()
-    if rows.is_cuda and ends is None and (kernel := _triton_kernel()) is not None and kernel.serves(rows):
+    if rows.is_cuda and ends is None and (kernel := _triton()) and kernel.serves(rows):
         rows, result = rows.contiguous(), torch.empty_like(rows, memory_format=torch.contiguous_format)
         kernel.gradient(rows, outer.contiguous(), steps, symmetric, result)
         return result
@@ -130,9 +128,5 @@ def _options(rows: Tensor, steps: int, symmetric: bool, ends: Ends) -> tuple:
     return number(steps), symmetric, ends is not None, number(low), number(high)
 
 
-@cache
-def _triton_kernel() -> ModuleType | None:
-    """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
-    if find_spec("triton") is None:
-        return None
-    return import_module("methods.kernels.gpu.token_rounding")
+def _triton() -> ModuleType | None:
+    return triton_import_module("methods.kernels.gpu.token_rounding")

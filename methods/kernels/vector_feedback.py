@@ -12,16 +12,12 @@ leaves (a beam of 1 is the greedy choice), and the pair that a vector holds alre
 nearer.
 """
 
-from collections.abc import Callable
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
 from methods.kernels.cpu import vector_feedback as compiled
 from methods.kernels.nearest import nearest
+from methods.kernels.triton_modules import triton_import_module
 from methods.weights.book import Book
 
 NO_CODE = -1  # of vectors not yet rounded
@@ -49,8 +45,8 @@ def round_vectors(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, c
     if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64):
         return compiled.round_vectors(*operands)
     on_chip = weight.device.type == "cuda" and len(book.centroids) <= MOST_ON_CHIP
-    kernel = _triton_kernel() if on_chip else None
-    return reference(*operands) if kernel is None else kernel(*operands)
+    triton = triton_import_module("methods.kernels.gpu.vector_feedback") if on_chip else None
+    return reference(*operands) if triton is None else triton.round_vectors(*operands)
 
 
 def reference(weight: Tensor, pull: Tensor, offset: Tensor, steps: Tensor, codes: tuple[Tensor, ...],
@@ -90,11 +86,3 @@ def _choose(vectors: Tensor, book: Book, beam: int, codes: list[Tensor]) -> Tens
         codes[0].copy_(torch.where(better, main, codes[0]))
         codes[1].copy_(torch.where(better, extra, codes[1]))
     return book.centroids[codes[0]] + book.residual[codes[1]]
-
-
-@cache
-def _triton_kernel() -> Callable[..., Tensor] | None:
-    """The CUDA kernel, where triton is installed (it comes with torch on Linux)."""
-    if find_spec("triton") is None:
-        return None
-    return import_module("methods.kernels.gpu.vector_feedback").round_vectors

@@ -13,7 +13,7 @@ from methods.blocks.rewriting import Factor
 from methods.blocks.smoothing import smoothed
 from methods.blocks.training.learned_clipping import learned_ranges
 from methods.blocks.training.loop import Course, Learned, Lesson, train
-from methods.blocks.training.masked_factors import Site, condition, dominance_margin
+from methods.blocks.training.masked_factors import WHOLE, Site, condition, dominance_margin
 from methods.contracts.block import Block
 from methods.contracts.problem import Ranges
 from methods.contracts.scheme import Scheme
@@ -60,7 +60,7 @@ def learn_(
     learned = train(lesson, start_leaves(lesson), course, watch)
     leaves = [lesson.site_leaves(learned.leaves, number) for number in range(len(sites))]
     changed = [
-        (site, site.factor(own, 1.0, stability))
+        (site, site.factor(own, WHOLE, stability))
         for site, own in zip(sites, leaves, strict=True)
         if _learned_anything(site, own)
     ]

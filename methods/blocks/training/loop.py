@@ -20,6 +20,7 @@ from torch import Tensor
 
 from methods.blocks.activations import quantized_activations
 from methods.blocks.training.lesson import Lesson
+from methods.blocks.training.masked_factors import DIAGONAL, WHOLE, mask_schedule
 from methods.contracts.bounds import Rate, Within, check_bounds
 from methods.contracts.transform import Watch
 from methods.solving.descent import Matmul, products_in
@@ -64,7 +65,7 @@ def train(lesson: Lesson, start: Mapping[str, Tensor], course: Course, watch: Wa
     """Train from `start`. Ends there if the output of the quantized block comes no closer to its target."""
     plain = [lesson.plain_seconds() for _ in range(2 if course.epochs else 0)]
     with quantized_activations(lesson.block, lesson.scheme), products_in(Matmul.tf32, lesson.device):
-        before = lesson.mean_loss(start, 0.0)
+        before = lesson.mean_loss(start, DIAGONAL)
     if course.epochs == 0:
         return Learned(dict(start), before, before, (), 0.0, ())
     started, steps = time.perf_counter(), course.epochs * len(lesson.samples)
@@ -133,7 +134,8 @@ def _epoch(
             group["lr"] = speed * group["rate"] * (1 - (1 - course.final_rate) * step / steps)
         optimizer.zero_grad()
         try:
-            loss = lesson.loss(sample, lesson.values(leaves, epoch / course.epochs), course.auxiliary_loss)
+            values = lesson.values(leaves, mask_schedule(epoch, course.epochs))
+            loss = lesson.loss(sample, values, course.auxiliary_loss)
         except torch.linalg.LinAlgError:
             return None
         value = loss.item()
@@ -150,7 +152,7 @@ def _epoch(
 
 def _loss_or_nan(lesson: Lesson, leaves: Mapping[str, Tensor]) -> float:
     try:
-        return lesson.mean_loss(leaves, 1.0)
+        return lesson.mean_loss(leaves, WHOLE)
     except torch.linalg.LinAlgError:
         return math.nan
 

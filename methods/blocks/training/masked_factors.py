@@ -23,6 +23,7 @@ from torch import Tensor
 from methods.blocks.rewriting import Factor
 from methods.contracts.seams import MiddleSeam, NormSeam, QueryKeySeam, Seam, ValueSeam
 
+DIAGONAL, WHOLE = 0.0, 1.0  # shares of the off-diagonals that are let in: none, all
 SMALLEST = 1e-2  # of what a diagonal entry started with: below it the inverse explodes
 
 
@@ -97,6 +98,13 @@ class Site:
             entries = parameters[name]
             diagonal = entries.diagonal(dim1=-2, dim2=-1) if name == "matrix" and self.full else entries
             diagonal.clamp_(min=SMALLEST)
+
+
+def mask_schedule(epoch: int, epochs: int) -> float:
+    """The share of the off-diagonals that the mask lets in during an epoch (from 1): e / E of Eq. 6, so all
+    of them in the last.
+    """
+    return epoch / epochs
 
 
 def gradual_mask(size: int, share: float, stability: float, like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from methods.blocks.activations import ActivationFormat
 from methods.contracts.scheme import ActRange
 from methods.kernels import token_rounding
+from methods.kernels.triton_modules import triton_import_module
 
 
 def token_format(bits: int, symmetric: bool = False) -> ActivationFormat:
@@ -184,8 +185,8 @@ CHECKS = [
 
 @pytest.mark.parametrize(("width", "dtype", "symmetric"), CHECKS)
 def test_a_gpu_rounds_alike(width, dtype, symmetric):
-    if not torch.cuda.is_available() or token_rounding._triton_kernel() is None:
+    if not torch.cuda.is_available() or triton_import_module("methods.kernels.gpu.token_rounding") is None:
         pytest.skip("needs a GPU")
-    check_kernel(token_rounding._triton_kernel(), "cuda", width, dtype, symmetric)
+    check_kernel(triton_import_module("methods.kernels.gpu.token_rounding"), "cuda", width, dtype, symmetric)
     x = normal(3, width, dtype=torch.float32).to(dtype)
     assert torch.equal(token_format(4, symmetric).round(x.cuda()).cpu(), token_format(4, symmetric).round(x))

@@ -10,6 +10,7 @@ from methods.blocks.training.learned_clipping import fake_quantize, learned_rang
 from methods.contracts.problem import LayerProblem
 from methods.contracts.scheme import Scheme, ZeroPoint
 from methods.kernels import fake_quant
+from methods.kernels.triton_modules import triton_import_module
 from methods.solving.ranges import find_grid, fit_grid, make_grid
 from tests.helpers.problems import scheme
 
@@ -271,6 +272,6 @@ def test_cpu_kernels(shape, dtype):
 
 @pytest.mark.parametrize("shape", KERNEL_SHAPES, ids=str)
 def test_gpu_kernels(shape):
-    if not torch.cuda.is_available() or fake_quant._triton_kernels() is None:
+    if not torch.cuda.is_available() or triton_import_module("methods.kernels.gpu.fake_quant") is None:
         pytest.skip("needs a GPU and triton")
-    check_kernels(fake_quant._triton_kernels(), shape, torch.float32, "cuda")
+    check_kernels(triton_import_module("methods.kernels.gpu.fake_quant"), shape, torch.float32, "cuda")

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from methods.blocks.training.masked_factors import Site, condition, dominance_margin, gradual_mask
+from methods.blocks.training.masked_factors import (
+    Site,
+    condition,
+    dominance_margin,
+    gradual_mask,
+    mask_schedule,
+)
 from methods.contracts.seams import Heads, NormSeam, QueryKeySeam, ValueSeam
 
 NORM = NormSeam("norm", ("a", "b"), width=6)
@@ -33,7 +39,7 @@ def random_parameters(site: Site, seed: int = 0) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("epoch", range(1, 6))
 def test_the_mask_is_that_of_the_paper(epoch):
     size, epochs, stability = 7, 5, 0.25
-    mask = gradual_mask(size, epoch / epochs, stability, torch.zeros(1, dtype=torch.float64))
+    mask = gradual_mask(size, mask_schedule(epoch, epochs), stability, torch.zeros(1, dtype=torch.float64))
     for i in range(size):
         for j in range(size):
             expected = 1.0 if i == j else stability if abs(i - j) <= epoch / epochs * size else 0.0
