@@ -8,7 +8,7 @@ from methods.kernels.nearest import reference
 from methods.weights import packing_triton
 from methods.weights.packing import pack_reference
 from tests.methods.blocks.test_activations import CHECKS, check_kernel
-from tests.methods.blocks.test_fake_quant import KERNEL_SHAPES, check_kernels
+from tests.methods.blocks.training.test_learned_clipping import KERNEL_SHAPES, check_kernels
 from tests.methods.kernels.test_kernels import SHAPES, both
 from tests.methods.kernels.test_vector_kernels import PASSES, SEARCHES, check_pass, search_operands
 from tests.methods.weights.test_packing import COUNTS, WIDTHS, some_codes
