@@ -27,6 +27,7 @@ from harness.foundation.errors import UserError
 from harness.foundation.files import remove_leftovers
 from harness.foundation.resources import device_name, peak_memory, reset_peak_memory
 from harness.models.loading import LoadedModel, load_model
+from harness.models.tokenizers import with_bos
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.layer_reports import BlockReport, Walked, summary
@@ -126,7 +127,7 @@ def _straight_line(
                 save(
                     loaded.model, loaded.tokenizer, store.directory(key) / layout.CHECKPOINT, {"run_key": key}
                 )
-    subject = Subject(loaded.model, loaded.tokenizer, config.model.bos, config.model.dtype.name)
+    subject = Subject(loaded.model, loaded.tokenizer, with_bos(config.model).bos, config.model.dtype.name)
     with nullcontext() if config.method.solver else refusing_overflow(loaded.model):
         result = evaluate(subject, config.eval, progress.update, kept.evaluated)
     clock.add("evaluate", result.seconds)
@@ -164,7 +165,7 @@ def _quantize(
     def tokens() -> torch.Tensor:
         documents = corpora.documents(data.name, "train", data.mirror)
         return calibration_tokens(
-            documents, loaded.tokenizer, data.samples, data.window, config.seed, config.model.bos
+            documents, loaded.tokenizer, data.samples, data.window, config.seed, with_bos(config.model).bos
         )
 
     known = shared and cache.complete()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.bookkeeping.keys import fingerprint, plain
 from harness.config.run_config import RunConfig
+from harness.models.tokenizers import with_bos
 from harness.records.format import RECORD
 
 
@@ -21,7 +22,7 @@ def describe(config: RunConfig, run_key: str) -> dict:
         {
             "schema": RECORD,
             "run_key": run_key,
-            "model": asdict(config.model) | {"fingerprint": fingerprint(config.model)},
+            "model": asdict(with_bos(config.model)) | {"fingerprint": fingerprint(config.model)},
             "data": {key: value for key, value in asdict(config.data).items() if key != "mirror"}
             if quantizes
             else None,

@@ -16,6 +16,7 @@ from harness.data import corpora
 from harness.evaluation.tasks import task_data
 from harness.foundation.hashes import directory_sha256
 from harness.models.fingerprint import model_fingerprint
+from harness.models.tokenizers import with_bos
 from harness.records.format import NUMBERS
 from methods.contracts.method import Method
 from methods.contracts.scheme import Scheme
@@ -105,7 +106,11 @@ def _eval(config: EvalConfig) -> dict:
 
 
 def _model(config: ModelConfig) -> dict:
-    return {"fingerprint": fingerprint(config), "dtype": config.dtype.value, "bos": config.bos.value}
+    return {
+        "fingerprint": fingerprint(config),
+        "dtype": config.dtype.value,
+        "bos": with_bos(config).bos.value,
+    }
 
 
 @lru_cache(maxsize=64)

@@ -17,6 +17,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.subject import Subject
 from harness.foundation.errors import UserError
 from harness.foundation.resources import device_name
+from harness.models.tokenizers import suited_bos
 from harness.records.record import number
 from methods.blocks.activations import ActivationQuantizer
 from methods.blocks.attention_operands import AttentionOperands
@@ -104,7 +105,11 @@ def continued(run: LoadedRun, text: str, tokens: int) -> str:
 
 def _prompt(run: LoadedRun, text: str) -> list[int]:
     """Token ids of a text that the model is to go on from, with the BOS that it was measured with."""
-    bos = Bos[run.record["model"]["bos"]] if run.record else Bos.stream
+    bos = (
+        Bos[run.record["model"]["bos"]]
+        if run.record
+        else suited_bos(run.model.config.model_type, run.tokenizer)
+    )
     return encode(text, run.tokenizer, bos) or [0]
 
 

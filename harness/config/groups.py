@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 from methods.contracts.bounds import Count, Seed, Within, check_bounds
 
 Window = Annotated[int, Within(2, 2**24)]  # tokens
+WINDOWS = Within(1, 10**6)
 
 
 class Dtype(Enum):
@@ -21,7 +22,7 @@ class Bos(Enum):
     none = "none"
     stream = "stream"  # wherever the tokenizer itself puts it: at most once, before the whole text
     window = "window"  # before every window (Gemma is lost without it)
-    auto = "auto"  # what suits the family and the tokenizer; harness.models.bos says which of the above
+    auto = "auto"  # what suits the family and the tokenizer; harness.models.tokenizers says which
 
 
 class Propagate(Enum):
@@ -74,7 +75,9 @@ class EvalConfig:
     name: str
     corpora: list[str]  # perplexity on the test split of each
     window: Window  # tokens
-    windows: Count | None  # how many windows of each corpus, from its start; null: all
+    # How many windows of each corpus, from its start, where it has so many; null: all. One number for all
+    # corpora, or a mapping with one for each.
+    windows: Any
     tasks: list[str]  # zero-shot tasks
     limit: Count | None  # items of each task, a sample; null: all
     seed: Seed  # chooses the sample; apart from the run's seed, so that all runs answer the same items
@@ -83,6 +86,27 @@ class EvalConfig:
 
     def __post_init__(self):
         check_bounds(self, "eval.")
+        object.__setattr__(self, "windows", self._windows())
+
+    def windows_of(self, corpus: str) -> int | None:
+        return self.windows.get(corpus) if isinstance(self.windows, dict) else self.windows
+
+    def _windows(self) -> int | dict[str, int | None] | None:
+        """In one form for one meaning: of the corpora that are read, and one number where it is the same."""
+        given = self.windows if isinstance(self.windows, dict) else {"": self.windows}
+        for corpus, count in given.items():
+            key, whole = f"eval.windows.{corpus}".rstrip("."), type(count) is int
+            if count is not None and not whole:
+                raise ValueError(
+                    f"{key}={count}: must be a whole number or null, for all corpora or for each "
+                    "(eval.windows.c4=256)"
+                )
+            if count is not None and not WINDOWS.holds(count):
+                raise ValueError(f"{key}={count}: {WINDOWS}")
+        if not isinstance(self.windows, dict):
+            return self.windows
+        counts = {corpus: self.windows.get(corpus) for corpus in self.corpora}
+        return counts if len(set(counts.values())) > 1 else next(iter(counts.values()), None)
 
 
 @dataclass(frozen=True)

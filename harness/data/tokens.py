@@ -53,7 +53,9 @@ def prefix(tokenizer, bos: Bos) -> list[int]:
         UserError: as `window_prefix`.
     """
     if bos is Bos.auto:
-        raise ValueError("bos=auto says what a model needs only once the model is known: harness.models.bos")
+        raise ValueError(
+            "bos=auto says what a model needs only once the model is known: harness.models.tokenizers"
+        )
     if bos is Bos.none:
         return []
     return window_prefix(tokenizer) if bos is Bos.window else own_prefix(tokenizer)

@@ -69,7 +69,9 @@ def _timed(measure: Callable[..., Evaluation], *arguments) -> dict:
 
 def _perplexity(corpus: str, subject: Subject, config: EvalConfig, on_batch: OnBatch) -> Evaluation:
     documents = corpora.documents(corpus, "test", config.mirror)
-    windows = evaluation_windows(documents, subject.tokenizer, config.window, config.windows, subject.bos)
+    windows = evaluation_windows(
+        documents, subject.tokenizer, config.window, config.windows_of(corpus), subject.bos
+    )
     losses = window_losses(subject.model, windows, config.batch_size, on_batch).tolist()
     protocol = PerplexityProtocol(
         corpus=corpus,

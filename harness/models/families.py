@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from harness.config.groups import Bos
 from harness.foundation.errors import UserError
 from harness.models import seams as seam_tables
 from methods.contracts.block import Attention
@@ -35,6 +36,8 @@ class Family:
     attention: Callable[[PreTrainedConfig], Attention | None] = field(default=lambda config: None)
     # why a config cannot be served
     objection: Callable[[PreTrainedConfig], str | None] = field(default=lambda config: None)
+    # where it needs a BOS: window, or wherever the tokenizer puts it
+    bos: Bos = Bos.stream
 
     def block_list(self, model: nn.Module) -> nn.ModuleList:
         return model.get_submodule(self.blocks)
@@ -199,9 +202,9 @@ FAMILIES = {
         Family("mistral", "model.layers", LLAMA, seam_tables.llama(), SELF_ATTN),
         Family("qwen2", "model.layers", LLAMA, seam_tables.llama(), SELF_ATTN),
         Family("qwen3", "model.layers", LLAMA, seam_tables.llama(head_norms=True), SELF_ATTN),
-        Family("gemma3_text", "model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),
+        Family("gemma3_text", "model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN, bos=Bos.window),
         # the vision tower stays float
-        Family("gemma3", "model.language_model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN),
+        Family("gemma3", "model.language_model.layers", LLAMA, GEMMA_SEAMS, SELF_ATTN, bos=Bos.window),
         Family("opt", "model.decoder.layers", OPT, seam_tables.opt, WHOLE_TOKENS),
         Family("bloom", "transformer.h", BLOOM, seam_tables.bloom, SELF_ATTENTION, _bloom_objection),
         Family("falcon", "transformer.h", _falcon, seam_tables.falcon, SELF_ATTENTION),

@@ -75,8 +75,10 @@ def evaluation_bytes(config: EvalConfig, model: ModelShape, size: int) -> int:
     """
     of_window = config.window * model.vocabulary
     rows = min(config.batch_size, max(1, LOGITS_AT_ONCE // of_window))
-    batches = min(2, -(-config.windows // rows)) if config.windows else 2
-    rows = min(rows, config.windows or rows)
+    counts = [config.windows_of(corpus) for corpus in config.corpora]
+    most = None if None in counts else max(counts, default=None)
+    batches = min(2, -(-most // rows)) if most else 2
+    rows = min(rows, most or rows)
     logits = batches * rows * of_window * size if config.corpora else LOGITS_AT_ONCE * size
     return (
         logits + 3 * LOSS_TOKENS * model.vocabulary * FLOAT + activations(rows * config.window, model, size)

@@ -138,8 +138,5 @@ def evaluation(config: EvalConfig, model: ModelShape) -> float:
 
 
 def evaluated_tokens(corpus: str, config: EvalConfig) -> int:
-    return (
-        config.windows * config.window
-        if config.windows
-        else TEST_TOKENS.get(corpus, OTHER_TASK[0] * OTHER_TASK[1])
-    )
+    whole = TEST_TOKENS.get(corpus, OTHER_TASK[0] * OTHER_TASK[1])
+    return min(whole, (config.windows_of(corpus) or whole) * config.window)

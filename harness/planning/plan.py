@@ -19,6 +19,7 @@ from harness.foundation.seals import unseal
 from harness.models.shape import inspect
 from harness.planning.disk import disk_needed
 from harness.planning.estimator import Estimate, Estimator
+from harness.planning.texts import decided
 from harness.records import layout, standing
 from harness.records.format import FAILED
 
@@ -105,6 +106,7 @@ def show(points: Sequence[Point], console: Console) -> None:
     for line in [
         *(f"[{number}] {reason}" for number, reason in enumerate(reasons, 1)),
         *summary(points, states, shared),
+        *decided(point.config for point in points if point.config),
         *totals(todo),
     ]:
         console.print(escape(line))

@@ -23,6 +23,7 @@ from harness.config.shorthand import meant, parsed, parts
 from harness.foundation.errors import UserError
 from harness.models.sources import source_of
 from harness.planning.preflight import check
+from harness.planning.texts import check_texts
 
 # what a key begins with whose options differ from point to point
 OF_POINTS = tuple(f"{group}{sign}" for group in (*GROUPS, "method") if group != "paths" for sign in "./")
@@ -64,7 +65,9 @@ class Points:
             plain = plain_config(self._composed(overrides))
             config = from_plain(plain)
             check(config)
-            return Point(overrides, config, run_key(config), plain)
+            key = run_key(config)
+            check_texts(config)
+            return Point(overrides, config, key, plain)
         except UserError as error:
             return Point(overrides, error=str(error))
 

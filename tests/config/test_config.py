@@ -1,8 +1,11 @@
 """Wrong input gets one line that names the thing, before anything is loaded, and nothing is written."""
 
 import pytest
+from hydra import compose, initialize_config_module
 
 from harness.cli import main
+from harness.config.run_config import to_run_config
+from harness.foundation.errors import UserError
 
 TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke"]
 
@@ -104,3 +107,47 @@ def test_unknown_command_and_help(capsys):
     assert "run" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert "report" in capsys.readouterr().out
+
+
+# --- windows of each corpus
+
+
+def windows(*overrides):
+    corpora = "eval.corpora=[wikitext2,ptb,c4]"
+    with initialize_config_module("conf", version_base="1.3"):
+        return to_run_config(compose("config", ["model=tiny-llama", corpora, *overrides])).eval
+
+
+def test_the_papers_protocol_is_one_configuration():
+    paper = windows("eval=paper")
+    assert paper.corpora == ["wikitext2", "ptb", "c4"] and paper.window == 2048
+    assert [paper.windows_of(corpus) for corpus in paper.corpora] == [None, None, 256]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["eval.windows=8"], 8),
+        (["eval.windows=null"], None),
+        (["eval.windows.c4=256"], {"wikitext2": 16, "ptb": 16, "c4": 256}),
+        (["eval.windows={c4: 5, ptb: null}"], {"wikitext2": 16, "ptb": None, "c4": 5}),
+        (["eval.windows.c4=9", "eval.corpora=[c4]"], 9),
+        (["eval=paper", "eval.corpora=[wikitext2]"], None),
+    ],
+)
+def test_windows_for_all_corpora_or_for_each(overrides, expected):
+    assert windows(*overrides).windows == expected
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "2.5", "true", "many", "{c4: 0}", "{c4: x}", "1e12"])
+def test_windows_that_are_none_are_refused(given):
+    with pytest.raises(UserError, match=r"eval\.windows"):
+        windows(f"eval.windows={given}")
+
+
+def test_every_evaluation_says_how_many_windows_of_every_corpus():
+    from harness.config.compose import CONF, option
+    from harness.data.corpora import CORPORA
+
+    for name in (path.stem for path in CONF.glob("eval/*.yaml")):
+        assert set(option("eval", name)["windows"]) == set(CORPORA), name

@@ -17,7 +17,12 @@ from transformers import PreTrainedTokenizerFast
 from harness.config.groups import Bos
 from harness.data import assets, corpora, pseudotext, wikipedia
 from harness.data.tokens import encode
-from harness.data.windows import calibration_tokens, evaluation_windows
+from harness.data.windows import (
+    calibration_tokens,
+    check_calibration,
+    check_evaluation,
+    evaluation_windows,
+)
 from harness.foundation import cache
 from harness.foundation.errors import UserError
 
@@ -84,11 +89,35 @@ def test_short_texts_are_refused_with_the_knobs(tokenizer):
             UserError, match=rf"data.samples={samples} .*data.window={window} .*lower data.samples"
         ):
             calibration_tokens(TEXTS, tokenizer, samples, window, 0, Bos.none)
-    for windows, window in ((8, 8), (None, 80)):
-        with pytest.raises(
-            UserError, match=rf"eval.windows={windows or 'all'} .*eval.window={window}.*lower eval.windows"
-        ):
-            evaluation_windows(TEXTS, tokenizer, window, windows, Bos.none)
+        with pytest.raises(UserError, match=rf"data.samples={samples} .* synthetic has \d+: lower"):
+            check_calibration("synthetic", TEXTS, tokenizer, samples, window, Bos.none)
+    for windows in (1, None):
+        with pytest.raises(UserError, match=r"eval\.window=80 needs 80 .*lower eval\.window"):
+            evaluation_windows(TEXTS, tokenizer, 80, windows, Bos.none)
+    with pytest.raises(UserError, match=r"eval\.window=80 .* synthetic has \d+: lower eval\.window"):
+        check_evaluation("synthetic", TEXTS, tokenizer, 80, Bos.stream)
+
+
+def test_so_many_windows_as_are_asked_for_at_most(tokenizer):
+    there = len(STREAM) // 8
+    for asked, given in ((1, 1), (there, there), (there + 1, there), (10_000, there), (None, there)):
+        assert len(evaluation_windows(TEXTS, tokenizer, 8, asked, Bos.none)) == given
+
+
+@pytest.mark.parametrize("bos", [Bos.none, Bos.stream, Bos.window])
+def test_what_is_checked_before_is_what_is_needed_then(tokenizer, bos):
+    """One token more than there is, and it is refused; read whole or, where that is enough, in part."""
+    long = [STREAM] * 50
+    most = len("\n\n".join(long)) + (bos is Bos.stream)
+    for documents, tokens in ((TEXTS, len(STREAM) + (bos is Bos.stream)), (long, most)):
+        fits = tokens + (bos is Bos.window)
+        check_evaluation("x", documents, tokenizer, fits, bos)
+        check_calibration("x", documents, tokenizer, 1, fits, bos)
+        assert calibration_tokens(documents, tokenizer, 1, fits, 0, bos).shape == (1, fits)
+        for check in (check_evaluation, lambda *rest: check_calibration(*rest[:3], 1, *rest[3:])):
+            with pytest.raises(UserError, match=f"{tokens + 1} tokens, x has {tokens}"):
+                check("x", documents, tokenizer, fits + 1, bos)
+    check_calibration("x", long, tokenizer, 3, 100, bos)
 
 
 def test_a_tokenizer_without_bos_cannot_put_one(tokenizer):

@@ -38,7 +38,8 @@ def configs_of(experiment):
     """
     GlobalHydra.instance().clear()
     with initialize_config_module("conf", version_base="1.3"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(points, "check", lambda config: None)
+        for name in ("check", "check_texts"):
+            patch.setattr(points, name, lambda config: None)
         patch.setattr(points, "run_key", lambda config: str(config))
         arguments = [f"experiment={experiment}"]
         config = compose("config", arguments, return_hydra_config=True)

@@ -42,6 +42,7 @@ class Conditions:
     unclear: Mapping[str, str]
 
 
+WINDOWS = {"c4": 256}  # of what papers do not read whole
 VARIANT = "the paper does not say which variant of the text"
 PAPERS = {
     "QuantEase": Conditions(("float16",), ("c4", 128, 2048), {}),
@@ -93,9 +94,14 @@ def differences(one: Printed, record: Mapping[str, Any], protocol: str) -> list[
     ours, conditions = parse(protocol), PAPERS.get(one.paper)
     if not isinstance(ours, PerplexityProtocol) or not conditions:
         return ["conditions that cannot be compared"]
+    asked = record.get(f"eval.windows.{subject}", record.get("eval.windows"))
+    meant = WINDOWS.get(subject)
     pairs = [
         (ours.window != one.window, f"windows of {one.window} tokens, not {ours.window}"),
-        (present(record.get("eval.windows")), f"the whole text, not {ours.windows} windows"),
+        (
+            present(asked) and asked != meant,
+            f"{f'{meant} windows' if meant else 'the whole text'}, not {ours.windows} windows",
+        ),
         (ours.stride != "disjoint", f"disjoint windows, not {ours.stride}"),
         (ours.bos != "stream", "one stream of text, not a BOS in every window"),
         (ours.dtype not in conditions.dtypes, f"{' or '.join(conditions.dtypes)}, not {ours.dtype}"),

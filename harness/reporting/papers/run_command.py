@@ -97,11 +97,28 @@ def _beyond(
     """Overrides for what is set otherwise than in conf/group/option.yaml, those `meant` aside."""
     for name, default in _options(group, option).items():
         key = f"{group}.{name}"
-        if name in UNSAID or key in meant or key not in settings:
+        if name in UNSAID or key in meant:
+            continue
+        if isinstance(default, dict):
+            yield from _of_corpora(settings, key, default)
+            continue
+        if key not in settings:
             continue
         value = _text(settings[key])
         if value not in (_text(default), None):
             yield f"{key}={value}"
+
+
+def _of_corpora(settings: Mapping[str, Any], key: str, default: Mapping[str, Any]) -> Iterator[str]:
+    """Overrides of a setting that is one value, or one for each corpus, where the option has the latter."""
+    asked = [corpus for corpus in settings.get("eval.corpora") or default if corpus in default]
+    if key in settings:
+        if any(settings[key] != default[corpus] for corpus in asked):
+            yield f"{key}={_text(settings[key])}"
+        return
+    for corpus in asked:
+        if settings.get(f"{key}.{corpus}", default[corpus]) != default[corpus]:
+            yield f"{key}.{corpus}={_text(settings[f'{key}.{corpus}'])}"
 
 
 def _text(value: Any) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 
 from harness.reporting.frames import load_records
 from harness.reporting.papers import reference
+from harness.reporting.papers.published import differences
 from harness.reporting.papers.reference import hub_models, printed_numbers
 from harness.reporting.papers.tables import as_published, load_specs, paper_tables
 from tests.helpers.invented_records import metric, record, store
@@ -116,6 +117,22 @@ def test_where_everything_agrees_the_difference_is_shown(table):
         0.04,
     ) and three.detail == "[published 21.30, +0.04]"
     assert four.detail == "[published 15.28, −0.08]" and plain.detail == "[published 14.62, 0.00]"
+
+
+@pytest.mark.parametrize(
+    ("windows", "differs"),
+    [
+        ({"eval.windows": 256}, False),
+        ({"eval.windows.c4": 256, "eval.windows.ptb": None}, False),
+        ({"eval.windows": None}, False),
+        ({"eval.windows.c4": 16, "eval.windows.ptb": None}, True),
+        ({"eval.windows": 16}, True),
+    ],
+)
+def test_c4_is_read_in_256_windows(windows, differs):
+    one = next(one for one in printed_numbers() if one.metric == "perplexity/c4" and one.window == 2048)
+    protocol = WHOLE.replace("wikitext2", "c4").replace("140", "16")
+    assert ("256 windows, not 16 windows" in differences(one, windows, protocol)) == differs
 
 
 @pytest.mark.parametrize(

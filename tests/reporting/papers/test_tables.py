@@ -179,7 +179,7 @@ def test_a_command_is_one_word_of_a_shell_for_every_override(tables):
         simple(), run("a", "rtn", 3, 40.0, model__id=hostile, data__name=hostile, eval__name=hostile)
     )
     (why,) = {cell.why for row in table.rows for cell in row.cells if row.label == "gptq"}
-    said = ["model=hub", f"model.id={hostile}", "model.dtype=float32", "method=gptq"]
+    said = ["model=hub", f"model.id={hostile}", "model.dtype=float32", "model.bos=stream", "method=gptq"]
     assert shlex.split(why.removeprefix("not run: ")) == ["ptq-bench", "run", *said]
 
 
