@@ -14,6 +14,7 @@ from harness.bookkeeping.description import describe, versions
 from harness.bookkeeping.endings import guarded, skip_reason
 from harness.bookkeeping.keys import baseline_of, plain, run_key, semantic, statistics_key
 from harness.bookkeeping.run_log import logging_to
+from harness.bookkeeping.token_ids import CALIBRATION, changed, finished, token_ids
 from harness.bookkeeping.words import label
 from harness.checkpoints.checkpoint import is_intact, save
 from harness.config.groups import Propagate
@@ -51,7 +52,7 @@ def run(config: RunConfig) -> dict:
     with another status.
     """
     store, key, awaited = Store(config.paths.results), run_key(config), 0
-    while not store.finished(key, config.save):
+    while not finished(store, key, config):
         directory = store.open(key)
         if mine := claim(directory):
             with mine:
@@ -68,12 +69,14 @@ def run(config: RunConfig) -> dict:
 def run_claimed(config: RunConfig, attempt: int) -> dict:
     """The same for who has claimed the run's `attempt`."""
     store, key = Store(config.paths.results), run_key(config)
-    if store.finished(key, config.save):  # since we looked
+    if finished(store, key, config):  # since we looked
         return store.record(key)
     directory = store.open(key)
     remove_leftovers(directory, hours=0)  # nobody else writes here
     with logging_to(directory / layout.LOG):
         log.info("%s, run key %s, attempt %d", label(config), key, attempt)
+        if said := changed(store.record(key), config):
+            log.warning("the record that is there was %s", said)
         reset_peak_memory()
         reason = skip_reason(config)
         baseline = _baseline(config, store) if config.method.solver and not reason else None
@@ -116,11 +119,12 @@ def _straight_line(
             f"the float baseline {baseline['run_key']} ended as {baseline['status']}: {baseline['reason']}"
         )
     with clock.time("load"):
+        ids = token_ids(config)
         loaded = load_model(config.model, device_name(config.device.value))
-    kept = Resume(store.directory(key) / layout.RESUME, _identity(config, key))
+    kept = Resume(store.directory(key) / layout.RESUME, _identity(config, key) | {"token_ids": ids})
     reused = {"blocks": kept.blocks, "evaluations": kept.evaluations, "statistics": False}
     if config.method.solver is not None:
-        reused["statistics"] = _quantize(config, loaded, walked, tracker, progress, kept)
+        reused["statistics"] = _quantize(config, loaded, walked, tracker, progress, kept, ids[CALIBRATION])
         clock.add("walk", kept.seconds())
         if config.save and not is_intact(store.directory(key) / layout.CHECKPOINT):
             with clock.time("save"):
@@ -135,6 +139,7 @@ def _straight_line(
         "status": "done",
         "reason": None,
         "family": loaded.family.name,
+        "token_ids": ids,
         "metrics": {name: metric.entry() for name, metric in result.metrics.items()},
         "items": result.items,
         "reused": reused,
@@ -152,14 +157,20 @@ def _identity(config: RunConfig, key: str) -> dict:
 
 
 def _quantize(
-    config: RunConfig, loaded: LoadedModel, walked: Walked, tracker: Tracker, progress: Stages, kept: Resume
+    config: RunConfig,
+    loaded: LoadedModel,
+    walked: Walked,
+    tracker: Tracker,
+    progress: Stages,
+    kept: Resume,
+    ids: str,
 ) -> bool:
     """Quantize all blocks; returns whether calibration statistics were there already."""
     data, source = config.data, ModelBlocks(loaded.model, loaded.family)
     shared = data.propagate is Propagate.float
     size = source.statistics_bytes() if shared else 0
     cache = StatisticsCache(
-        cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib
+        cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib, ids
     )
 
     def tokens() -> torch.Tensor:

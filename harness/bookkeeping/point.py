@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.bookkeeping.token_ids import finished
 from harness.config.run_config import RunConfig
 from harness.records.format import FAILED
 from harness.records.store import Store
@@ -41,4 +42,4 @@ class Point:
         record = self.record()
         if record and record["status"] in FAILED:
             return not self.config.retry or (since is not None and record.get("attempt", 0) > since)
-        return self._store.finished(self.key, self.config.save)
+        return finished(self._store, self.key, self.config)

@@ -23,6 +23,11 @@ from harness.foundation.errors import UserError
 from harness.foundation.files import write_atomic
 
 KEPT = 2**30  # bytes on disk; the texts not used for longest go first
+SAMPLE = (
+    "It's 3:45 p.m.; the naïve café-owner's 1,024th re-run cost $9.99\u2014(don't ask!)\n\n\tNext:  l'été, "
+    "Ångström, 北京, Москва, मुंबई, "
+    "e\u0301, \u00a0x\u200d, 🙂👍🏽. THE END...\r\n<unk> <s>[x_y]=={0}; // #42 %7"
+)
 PROBES = ("a", "1", ".")  # texts that every vocabulary can say
 
 
@@ -105,18 +110,26 @@ def tokenize(text: str, tokenizer) -> LongTensor:
     return tokens.long()
 
 
+def identity(tokenizer) -> str | None:
+    """Hash of all that decides which ids a tokenizer gives a text: its files, the libraries that run it, and
+    what it makes of a sample, should a library change under the same version. None where it cannot be told.
+    """
+    library = _library(tokenizer)
+    return library and hashlib.sha256(f"{library} {bare(SAMPLE, tokenizer)}".encode()).hexdigest()
+
+
 def _path(text: str, tokenizer) -> Path | None:
-    identity = _identity(tokenizer)
-    if identity is None:
+    name = identity(tokenizer)
+    if name is None:
         return None
-    digest = hashlib.sha256(f"{identity} False ".encode() + text.encode()).hexdigest()
+    digest = hashlib.sha256(f"{name} ".encode() + text.encode()).hexdigest()
     return cache_dir() / "tokens" / f"{digest}.safetensors"
 
 
 @lru_cache(maxsize=8)
-def _identity(tokenizer) -> str | None:
-    """Of a tokenizer and the library that runs it; None where it cannot be told."""
+def _library(tokenizer) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    return hashlib.sha256(f"{metadata.version('tokenizers')} {backend.to_str()}".encode()).hexdigest()
+    versions = " ".join(metadata.version(name) for name in ("tokenizers", "transformers"))
+    return hashlib.sha256(f"{versions} {backend.to_str()}".encode()).hexdigest()

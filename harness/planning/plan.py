@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.bookkeeping.endings import skip_reason
 from harness.bookkeeping.point import Point
+from harness.bookkeeping.token_ids import changed
 from harness.bookkeeping.words import label, told_bytes, told_seconds
 from harness.foundation.seals import unseal
 from harness.models.shape import inspect
@@ -23,15 +24,16 @@ from harness.planning.texts import decided
 from harness.records import layout, standing
 from harness.records.format import FAILED
 
-TO_RUN = ("missing", "interrupted")  # what a sweep would compute; with retry=true failed points too
-COLOURS = standing.COLOURS | {"illegal": "red"}
+# what a sweep would compute; with retry=true failed points too
+TO_RUN = ("missing", "interrupted", "outdated")
+COLOURS = standing.COLOURS | {"illegal": "red", "outdated": "yellow"}
 
 
 @dataclass(frozen=True)
 class State:
     """How a point stands before anything runs."""
 
-    name: str  # illegal, to be skipped, missing, interrupted, running, or the status of its record
+    name: str  # illegal, to be skipped, missing, interrupted, outdated, running, or the status of its record
     reason: str = ""  # why it did not or will not run
     detail: str = ""
     kept: float = 0.0  # share of its blocks that a killed attempt has left done
@@ -45,6 +47,8 @@ def state_of(point: Point) -> State:
     record = point.record()  # checked, so that a damaged one is told and not run over
     state, _ = standing.state_of(point.directory)
     if record and state in standing.ENDED:
+        if reason := changed(record, point.config):
+            return State("outdated", reason)
         return State(state, record["reason"] or "", record=record)
     if state == "running":
         return State(state)

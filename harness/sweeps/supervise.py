@@ -8,6 +8,7 @@ import yaml
 from harness.bookkeeping.description import describe
 from harness.bookkeeping.endings import died, last_seen, stopped
 from harness.bookkeeping.keys import plain, run_key, semantic
+from harness.bookkeeping.token_ids import finished
 from harness.config.run_config import RunConfig, from_plain
 from harness.foundation.redaction import scrub_file
 from harness.foundation.resources import killed_for_memory
@@ -30,13 +31,13 @@ def supervise(point: dict, worker: Worker) -> str:
     """
     config = from_plain(point)
     store, key = Store(config.paths.results), run_key(config)
-    if store.finished(key, config.save):
+    if finished(store, key, config):
         return store.record(key)["status"]
     mine = claim(store.open(key))
     if mine is None:
         return RUNNING
     with mine:
-        if store.finished(key, config.save):  # since we looked
+        if finished(store, key, config):  # since we looked
             return store.record(key)["status"]
         _in_child(config, point, mine, store, worker)
         return store.record(key)["status"]
