@@ -22,6 +22,7 @@ from harness.reporting.papers.run_command import shared_settings
 from harness.reporting.papers.specs import Columns, Spec, Value, head_of
 from harness.reporting.tables.values import COSTS, JOIN, parts
 
+WINDOWS, ANY = "eval.windows", "*"
 EACH = 6  # values of a field that get columns of their own; where there are more, they stay lines
 Record = Mapping[str, Any]
 
@@ -41,7 +42,10 @@ class Part:
     everything: pd.DataFrame  # of this model, whatever the protocols
     columns: tuple[Column, ...]
     protocols: Mapping[str, str]  # of each metric
-    whole: bool  # texts were read to their ends, so that the tokenizer decides how many windows there are
+    cut: frozenset[
+        str
+    ]  # corpora that were not read to their ends; of the others the tokenizer decides how many
+    # windows there are
 
     @cached_property
     def entries(self) -> list[dict[str, Any]]:
@@ -111,8 +115,7 @@ def parts_of(model: str, records: pd.DataFrame, spec: Spec, source: Source) -> l
         ]
         mine = records[chosen].reset_index(drop=True)
         if len(sets) == 1 or not mine["method.name"].eq(FLOAT).all():
-            whole = not any(map(present, mine.get("eval.windows", ())))
-            found.append(Part(model, mine, records, columns, protocols, whole))
+            found.append(Part(model, mine, records, columns, protocols, _cut(mine)))
     return found
 
 
@@ -147,13 +150,26 @@ def compatible(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(other.get(metric, protocol) == protocol for metric, protocol in one.items())
 
 
-def comparable(protocol: str, whole: bool) -> str:
+def _cut(records: pd.DataFrame) -> frozenset[str]:
+    """Corpora of which a number of windows was asked for; ANY where it was for all at once."""
+    names = [name for name in records if name == WINDOWS or name.startswith(f"{WINDOWS}.")]
+    asked = [name for name in names if any(map(present, records[name]))]
+    return frozenset(name.removeprefix(WINDOWS).removeprefix(".") or ANY for name in asked)
+
+
+def comparable(protocol: str, cut: frozenset[str]) -> str:
     """A protocol without what the tokenizer decides: where whole texts are read, how many windows and tokens
     they are.
+
+    Args:
+        cut: corpora that were not read whole.
     """
-    if not whole:
+    if ANY in cut:
         return protocol
-    return JOIN.join(str(parse(sentence).without_counts()) for sentence in protocol.split(JOIN))
+    parsed = map(parse, protocol.split(JOIN))
+    return JOIN.join(
+        str(one if getattr(one, "corpus", None) in cut else one.without_counts()) for one in parsed
+    )
 
 
 def _expanded(records: pd.DataFrame, columns: Sequence[Columns]) -> list[Column]:
@@ -231,7 +247,7 @@ def _may_share(one: Part, other: Part) -> bool:
         return False
     return compatible(
         *(
-            {metric: comparable(text, part.whole) for metric, text in part.protocols.items()}
+            {metric: comparable(text, part.cut) for metric, text in part.protocols.items()}
             for part in (one, other)
         )
     )

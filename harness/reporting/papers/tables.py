@@ -156,7 +156,7 @@ def check_protocols(blocks: Sequence[Sequence[Row]], group: Sequence[Part]) -> N
     """
     for place, column in enumerate(group[0].columns):
         found = {
-            comparable(row.cells[place].protocol, part.whole)
+            comparable(row.cells[place].protocol, part.cut)
             for rows, part in zip(blocks, group, strict=True)
             for row in rows
             if row.cells and row.cells[place].value is not None
@@ -171,7 +171,9 @@ def _protocols(group: Sequence[Part]) -> str:
     labels: dict[str, list[str]] = {}
     for metric, label in shown.items():
         exact = sorted({part.protocols[metric] for part in group if metric in part.protocols})
-        texts = exact if len(exact) == 1 else sorted({comparable(protocol, True) for protocol in exact})
+        texts = (
+            exact if len(exact) == 1 else sorted({comparable(protocol, frozenset()) for protocol in exact})
+        )
         if not (metric.startswith(MEAN) and all(part in shown for part in parts(metric))):
             for text in texts:
                 labels.setdefault(text, []).append(label)

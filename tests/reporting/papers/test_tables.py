@@ -240,7 +240,7 @@ def test_protocols_never_meet_in_a_column(tables):
 
 def test_a_column_refuses_a_second_protocol():
     column = Column(Columns((Value("perplexity/wikitext2", "W2"),)), Value("perplexity/wikitext2", "W2"))
-    part = Part("toy", None, None, (column,), {"perplexity/wikitext2": W2}, whole=False)
+    part = Part("toy", None, None, (column,), {"perplexity/wikitext2": W2}, cut=frozenset({"*"}))
     rows = [
         Row("rtn", "rtn", (Cell("1", value=1.0, protocol=W2),)),
         Row("gptq", "gptq", (Cell("2", value=2.0, protocol=W2 + "!"),)),
@@ -265,7 +265,13 @@ def test_a_mean_of_two_protocols_is_no_column_of_either(tables):
 
 @pytest.mark.parametrize(
     ("windows", "dtype", "shared"),
-    [(None, "float32", True), (16, "float32", False), (None, "float16", False)],
+    [
+        (None, "float32", True),
+        (16, "float32", False),
+        (None, "float16", False),
+        ({"wikitext2": None, "c4": 256}, "float32", True),
+        ({"wikitext2": 160, "c4": None}, "float32", False),
+    ],
 )
 def test_models_share_a_table_up_to_what_the_tokenizer_decides(tables, windows, dtype, shared):
     whole = (
