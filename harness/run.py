@@ -5,6 +5,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 
 import torch
 import yaml
@@ -126,7 +127,8 @@ def _straight_line(
     if config.method.solver is not None:
         reused["statistics"] = _quantize(config, loaded, walked, tracker, progress, kept, ids[CALIBRATION])
         clock.add("walk", kept.seconds())
-        if config.save and not is_intact(store.directory(key) / layout.CHECKPOINT):
+        whole = reused["blocks"] == kept.blocks  # nothing new since a checkpoint that is there
+        if config.save and not (whole and is_intact(store.directory(key) / layout.CHECKPOINT)):
             with clock.time("save"):
                 save(
                     loaded.model, loaded.tokenizer, store.directory(key) / layout.CHECKPOINT, {"run_key": key}
@@ -156,6 +158,13 @@ def _identity(config: RunConfig, key: str) -> dict:
     return same | {"run_key": key, "device": device, "threads": torch.get_num_threads()}
 
 
+def _tokens(config: RunConfig, loaded: LoadedModel) -> torch.Tensor:
+    """Those of calibration."""
+    data, bos = config.data, with_bos(config.model).bos
+    documents = corpora.documents(data.name, "train", data.mirror)
+    return calibration_tokens(documents, loaded.tokenizer, data.samples, data.window, config.seed, bos)
+
+
 def _quantize(
     config: RunConfig,
     loaded: LoadedModel,
@@ -172,13 +181,6 @@ def _quantize(
     cache = StatisticsCache(
         cache_dir() / "statistics", statistics_key(config), len(source), size, config.paths.cache_gib, ids
     )
-
-    def tokens() -> torch.Tensor:
-        documents = corpora.documents(data.name, "train", data.mirror)
-        return calibration_tokens(
-            documents, loaded.tokenizer, data.samples, data.window, config.seed, with_bos(config.model).bos
-        )
-
     known = shared and cache.complete()
     log.info("calibration statistics: %s", "reused from disk" if known else "computed")
     if kept.blocks:
@@ -189,7 +191,7 @@ def _quantize(
         progress.update("quantize", index, len(source), text)
 
     walk = Walk(source, config.method, config.scheme, data, cache, note)
-    for report in quantize(walk, tokens, kept):
+    for report in quantize(walk, partial(_tokens, config, loaded), kept):
         if isinstance(report, BlockReport):
             walked.blocks.append(report)
             tracker.block(len(walked.layers), report)

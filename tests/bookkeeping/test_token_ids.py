@@ -85,6 +85,16 @@ def test_what_was_made_with_other_ids_is_made_again(another_library):
     assert run(point) == second and state(point)[0] == "done"
 
 
+def test_a_checkpoint_of_other_ids_is_replaced(another_library):
+    point = config("method=gptq", "save=true", *SMALL)
+    weights = Path("results/runs") / run_key(point) / "checkpoint" / "quantized.safetensors"
+    run(point)
+    before = weights.read_bytes()
+    another_library()
+    run(point)
+    assert weights.read_bytes() != before
+
+
 def test_records_and_statistics_of_former_versions_are_taken_at_their_word(another_library):
     point, other = config("method=rtn", *SMALL), config("method=gptq", *SMALL)
     first = run(point)
