@@ -4,7 +4,9 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness.cli import main
+from harness.config.compose import CONF, option
 from harness.config.run_config import to_run_config
+from harness.data.corpora import CORPORA
 from harness.foundation.errors import UserError
 
 TINY = ["model=tiny-llama", "data=synthetic", "eval=smoke"]
@@ -145,9 +147,9 @@ def test_windows_that_are_none_are_refused(given):
         windows(f"eval.windows={given}")
 
 
-def test_every_evaluation_says_how_many_windows_of_every_corpus():
-    from harness.config.compose import CONF, option
-    from harness.data.corpora import CORPORA
-
-    for name in (path.stem for path in CONF.glob("eval/*.yaml")):
-        assert set(option("eval", name)["windows"]) == set(CORPORA), name
+@pytest.mark.parametrize("place", ["eval", "experiment"])
+def test_windows_are_said_for_every_corpus(place):
+    """Or `eval.windows.c4=256` could not be said on the command line."""
+    found = [option(place, path.stem) for path in CONF.glob(f"{place}/*.yaml")]
+    said = [one.get("windows", one.get("eval", {}).get("windows", CORPORA)) for one in found]
+    assert said and all(set(windows) == set(CORPORA) for windows in said)
