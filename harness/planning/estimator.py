@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from harness.bookkeeping.keys import baseline_of, run_key, statistics_key
 from harness.bookkeeping.point import Point
+from harness.bookkeeping.token_ids import finished
 from harness.config.groups import Propagate
 from harness.config.run_config import RunConfig
 from harness.foundation.cache import cache_dir
@@ -87,8 +88,9 @@ class Estimator:
         return there and not needs_of(config).activations
 
     def _baseline_is_left(self, config: RunConfig) -> bool:
-        key = run_key(baseline_of(config))
-        there = key in self._left or Store(config.paths.results).finished(key, save=False)
+        float_model = baseline_of(config)
+        key = run_key(float_model)
+        there = key in self._left or finished(Store(config.paths.results), key, float_model)
         self._left.add(key)
         return there
 
