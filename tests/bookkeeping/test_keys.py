@@ -295,3 +295,12 @@ def test_a_description_holds_no_path_of_this_machine(texts, tmp_path):
     described = describe(config(f"paths.results={tmp_path}"), "0" * 16)
     assert str(tmp_path) not in str(described)
     assert described["scheme"]["bits"] == 4 and described["versions"]["torch"]
+
+
+def test_windows_of_each_corpus_move_the_key_only_where_they_differ(texts):
+    both = "eval.corpora=[synthetic,news]"
+    same = ["eval.windows=3"], ["eval.windows.synthetic=3", "eval.windows.news=3"]
+    assert len({run_key(config(both, *overrides)) for overrides in same}) == 1
+    different = ["eval.windows.synthetic=3"], ["eval.windows.news=3"], ["eval.windows.news=null"]
+    assert len({run_key(config(both, *overrides)) for overrides in (same[0], *different)}) == 4
+    assert run_key(config("eval.windows.c4=9")) == run_key(config())  # which is not read

@@ -255,3 +255,15 @@ def test_smollm2_on_wikitext2(warm_cache, mirror):
     value, _, tokens = perplexity(loaded.model, batch, 4)
     assert value == pytest.approx(30.6403, abs=1e-3)
     assert tokens == 8 * 511
+
+
+def test_protocols_say_how_many_windows_there_were(monkeypatch):
+    """Of each corpus as many as are asked for, and all there are where it has fewer."""
+    texts = {"synthetic": ["a" * 95], "news": ["b" * 200], "wiki": ["c" * 50]}
+    monkeypatch.setattr(corpora, "documents", lambda name, split, mirror=None: texts[name])
+    counts = {"synthetic": 100, "news": 3, "wiki": None}
+    config = EvalConfig("x", list(texts), 10, counts, [], None, 0, 4, None)
+    found = evaluate(Subject(*tiny.tiny_model("llama"), Bos.none, "float32"), config)
+    expected = {"synthetic": 9, "news": 3, "wiki": 5}
+    assert {name: found.metrics[f"perplexity/{name}"].protocol.windows for name in texts} == expected
+    assert {name: len(found.items[f"perplexity/{name}"]) for name in texts} == expected
