@@ -2,11 +2,18 @@
 
     results/runs/<run_key>/attempts/0001.json  0002.json ...      {owner, ended}
 
-An attempt is claimed by linking a file of the next number into place, which only one of several processes can
-do. No claim is ever removed and nothing is locked: an attempt is over when its file says so or when its owner
-is dead, and then the next number is free. Owners on this machine are asked for directly (process number and
-start time); those elsewhere are believed to live while they touch their file. Claims keep work from being
-done twice; that records are whole never depends on them.
+An attempt is claimed by linking a file of the next number into place, which only one of several processes
+can do. Why so, and not by a lock: a lock that its owner must remove outlives a killed owner, and taking
+over a stale one is a race of its own: two find it stale, and the slower removes the claim of the faster.
+Locks of the kernel do not reach over every shared file system. A number is taken once and for ever, so
+nothing is ever taken over or removed: an attempt is over when its file says so or when its owner is dead,
+and then the next number is free. Linking, unlike creating and then writing, shows the file with its content
+or not at all, so that nobody reads an owner half written and believes the attempt over. And the record
+tells by its number which attempt made it.
+
+Owners on this machine are asked for directly (process number and start time); those elsewhere are believed
+to live while they touch their file. Claims keep work from being done twice; that records are whole never
+depends on them.
 """
 
 import json

@@ -83,6 +83,14 @@ class Sweep:
     def _settle(self, points: list[Point]) -> None:
         """Launch points until each has its record. A launcher may lose some, and other sweeps may be at some:
         the store decides.
+
+        What a launcher returns or raises is no evidence: a job of a cluster may be killed with its point
+        half done, be lost from the queue, or still run when the launcher has given up. Hence the loop over
+        what the store lacks. It ends for two separate reasons, since two things can go wrong. A point whose
+        attempts begin but leave no record (its process dies each time) is given up after LOSSES attempts of
+        its own, and the others go on. A launcher that begins nothing (a queue that takes no job) moves no
+        number of any point, so launches without effect are counted over all of them. A failed point is
+        settled by a record of an attempt later than `before`; older failures are what retry=true is about.
         """
         before = begun = {point.key: attempts(point.directory) for point in points}
         idle = 0
