@@ -13,9 +13,10 @@ import yaml
 from harness.bookkeeping.costs import Clock, seconds_of
 from harness.bookkeeping.description import describe, versions
 from harness.bookkeeping.endings import guarded, skip_reason
-from harness.bookkeeping.keys import baseline_of, plain, run_key, semantic, statistics_key
+from harness.bookkeeping.keys import baseline_of, plain, semantic, statistics_key
+from harness.bookkeeping.point import Point
 from harness.bookkeeping.run_log import logging_to
-from harness.bookkeeping.token_ids import CALIBRATION, changed, finished, token_ids
+from harness.bookkeeping.token_ids import CALIBRATION, changed, token_ids
 from harness.bookkeeping.words import label
 from harness.checkpoints.checkpoint import is_intact, save
 from harness.config.groups import Propagate
@@ -40,47 +41,46 @@ from harness.records import layout
 from harness.records.attempts import attempts, claim, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.progress import Stages
-from harness.records.store import Store
 from harness.tracking.tracker import Tracker, make_tracker
 
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig) -> dict:
+def run(point: Point) -> dict:
     """Run one point in this process and return its record; a finished point is read back, not computed again.
 
     Waits while another process works on it. Never raises for what goes wrong inside the run: that is a record
     with another status.
     """
-    store, key, awaited = Store(config.paths.results), run_key(config), 0
-    while not finished(store, key, config):
-        directory = store.open(key)
+    awaited = 0
+    while not point.finished():
+        directory = point.store.open(point.key)
         if mine := claim(directory):
             with mine:
-                return run_claimed(config, mine.number)
+                return run_claimed(point, mine.number)
         awaited = attempts(directory)
         while holder(directory):
             time.sleep(0.2)
-        record = store.record(key)
+        record = point.record()
         if record and record.get("attempt", 0) >= awaited:
             return record  # however it ended, it was somebody's attempt at this very moment
-    return store.record(key)
+    return point.record()
 
 
-def run_claimed(config: RunConfig, attempt: int) -> dict:
+def run_claimed(point: Point, attempt: int) -> dict:
     """The same for who has claimed the run's `attempt`."""
-    store, key = Store(config.paths.results), run_key(config)
-    if finished(store, key, config):  # since we looked
-        return store.record(key)
+    if point.finished():  # since we looked
+        return point.record()
+    config, store, key = point.config, point.store, point.key
     directory = store.open(key)
     remove_leftovers(directory, hours=0)  # nobody else writes here
     with logging_to(directory / layout.LOG):
         log.info("%s, run key %s, attempt %d", label(config), key, attempt)
-        if said := changed(store.record(key), config):
+        if said := changed(point.record(), config):
             log.warning("the record that is there was %s", said)
         reset_peak_memory()
         reason = skip_reason(config)
-        baseline = _baseline(config, store) if config.method.solver and not reason else None
+        baseline = _baseline(config) if config.method.solver and not reason else None
         description = describe(config, key) | {"attempt": attempt}
         walked, progress = Walked(), Stages(directory / layout.PROGRESS, label(config), attempt)
         tracker = make_tracker(config.tracker.name)
@@ -88,7 +88,7 @@ def run_claimed(config: RunConfig, attempt: int) -> dict:
         if reason:
             ending = {"status": "skipped", "reason": reason}
         else:
-            ending = guarded(lambda: _straight_line(config, baseline, store, walked, tracker, progress))
+            ending = guarded(lambda: _straight_line(point, baseline, walked, tracker, progress))
         items = ending.pop("items", {})
         tables = {
             "layers": [asdict(layer) for layer in walked.layers],
@@ -104,17 +104,17 @@ def run_claimed(config: RunConfig, attempt: int) -> dict:
     return record
 
 
-def _baseline(config: RunConfig, store: Store) -> dict:
+def _baseline(config: RunConfig) -> dict:
     """The record of the unquantized model, computed now if nobody has."""
-    float_model = baseline_of(config)
-    record = store.record(run_key(float_model))
+    float_model = Point.of(baseline_of(config))
+    record = float_model.record()
     return record if record and record["status"] in FAILED and not config.retry else run(float_model)
 
 
 def _straight_line(
-    config: RunConfig, baseline: dict | None, store: Store, walked: Walked, tracker: Tracker, progress: Stages
+    point: Point, baseline: dict | None, walked: Walked, tracker: Tracker, progress: Stages
 ) -> dict:
-    clock, key = Clock(), run_key(config)
+    clock, config, directory = Clock(), point.config, point.directory
     if baseline and baseline["status"] != "done":
         raise UserError(
             f"the float baseline {baseline['run_key']} ended as {baseline['status']}: {baseline['reason']}"
@@ -122,17 +122,16 @@ def _straight_line(
     with clock.time("load"):
         ids = token_ids(config)
         loaded = load_model(config.model, device_name(config.device.value))
-    kept = Resume(store.directory(key) / layout.RESUME, _identity(config, key) | {"token_ids": ids})
+    kept = Resume(directory / layout.RESUME, _identity(config, point.key) | {"token_ids": ids})
     reused = {"blocks": kept.blocks, "evaluations": kept.evaluations, "statistics": False}
     if config.method.solver is not None:
         reused["statistics"] = _quantize(config, loaded, walked, tracker, progress, kept, ids[CALIBRATION])
         clock.add("walk", kept.seconds())
         whole = reused["blocks"] == kept.blocks  # nothing new since a checkpoint that is there
-        if config.save and not (whole and is_intact(store.directory(key) / layout.CHECKPOINT)):
+        if config.save and not (whole and is_intact(directory / layout.CHECKPOINT)):
             with clock.time("save"):
-                save(
-                    loaded.model, loaded.tokenizer, store.directory(key) / layout.CHECKPOINT, {"run_key": key}
-                )
+                owner = {"run_key": point.key}
+                save(loaded.model, loaded.tokenizer, directory / layout.CHECKPOINT, owner)
     subject = Subject(loaded.model, loaded.tokenizer, with_bos(config.model).bos, config.model.dtype.name)
     with nullcontext() if config.method.solver else refusing_overflow(loaded.model):
         result = evaluate(subject, config.eval, progress.update, kept.evaluated)

@@ -14,9 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.bookkeeping.point import Point
 from harness.config.arguments import understood
 from harness.config.explaining import explain, sentence
-from harness.config.run_config import plain_config, to_run_config
+from harness.config.run_config import plain_config
 from harness.foundation.errors import UserError
 from harness.run import run as run_point
 from harness.sweeps.local import LIBRARIES
@@ -91,9 +92,10 @@ def _point(config: DictConfig) -> str:
         raise UserError(
             f"{place}: {error.strerror} on {socket.gethostname()}; the machines of a cluster must share it"
         ) from error
-    if config.isolate:
-        return supervise(plain_config(config), _worker(os.environ.get("CUDA_VISIBLE_DEVICES")))
-    return run_point(to_run_config(config))["status"]
+    point = Point.of_plain(plain_config(config))
+    if point.config.isolate:
+        return supervise(point, _worker(os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return run_point(point)["status"]
 
 
 @cache

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
 
-from harness.config.run_config import from_plain
+from harness.bookkeeping.point import Point
 from harness.foundation.errors import UserError
 from harness.run import run
 from harness.sweeps.supervise import supervise
@@ -32,7 +32,7 @@ def launch(points: Sequence[dict], slots: int | None) -> list[str]:
     if not points[0]["isolate"]:
         if (slots or 1) > 1:
             raise UserError(f"hydra.launcher.slots={slots}: several points at once need isolate=true")
-        return [run(from_plain(point))["status"] for point in points]
+        return [run(Point.of_plain(point))["status"] for point in points]
     workers = _workers(slots)
     free = SimpleQueue()
     for worker in workers:
@@ -41,7 +41,7 @@ def launch(points: Sequence[dict], slots: int | None) -> list[str]:
     def one(point: dict) -> str:
         worker = free.get()
         try:
-            return supervise(point, worker)
+            return supervise(Point.of_plain(point), worker)
         finally:
             free.put(worker)
 

@@ -13,10 +13,10 @@ from harness.sweeps.worker import POLL, kill
 
 def work(job: dict) -> int:
     """What a child does: its exit code says nothing, the record does."""
-    from harness.config.run_config import from_plain
+    from harness.bookkeeping.point import Point
     from harness.run import run_claimed
 
-    run_claimed(from_plain(job["point"]), job["attempt"])
+    run_claimed(Point.of_plain(job["point"]), job["attempt"])
     return 0
 
 

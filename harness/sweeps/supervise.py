@@ -7,47 +7,39 @@ import yaml
 
 from harness.bookkeeping.description import describe
 from harness.bookkeeping.endings import died, last_seen, stopped
-from harness.bookkeeping.keys import plain, run_key, semantic
-from harness.bookkeeping.token_ids import finished
-from harness.config.run_config import RunConfig, from_plain
+from harness.bookkeeping.keys import plain, semantic
+from harness.bookkeeping.point import Point
 from harness.foundation.redaction import scrub_file
 from harness.foundation.resources import killed_for_memory
 from harness.records import layout
 from harness.records.attempts import Claim, claim
-from harness.records.store import Store
 from harness.sweeps.worker import Lost, Worker
 
 RUNNING = "running"  # by somebody else
 
 
-def supervise(point: dict, worker: Worker) -> str:
-    """Run one point in a child of `worker`.
-
-    Args:
-        point: what `config.plain_config` gives.
+def supervise(point: Point, worker: Worker) -> str:
+    """Run one point, made by `Point.of_plain`, in a child of `worker`.
 
     Returns:
         the status of its record, or `running` if another process is at it.
     """
-    config = from_plain(point)
-    store, key = Store(config.paths.results), run_key(config)
-    if finished(store, key, config):
-        return store.record(key)["status"]
-    mine = claim(store.open(key))
+    if point.finished():
+        return point.status()
+    mine = claim(point.store.open(point.key))
     if mine is None:
         return RUNNING
     with mine:
-        if finished(store, key, config):  # since we looked
-            return store.record(key)["status"]
-        _in_child(config, point, mine, store, worker)
-        return store.record(key)["status"]
+        if not point.finished():  # since we looked
+            _in_child(point, mine, worker)
+        return point.status()
 
 
-def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker: Worker) -> None:
-    directory, before = mine.path.parents[1], killed_for_memory()
+def _in_child(point: Point, mine: Claim, worker: Worker) -> None:
+    config, directory, before = point.config, point.directory, killed_for_memory()
     seconds = config.time_limit and 60 * config.time_limit
     try:
-        code = worker.run({"point": point, "attempt": mine.number}, directory / layout.LOG, seconds)
+        code = worker.run({"point": point.plain, "attempt": mine.number}, directory / layout.LOG, seconds)
         where = last_seen(directory, mine.number)
         ending = (
             stopped(config, where)
@@ -60,7 +52,7 @@ def _in_child(config: RunConfig, point: dict, mine: Claim, store: Store, worker:
             "reason": f"{error} {last_seen(directory, mine.number)}; retry=true goes on from there",
         }
     scrub_file(directory / layout.LOG)  # whatever libraries printed went there as it was
-    record = store.record(directory.name)
+    record = point.record()
     if record is None or record.get("attempt") != mine.number:
-        record = describe(config, directory.name) | {"attempt": mine.number} | ending
-        store.commit(directory.name, record, {}, {}, yaml.safe_dump(plain(semantic(config))))
+        record = describe(config, point.key) | {"attempt": mine.number} | ending
+        point.store.commit(point.key, record, {}, {}, yaml.safe_dump(plain(semantic(config))))

@@ -58,12 +58,12 @@ def state(point) -> tuple[str, str]:
 
 def test_what_was_made_with_other_ids_is_made_again(another_library):
     point, other = config("method=rtn", *SMALL), config("method=gptq", *SMALL)
-    key, first = run_key(point), run(point)
+    key, first = run_key(point), run(Point.of(point))
     assert set(first["token_ids"]) == {"calibration", "perplexity/synthetic"}
     assert first["token_ids"] == token_ids(point) and state(point)[0] == "done"
     baseline = made(first["baseline"]["run_key"])
     assert set(baseline["token_ids"]) == {"perplexity/synthetic"}
-    assert run(other)["reused"]["statistics"] and run(point) == first
+    assert run(Point.of(other))["reused"]["statistics"] and run(Point.of(point)) == first
 
     another_library()
     assert run_key(point) == key and not Point((), point, key).settled()
@@ -73,7 +73,7 @@ def test_what_was_made_with_other_ids_is_made_again(another_library):
     plan.show([Point((), point, key)], Console(file=text, width=160, soft_wrap=True))
     assert "outdated [1]" in text.getvalue() and "other token ids" in text.getvalue()
     assert "to run: 1 points" in text.getvalue()
-    second = run(point)
+    second = run(Point.of(point))
     assert second["run_key"] == key and second["attempt"] > first["attempt"]
     assert second["token_ids"] == token_ids(point) != first["token_ids"]
     assert not second["reused"]["statistics"]
@@ -81,23 +81,23 @@ def test_what_was_made_with_other_ids_is_made_again(another_library):
     value = second["metrics"]["perplexity/synthetic"]["value"]
     assert value != first["metrics"]["perplexity/synthetic"]["value"]
     assert "other token ids" in (Path("results/runs") / key / "log.txt").read_text()
-    assert run(other)["reused"]["statistics"]  # those of today
-    assert run(point) == second and state(point)[0] == "done"
+    assert run(Point.of(other))["reused"]["statistics"]  # those of today
+    assert run(Point.of(point)) == second and state(point)[0] == "done"
 
 
 def test_a_checkpoint_of_other_ids_is_replaced(another_library):
     point = config("method=gptq", "save=true", *SMALL)
     weights = Path("results/runs") / run_key(point) / "checkpoint" / "quantized.safetensors"
-    run(point)
+    run(Point.of(point))
     before = weights.read_bytes()
     another_library()
-    run(point)
+    run(Point.of(point))
     assert weights.read_bytes() != before
 
 
 def test_records_and_statistics_of_former_versions_are_taken_at_their_word(another_library):
     point, other = config("method=rtn", *SMALL), config("method=gptq", *SMALL)
-    first = run(point)
+    first = run(Point.of(point))
     for path in Path("results/runs").glob("*/record.json"):
         record = read_record(path.read_bytes())
         del record["token_ids"]
@@ -109,8 +109,8 @@ def test_records_and_statistics_of_former_versions_are_taken_at_their_word(anoth
     another_library()
     record = made(run_key(point))
     assert changed(record, point) is None and finished(Store("results"), run_key(point), point)
-    assert run(point) == record and record["attempt"] == first["attempt"]
-    assert files() and run(other)["reused"]["statistics"]
+    assert run(Point.of(point)) == record and record["attempt"] == first["attempt"]
+    assert files() and run(Point.of(other))["reused"]["statistics"]
 
 
 def test_a_killed_run_does_not_go_on_with_other_ids(another_library, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_killed_run_does_not_go_on_with_other_ids(another_library, monkeypatch
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(resume.Resume, "settle", dying)
-        run(point)
+        run(Point.of(point))
     start = resume.Resume.__init__
     monkeypatch.setattr(
         resume.Resume,
@@ -135,9 +135,9 @@ def test_a_killed_run_does_not_go_on_with_other_ids(another_library, monkeypatch
     )
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(resume.Resume, "settle", dying)
-        run(point)
+        run(Point.of(point))
     another_library()
-    run(point)
+    run(Point.of(point))
     assert kept[0] == 2 and kept[-1] == 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from harness.bookkeeping.keys import run_key
+from harness.bookkeeping.point import Point
 from harness.cli import main
 from harness.config.run_config import to_run_config
 from harness.foundation.errors import UserError
@@ -139,7 +140,7 @@ def named(name):
 def every_name_works(place, count):
     before, keys = outside(place), set()
     for name in names(count):
-        record = run(named(name))
+        record = run(Point.of(named(name)))
         assert record["status"] == "done", (name, record["reason"])
         keys.add(record["run_key"])
     assert outside(place) == before
@@ -181,7 +182,7 @@ def test_names_that_mean_something_are_refused_or_known(place):
 
 def test_reports_stay_where_they_belong(place, capsys):
     for name in ("[/]", "a|b\n<script>", "\\input{/etc/passwd}"):
-        run(named(name))
+        run(Point.of(named(name)))
     before = outside(place)
     capsys.readouterr()
     for name in SEEDS[:24]:

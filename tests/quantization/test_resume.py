@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
 from harness.bookkeeping.keys import baseline_of, run_key
+from harness.bookkeeping.point import Point
 from harness.checkpoints.saved_runs import load_run
 from harness.commands.load import check
 from harness.config.compose import method_names
@@ -72,7 +73,7 @@ def composed(*overrides: str) -> RunConfig:
 
 
 def run(config: RunConfig, results: str) -> dict:
-    return one_run(replace(config, paths=replace(config.paths, results=results)))
+    return one_run(Point.of(replace(config, paths=replace(config.paths, results=results))))
 
 
 def directory(config: RunConfig, results: str) -> Path:

@@ -56,13 +56,13 @@ def leases(monkeypatch, given, slots, expected) -> dict[str | None, list[tuple[f
         busy.add(worker)
         begun = time.monotonic()
         together.wait()
-        time.sleep(0.02 * (1 + point["seed"] % 3))
+        time.sleep(0.02 * (1 + point.config.seed % 3))
         busy.remove(worker)
         with lock:
             used.setdefault(worker._environment.get("CUDA_VISIBLE_DEVICES"), []).append(
                 (begun, time.monotonic())
             )
-        return f"status {point['seed']}"
+        return f"status {point.config.seed}"
 
     with monkeypatch.context() as patch:
         patch.setattr(local, "supervise", supervise)

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_module
 
 from harness.bookkeeping.description import describe
 from harness.bookkeeping.keys import run_key
+from harness.bookkeeping.point import Point
 from harness.config.run_config import plain_config, to_run_config
 from harness.foundation import resources
 from harness.records.attempts import attempts, claim, holder
@@ -68,6 +69,10 @@ class Child:
         return self.store.record(self.key)
 
 
+def supervised(point, child):
+    return supervise(Point.of_plain(plain_config(point)), child)
+
+
 def at(stage, done, total, attempt=1):
     return {
         "label": "tiny-llama gptq",
@@ -81,14 +86,14 @@ def at(stage, done, total, attempt=1):
 
 def test_what_the_child_records_is_what_stands(point):
     child = Child(point, status="done")
-    assert supervise(plain_config(point), child) == "done" and child.record["attempt"] == 1
+    assert supervised(point, child) == "done" and child.record["attempt"] == 1
     ((job, _, seconds),) = child.asked
     assert (
         job == {"point": plain_config(point), "attempt": 1}
         and json.loads(json.dumps(job)) == job
         and seconds is None
     )
-    assert supervise(plain_config(point), child) == "done"
+    assert supervised(point, child) == "done"
     assert len(child.asked) == 1 and attempts(child.store.directory(child.key)) == 1, (
         "a finished point is not run again"
     )
@@ -114,7 +119,7 @@ ENDS = {
 def test_a_child_that_leaves_no_record_gets_one(point, reason):
     end, progress = ENDS[reason]
     child = Child(point, end, progress=progress)
-    assert supervise(plain_config(point), child) == "failed"
+    assert supervised(point, child) == "failed"
     record = child.record
     assert (
         record["reason"].startswith(reason)
@@ -130,14 +135,14 @@ def test_a_child_that_the_kernel_kills_for_memory(point, monkeypatch):
     counts = iter([4, 5])
     monkeypatch.setattr("harness.sweeps.supervise.killed_for_memory", lambda: next(counts))
     child = Child(point, -signal.SIGKILL, progress=at("quantize", 3, 14))
-    assert supervise(plain_config(point), child) == "oom"
+    assert supervised(point, child) == "oom"
     assert "SIGKILL" in child.record["reason"] and "data.batch_size" in child.record["reason"]
 
 
 def test_the_time_limit_is_in_minutes(point):
     point.time_limit = 1.5
     child = Child(point, None, progress=at("quantize", 3, 14))
-    assert supervise(plain_config(point), child) == "failed"
+    assert supervised(point, child) == "failed"
     assert child.asked[0][2] == 90
     assert child.record["reason"].startswith("stopped after 1.5 minutes (time_limit) during quantize 3/14;")
 
@@ -146,11 +151,9 @@ def test_the_time_limit_is_in_minutes(point):
 def test_what_is_interrupted_leaves_no_record_and_no_claim(point, end):
     child = Child(point, end, progress=at("quantize", 3, 14))
     with pytest.raises(type(end)):
-        supervise(plain_config(point), child)
+        supervised(point, child)
     assert child.record is None and holder(child.store.directory(child.key)) is None
-    assert (
-        supervise(plain_config(point), Child(point, status="done")) == "done" and child.record["attempt"] == 2
-    )
+    assert supervised(point, Child(point, status="done")) == "done" and child.record["attempt"] == 2
 
 
 def test_the_record_of_an_attempt_before_is_replaced(point):
@@ -158,21 +161,21 @@ def test_the_record_of_an_attempt_before_is_replaced(point):
         Child(point, status="failed"),
         Child(point, -signal.SIGABRT, progress=at("evaluate", 0, 2, attempt=2)),
     )
-    assert supervise(plain_config(point), first) == "failed"
-    assert supervise(plain_config(point), second) == "failed"
+    assert supervised(point, first) == "failed"
+    assert supervised(point, second) == "failed"
     assert second.record["attempt"] == 2 and second.record["reason"].startswith(
         "killed by SIGABRT (signal 6) during evaluate 0/2"
     )
 
 
 def test_a_child_that_dies_after_its_record_is_done(point):
-    assert supervise(plain_config(point), Child(point, -signal.SIGSEGV, status="done")) == "done"
+    assert supervised(point, Child(point, -signal.SIGSEGV, status="done")) == "done"
 
 
 def test_a_point_that_somebody_is_at(point):
     child = Child(point, status="done")
     with claim(child.store.open(child.key)):
-        assert supervise(plain_config(point), child) == RUNNING
+        assert supervised(point, child) == RUNNING
     assert child.asked == [] and child.record is None
 
 
@@ -185,7 +188,7 @@ def test_a_point_that_somebody_finishes_while_we_claim_it(point, monkeypatch):
         yield
 
     monkeypatch.setattr(module, "claim", late)
-    assert supervise(plain_config(point), child) == "done" and child.asked == []
+    assert supervised(point, child) == "done" and child.asked == []
 
 
 def test_how_often_the_kernel_killed_for_memory(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import time
 from itertools import product
 from pathlib import Path
 
+from harness.bookkeeping.point import Point
 from harness.run import run
 from tests.torture.faults import BEFORE, POWER, TORN, Faults, die
 from tests.torture.runs import FRESH, config, differences, forked, prepare
@@ -49,7 +50,7 @@ def steps_of_a_run(place: Path) -> list[str]:
 
     def count() -> None:
         with Faults(place / "counted", ignored=IGNORED) as faults:
-            run(config(results="counted"))
+            run(Point.of(config(results="counted")))
         Path("steps.json").write_text(json.dumps(faults.steps))
 
     assert forked(count, "output") == 0, Path("output").read_text()
@@ -67,12 +68,12 @@ def killed(place: Path, at: int, way: str) -> list[str]:
 
     def disturbed() -> None:
         with Faults(place / "killed", at, die, way, IGNORED):
-            run(config(results="killed"))
+            run(Point.of(config(results="killed")))
 
     code = forked(disturbed, "output")
     if code != -signal.SIGKILL:
         return [f"was not killed but ended with {code}: {Path('output').read_text()[-500:]}"]
-    code = forked(lambda: run(config(results="killed")) and 0, "output")
+    code = forked(lambda: run(Point.of(config(results="killed"))) and 0, "output")
     return (
         differences("killed")
         if code == 0

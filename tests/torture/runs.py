@@ -19,6 +19,7 @@ import torch
 from hydra import compose, initialize_config_module
 
 from harness.bookkeeping.keys import run_key
+from harness.bookkeeping.point import Point
 from harness.checkpoints.checkpoint import is_intact
 from harness.config.run_config import from_plain, plain_config
 from harness.data import corpora
@@ -56,9 +57,9 @@ def prepare(place: Path) -> None:
         self.wait()
 
     Resume.keep = keep_at_once
-    assert run(config("method=float", results=FRESH))["status"] == "done"
+    assert run(Point.of(config("method=float", results=FRESH)))["status"] == "done"
     shutil.copytree(FRESH, WHOLE)
-    assert run(config(results=WHOLE))["status"] == "done"
+    assert run(Point.of(config(results=WHOLE)))["status"] == "done"
 
 
 @cache
