@@ -18,7 +18,7 @@ from harness.bookkeeping.keys import run_key
 from harness.bookkeeping.point import Point
 from harness.config.arguments import overrides_of
 from harness.config.explaining import explain, not_in_all, sentence
-from harness.config.run_config import GROUPS, SCALARS, RunConfig, from_plain, plain_config, to_run_config
+from harness.config.run_config import GROUPS, SCALARS, RunConfig, from_plain, plain_config
 from harness.config.shorthand import meant, parsed, parts
 from harness.foundation.errors import UserError
 from harness.models.sources import source_of
@@ -36,22 +36,22 @@ class Points:
         self.loader, self.config = loader, config
         self._composed_choices: dict[tuple[str, ...], DictConfig] = {}
 
-    def of(self, grids: list[str], arguments: list[str]) -> list[Point]:
+    def of(self, grids: list[str], arguments: list[str], keyed: bool = True) -> list[Point]:
         """Every distinct point of the union of grids, in the order written; `arguments` go to each grid and
-        win over it.
+        win over it. For `keyed` see `point`.
         """
         parser = OverridesParser.create(config_loader=self.loader)
         combinations = []
         for grid in grids:
             combinations += expand(parser.parse_overrides([*overrides_of(shlex.split(grid)), *arguments]))
-        points = self._each(list(dict.fromkeys(map(as_meant, combinations))))
+        points = self._each(list(dict.fromkeys(map(as_meant, combinations))), keyed)
         return list({_identity(point): point for point in points}.values())
 
-    def _each(self, combinations: list[tuple[str, ...]]) -> list[Point]:
+    def _each(self, combinations: list[tuple[str, ...]], keyed: bool) -> list[Point]:
         points, failed = [], {}
         for overrides in combinations:
             try:
-                points.append(self.point(overrides))
+                points.append(self.point(overrides, keyed))
             except HydraException as error:
                 failed[overrides] = error
         if failed:
@@ -60,11 +60,20 @@ class Points:
             raise next(iter(failed.values()))
         return points
 
-    def point(self, overrides: tuple[str, ...]) -> Point:
+    def point(self, overrides: tuple[str, ...], keyed: bool = True) -> Point:
+        """The point of these overrides, or what is wrong with it.
+
+        Args:
+            keyed: False asks for neither its model nor its texts to be here: there is no run key then, and
+                only a model that is here is looked at.
+        """
         try:
             plain = plain_config(self._composed(overrides))
             config = from_plain(plain)
-            check(config)
+            if keyed or source_of(config.model).is_here():
+                check(config)
+            if not keyed:
+                return Point(overrides, config, plain=plain)
             key = run_key(config)
             check_texts(config)
             return Point(overrides, config, key, plain)
@@ -156,25 +165,18 @@ def planned(overrides: list[str]) -> tuple[list[RunConfig], list[str]]:
         UserError: the overrides themselves cannot be read.
     """
     GlobalHydra.instance().clear()
-    configs, errors = [], []
     with initialize_config_module("conf", version_base="1.3"):
         try:
-            parser = OverridesParser.create()
             overrides = overrides_of(overrides)
             shared = [item for item in map(left_to_points, overrides) if not parsed(item).is_sweep_override()]
             whole = compose("config", shared, return_hydra_config=True)
-            for grid in whole.hydra.sweeper.grids or [""]:
-                grid = overrides_of(shlex.split(grid))
-                for point in map(as_meant, expand(parser.parse_overrides([*grid, *overrides]))):
-                    try:
-                        config = to_run_config(compose("config", list(point)))
-                        if source_of(config.model).is_here():
-                            check(config)
-                        configs.append(config)
-                    except UserError as error:
-                        errors.append(str(error))
+            maker = Points(GlobalHydra.instance().config_loader(), whole)
+            points = maker.of(list(whole.hydra.sweeper.grids or [""]), overrides, keyed=False)
         except HydraException as error:
             raise UserError(explain(error, overrides)) from error
         except OmegaConfBaseException as error:
             raise UserError(sentence(error)) from error
-    return configs, errors
+    return (
+        [point.config for point in points if not point.error],
+        [point.error for point in points if point.error],
+    )
