@@ -26,6 +26,14 @@ def run_directory(results: str | Path, run_key: str) -> Path:
     return Path(results, RUNS, run_key)
 
 
+def run_directories(results: str | Path) -> list[Path]:
+    """Where runs have left files below a directory of results, or of several of these; those with a dot in
+    front are none.
+    """
+    found = Path(results).glob(f"**/{RUNS}/[!.]*/")
+    return sorted(path for path in found if path.is_dir())
+
+
 def results_of(directory: Path) -> Path:
     """The directory of results that the directory of a run lies in."""
     return directory.parent.parent

@@ -1,8 +1,22 @@
 """Finding a run by the beginning of its key."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from harness.foundation.errors import UserError
+from harness.records import layout
+
+Run = TypeVar("Run")
+
+
+def meant(name: str, runs: Iterable[Run], names_of: Callable[[Run], Iterable[str]]) -> list[Run]:
+    """The runs that a key or the beginning of one means: those of exactly this name, though others begin so
+    too, else all that begin so. An empty name means none.
+    """
+    runs = list(runs)
+    exact = [run for run in runs if name in names_of(run)]
+    return exact or [run for run in runs if name and any(own.startswith(name) for own in names_of(run))]
 
 
 def find(run: str | Path, results: Path) -> Path:
@@ -16,12 +30,8 @@ def find(run: str | Path, results: Path) -> Path:
     if Path(run).is_dir():
         return Path(run)
     looks_like_path = len(Path(run).parts) != 1 or str(run).startswith((".", "~"))
-    known = (
-        []
-        if looks_like_path
-        else [path for path in results.glob("**/runs/*") if path.is_dir() and not path.name.startswith(".")]
-    )
-    found = sorted(path for path in known if path.name.startswith(str(run)))
+    known = [] if looks_like_path else layout.run_directories(results)
+    found = meant(str(run), known, lambda path: [path.name])
     if not found:
         where = (
             "such directory"

@@ -6,6 +6,7 @@ from harness.foundation.did_you_mean import nearest_name
 from harness.foundation.errors import UserError
 from harness.foundation.text import visible
 from harness.records import layout
+from harness.records.lookup import meant
 from harness.reporting.frames import entries_of, load_records
 from harness.reporting.tables.comparison import Run
 
@@ -32,12 +33,10 @@ def _choose(name: str, results: Path, exact: bool) -> Run:
     records = load_records(results)
     runs = entries_of(records.frame)
     known = sorted({one["place"] for one in runs} | {one["run_key"] for one in runs})
-    found = [one for one in runs if name in (one["place"], *(() if exact else (one["run_key"],)))]
-    found = found or [
-        one
-        for one in runs
-        if not exact and name and (one["place"].startswith(name) or one["run_key"].startswith(name))
-    ]
+    if exact:
+        found = [one for one in runs if one["place"] == name]
+    else:
+        found = meant(name, runs, lambda one: (one["place"], one["run_key"]))
     if len(found) == 1:
         return Run(found[0], results / layout.RUNS / found[0]["place"])
     if found:
