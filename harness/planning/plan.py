@@ -23,6 +23,7 @@ from harness.planning.estimator import Estimate, Estimator
 from harness.planning.texts import decided
 from harness.records import layout, standing
 from harness.records.format import FAILED
+from harness.records.record import Record
 
 # what a sweep would compute; with retry=true failed points too
 TO_RUN = ("missing", "interrupted", "outdated")
@@ -37,7 +38,7 @@ class State:
     reason: str = ""  # why it did not or will not run
     detail: str = ""
     kept: float = 0.0  # share of its blocks that a killed attempt has left done
-    record: dict | None = None
+    record: Record | None = None
 
 
 def state_of(point: Point) -> State:
@@ -45,8 +46,8 @@ def state_of(point: Point) -> State:
     if point.error:
         return State("illegal", point.error)
     record = point.record()  # checked, so that a damaged one is told and not run over
-    state, _ = standing.state_of(point.directory)
-    if record and state in standing.ENDED:
+    state, record = standing.state_by(record, point.directory)
+    if record:
         if reason := changed(record, point.config):
             return State("outdated", reason)
         return State(state, record["reason"] or "", record=record)
@@ -147,7 +148,7 @@ def totals(todo: Sequence[tuple[Point, Estimate]]) -> list[str]:
     ]
 
 
-def measured(record: dict) -> tuple[str, str]:
+def measured(record: Record) -> tuple[str, str]:
     """Time and memory of a finished run."""
     memory = record.get("peak_memory_bytes", {})
     try:

@@ -40,6 +40,7 @@ class Results(TypedDict):
     """What a run that is done has found; other records hold none of it."""
 
     family: NotRequired[str]  # of the model's architecture
+    token_ids: NotRequired[dict[str, str]]  # hashes of what was calibrated with and evaluated on
     metrics: dict[str, dict[str, Any]]  # name -> `Metric.entry`
     baseline: dict[str, Any] | None  # run key and metrics of the float model
     bits_per_weight: float | None  # this and the error: None for the float model

@@ -13,6 +13,7 @@ from harness.records import layout
 from harness.records.attempts import attempts, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.naming import method_name
+from harness.records.record import Record
 
 ENDED = (*FINISHED, *FAILED)
 STATES = (*ENDED, "running", "interrupted", "waiting")
@@ -60,13 +61,18 @@ def plans(results: Path) -> list[Plan]:
     return sorted(found, key=lambda plan: (plan.started, plan.name))
 
 
-def state_of(directory: Path) -> tuple[str, dict[str, Any] | None]:
+def state_of(directory: Path) -> tuple[str, Record | None]:
     """One of `STATES`, and the record where that is what says it.
 
     An attempt that is alive is later news than the record of one before it; a record of the last attempt
     stands, whoever is still cleaning up behind it.
     """
-    record, begun = _json(directory / layout.RECORD), attempts(directory)
+    return state_by(_json(directory / layout.RECORD), directory)
+
+
+def state_by(record: Record | None, directory: Path) -> tuple[str, Record | None]:
+    """The same for who has read the record."""
+    begun = attempts(directory)
     alive = bool(begun) and holder(directory) is not None
     if record and record.get("status") in ENDED and (record.get("attempt", begun) >= begun or not alive):
         return record["status"], record
@@ -128,7 +134,7 @@ def seconds_left(standings: Sequence[Standing]) -> float | None:
     return (mean * waiting + sum(max(0.0, mean - seconds) for seconds in running)) / len(running)
 
 
-def _label(record: dict[str, Any]) -> str:
+def _label(record: Record) -> str:
     """A run in a few words, where no list of a sweep has it in more."""
     scheme = record.get("scheme") or {}
     sizes = [

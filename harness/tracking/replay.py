@@ -2,7 +2,6 @@
 are left out.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import fields
@@ -14,6 +13,7 @@ import pandas as pd
 from harness.config.groups import TrackerConfig
 from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.records import layout
+from harness.records.record import read
 from harness.tracking.story import Story
 from harness.tracking.tracker import BACKENDS
 
@@ -24,7 +24,7 @@ def replay(directory: Path, tracker: TrackerConfig) -> None:
     Raises:
         Exception: whatever the tracker raises, or the files of the run where they are damaged.
     """
-    record = json.loads((directory / layout.RECORD).read_text(encoding="utf-8"))
+    record = read((directory / layout.RECORD).read_bytes())
     story = Story(BACKENDS[tracker.name](), tracker)
     story.load()
     story.start(record, directory)

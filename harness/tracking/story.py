@@ -2,7 +2,6 @@
 from its files.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.records import layout
 from harness.records.format import FINISHED
 from harness.records.naming import method_name
+from harness.records.record import Record, read
 from harness.tracking.marks import mark
 
 CONFIG = ("schema", "run_key", "attempt", "model", "data", "scheme", "method", "eval", "seed", "versions")
@@ -115,7 +115,7 @@ class Story:
     def finish(self) -> None:
         """Close the run with the record that lies in its directory, and note there that it is mirrored."""
         content = (self.directory / layout.RECORD).read_bytes()
-        record = json.loads(content)
+        record = read(content)
         files = [self.directory / name for name in ARTIFACT if (self.directory / name).exists()]
         self.backend.close(Ending(record["status"], summary_values(record), self.rows, files))
         mark(self.directory, self.tracker, content)
@@ -147,7 +147,7 @@ def identity(description: dict, tracker: TrackerConfig) -> Identity:
     )
 
 
-def summary_values(record: dict) -> dict:
+def summary_values(record: Record) -> dict:
     """What tables of runs show: metrics with their standard errors, differences to the float model, size,
     time, memory, how it ended.
     """
