@@ -7,6 +7,7 @@ choice, not the file's.
 
 import json
 import logging
+import math
 import re
 import tempfile
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ def check_config(directory: Path) -> None:
 
     Raises:
         UserError: no or unreadable config.json, an architecture that only code in the checkpoint knows, files
-            elsewhere, an adapter, an already quantized model.
+            elsewhere, a NaN, an adapter, an already quantized model.
     """
     path, extra, adapter = (directory / name for name in CHECKED)
     config = read_json(path)
@@ -147,6 +148,8 @@ def _check_entries(path: Path, content: dict) -> None:
             raise UserError(f"{path}: {key} {reason}")
         if "layer" in key and isinstance(value, int) and value > MAX_LAYERS:
             raise UserError(f"{path}: {key}={value} is no model's; fetch the file again")
+        if isinstance(value, float) and math.isnan(value):  # infinite limits, there are
+            raise UserError(f"{path}: {key} is not a number (NaN); fetch the file again")
 
 
 def _entries(content: dict) -> Iterator[tuple[str, Any]]:

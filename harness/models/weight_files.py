@@ -101,9 +101,9 @@ def check_shard(path: Path) -> dict[str, Any]:
         state = "truncated" if size < needed else "too long"
         raise UserError(f"{path}: {state}: has {size} of {needed} bytes; fetch the file again")
     for name, entry in tensors.items():
-        if name.endswith(".weight") and entry["dtype"] not in FLOATS:
-            reason = "so the model is already quantized; give the float model"
-            raise UserError(f"{path}: {name} is stored as {entry['dtype']}, {reason}")
+        vector = name.endswith(".bias") and len(entry["shape"]) == 1  # a causal mask of that name has more
+        if (vector or name.endswith(".weight")) and (stored := entry["dtype"]) not in FLOATS:
+            raise UserError(f"{path}: {name} is stored as {stored}: already quantized; give the float model")
     return tensors
 
 
