@@ -92,9 +92,19 @@ def coupling(hessian: Tensor) -> Tensor:
 class Descent:
     """The state of some rows, turned: (in, out).
 
-    `pull` holds feedback @ offset. It is exact for a block when its turn comes; until then the steps of a
-    block where few weights moved have been pushed to all columns at once, into `pushed`, while those of a
-    block where many moved (`pending`) wait for the matrix product.
+    `pull` holds feedback @ offset, and it has to be exact for a block when its turn comes. Why not keep it
+    exact all the time: the steps of one block change the pull of all columns, which is a product of
+    (in, block) by (block, out), and a sweep of such products costs as much as one with the whole feedback
+    whether a thousand weights moved or one. Late sweeps move few. So a block that has had its turn
+
+        moved few    pushes its steps to all columns at once, one row of the feedback for each, into `pushed`,
+                     which the other blocks take when their turn comes
+        moved many   leaves them `pending`, and every later block multiplies all pending ones, neighbours
+                     together, when its own turn comes: then each product is done once, and only for columns
+                     that still have to be exact
+
+    Where all blocks are pending (the first sweeps) the pull is computed afresh, which costs the same and lets
+    no rounding noise gather. A GPU pushes nothing: there the product is the cheaper of the two.
     """
 
     def __init__(

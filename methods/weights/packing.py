@@ -3,6 +3,13 @@
 The stream is little-endian: code k takes bits [b*k, b*k + b), counted from the lowest bit of the first byte.
 Eight codes of b bits fill exactly b bytes, and the last eight are padded with zero codes (but for b = 8,
 where the stream is the codes). Codes are uint8 up to 8 bits and int32 above.
+
+Why dense: 3 bits in half bytes would be 4, and the bits that a report counts would not be those of the file.
+Why eight codes at a time: it is the least number whose bits end with a byte for every b, so that eights are
+alike: code c of an eight meets the same bytes, shifted by the same 8 * byte - b * c, in all of them. The
+reference vectorises over eights, the kernels share eights or outputs out, and no two workers write to one
+byte. Why little-endian: the bits of a code that spills over go on at the bottom of the next
+byte, so that one signed shift per byte serves both of its parts.
 """
 
 from functools import cache
