@@ -85,12 +85,12 @@ class AWQ:
         sizes = channel_sizes(block, samples, [readers(seam)[0] for seam in seams])
         few, scaling = first(block, samples, self.search_tokens), self.points * len(seams)
         steps = scaling + (len(block.groups) if self.clip else 0)
-        found = []
+        searched = []
         for number, seam in enumerate(seams):
-            found.append(self.search(block, seam, sizes[readers(seam)[0]], few, scheme))
-            if found[-1].ratio:  # scales of 1 would change nothing but rounding noise
-                install_(block, [(seam, found[-1].factor)])
-            watch((number + 1) * self.points, steps, f"scaling, ratio {found[-1].ratio:g}")
+            searched.append(self.search(block, seam, sizes[readers(seam)[0]], few, scheme))
+            if searched[-1].ratio:  # scales of 1 would change nothing but rounding noise
+                install_(block, [(seam, searched[-1].factor)])
+            watch((number + 1) * self.points, steps, f"scaling, ratio {searched[-1].ratio:g}")
         shares = [1 - (1 - self.clip_floor) * step / self.clip_steps for step in range(self.clip_steps)]
         ranges = {}
         if self.clip:
@@ -100,7 +100,7 @@ class AWQ:
 
             ranges = clip_block(block, samples, scheme, shares, clipped)
         names = ("ratio", "loss_before", "loss_after")
-        means = {name: sum(getattr(each, name) for each in found) / len(found) for name in names}
+        means = {name: sum(getattr(each, name) for each in searched) / len(searched) for name in names}
         return Transformed(ranges, means)
 
     def search(

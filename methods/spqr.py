@@ -96,14 +96,14 @@ class SpQR:
         too_many = few_enough = None  # (threshold, outliers) on either side
         for _ in range(self.passes - 1):
             rounding = one_pass.run(threshold)
-            kept = int(rounding[2].sum())
-            if kept > count:
-                too_many = threshold, kept
+            outliers = int(rounding[2].sum())
+            if outliers > count:
+                too_many = threshold, outliers
             else:
-                if few_enough is None or kept > few_enough[1]:
+                if few_enough is None or outliers > few_enough[1]:
                     best = rounding
-                few_enough = threshold, kept
-                if kept >= (1 - self.tolerance) * count or threshold == 0:
+                few_enough = threshold, outliers
+                if outliers >= (1 - self.tolerance) * count or threshold == 0:
                     break
             threshold = next_threshold(too_many, few_enough, (1 - self.tolerance / 2) * count)
         return best

@@ -112,15 +112,15 @@ def _put_linear(
 
 
 def _put_others(model: nn.Module, tensors: dict[str, Tensor], tied: dict[str, str]) -> None:
-    places = dict(_tensors(model))
-    if places.keys() != tensors.keys() | tied.keys():
-        raise ValueError(f"{min(places.keys() ^ (tensors.keys() | tied.keys()))} is only on one side")
+    slots = dict(_tensors(model))
+    if slots.keys() != tensors.keys() | tied.keys():
+        raise ValueError(f"{min(slots.keys() ^ (tensors.keys() | tied.keys()))} is only on one side")
     ready: dict[str, Tensor] = {}
     for name in (*tensors, *tied):
-        tensor, place = tensors[tied.get(name, name)], places[name]
-        if tensor.shape != place.shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(place.shape)}")
-        if isinstance(place, nn.Parameter):  # one object for all names of a tied parameter
+        tensor, slot = tensors[tied.get(name, name)], slots[name]
+        if tensor.shape != slot.shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {tuple(slot.shape)}")
+        if isinstance(slot, nn.Parameter):  # one object for all names of a tied parameter
             tensor = ready.setdefault(tied.get(name, name), nn.Parameter(tensor, requires_grad=False))
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, tensor)

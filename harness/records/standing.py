@@ -96,28 +96,28 @@ def standing(results: Path, key: str, label: str = "") -> Standing:
 
 def _running(directory: Path, key: str, label: str, attempt: int) -> Standing:
     path = directory / layout.PROGRESS
-    told = _json(path)
-    if not told or told.get("attempt") != attempt:
+    progress = _json(path)
+    if not progress or progress.get("attempt") != attempt:
         return Standing(key, label or key, "running", stage="starting")
     try:
         age = max(0.0, time.time() - path.stat().st_mtime)
     except OSError:
         age = 0.0
-    done, total, eta = told["done"], told["total"], None
+    done, total, eta = progress["done"], progress["total"], None
     if 0 < done <= total:
-        eta = max(0.0, told["stage_seconds"] * (total - done) / done - age)
-    name = label or told["label"]
+        eta = max(0.0, progress["stage_seconds"] * (total - done) / done - age)
+    name = label or progress["label"]
     return Standing(
         key,
         name,
         "running",
-        told["seconds"] + age,
+        progress["seconds"] + age,
         None,
-        told["stage"],
+        progress["stage"],
         done,
         total,
         eta,
-        told.get("note", ""),
+        progress.get("note", ""),
     )
 
 

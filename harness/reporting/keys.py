@@ -130,7 +130,7 @@ class RowKeys(NamedTuple):
         return [key.label for key in self.keys]
 
 
-def row_keys(records: pd.DataFrame, told: Sequence[Collection[str]] | None = None) -> RowKeys:
+def row_keys(records: pd.DataFrame, stated: Sequence[Collection[str]] | None = None) -> RowKeys:
     """Call every record after its method and every other field that varies, e.g. "gptq · range=minmax".
 
     Fields of a method vary when they differ among the records of that method; fields of the scheme and of the
@@ -139,22 +139,22 @@ def row_keys(records: pd.DataFrame, told: Sequence[Collection[str]] | None = Non
     row's name.
 
     Args:
-        told: for each record the fields that its position in the table says already; None: those of `HEAD`.
+        stated: for each record the fields that its position in the table says already; None: those of `HEAD`.
     """
-    told = [HEAD] * len(records) if told is None else told
+    stated = [HEAD] * len(records) if stated is None else stated
     records = without_idle(records)
-    by_method, shared = _varying_fields(records, told)
+    by_method, shared = _varying_fields(records, stated)
     names = short_names(sorted({name for fields in by_method.values() for name in fields}))
     texts = {name: value_texts(records[name]) for name in names}
     quantized = [method != FLOAT for method in records["method.name"]]
     usual = {}
     for name in shared:
-        asked = zip(texts[name], told, quantized, strict=True)
+        asked = zip(texts[name], stated, quantized, strict=True)
         usual[name] = _usual([text for text, said, counts in asked if counts and name not in said])
     phrases = {name: [_phrase(name, names[name], text) for text in values] for name, values in texts.items()}
     keys = []
     for index, method in enumerate(records["method.name"]):
-        fields = [name for name in by_method.get(method, []) if name not in told[index]]
+        fields = [name for name in by_method.get(method, []) if name not in stated[index]]
         said = [name for name in fields if texts[name][index] != usual.get(name)]
         settings = ((name, phrases[name][index]) for name in said)
         keys.append(RowKey(method, tuple(entry for entry in settings if entry[1])))

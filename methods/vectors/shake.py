@@ -22,16 +22,16 @@ def shake(sweeper: Sweeper, hessian: Tensor, weight: Tensor, offset: Tensor, cod
     """
     noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype).to(weight.device)
     noise *= size * offset.square().mean(1, keepdim=True).sqrt()
-    moved, found, _ = sweeper.over_rows(weight + noise, offset - noise, codes, 1)
-    moved, found, _ = sweeper.over_rows(weight, moved + noise, found, sweeps)
+    moved, moved_codes, _ = sweeper.over_rows(weight + noise, offset - noise, codes, 1)
+    moved, moved_codes, _ = sweeper.over_rows(weight, moved + noise, moved_codes, sweeps)
     better = _block_errors(hessian, moved, sweeper.unit) < _block_errors(hessian, offset, sweeper.unit)
     rows = better.repeat_interleave(sweeper.unit)[: weight.shape[1]]
-    kept = []
-    for span, new, old in zip(sweeper.spans, found, codes, strict=True):
+    better_codes = []
+    for span, new, old in zip(sweeper.spans, moved_codes, codes, strict=True):
         vectors = better.repeat_interleave(sweeper.unit // span.book.length)[: new[0].shape[1]]
         pairs = zip(new, old, strict=True)
-        kept.append(tuple(torch.where(vectors, after, before) for after, before in pairs))
-    return torch.where(rows, moved, offset), kept
+        better_codes.append(tuple(torch.where(vectors, after, before) for after, before in pairs))
+    return torch.where(rows, moved, offset), better_codes
 
 
 def _block_errors(hessian: Tensor, offset: Tensor, unit: int) -> Tensor:

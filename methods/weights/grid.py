@@ -91,18 +91,18 @@ class Grid:
     def tensors(self) -> dict[str, Tensor]:
         """What is stored: scale, then `zero` (packed codes) or `offset`, then `group_index` if not plain."""
         levels = self.scale_levels
-        kept = {"scale": stored(self.scale)} if levels is None else levels.tensors("scale")
+        tensors = {"scale": stored(self.scale)} if levels is None else levels.tensors("scale")
         if self.zero_levels is not None:
-            kept |= self.zero_levels.tensors("zero")
+            tensors |= self.zero_levels.tensors("zero")
         elif self.offset is not None:
-            kept["offset"] = stored(self.offset)
+            tensors["offset"] = stored(self.offset)
         elif not self.symmetric:
-            kept["zero"] = pack(self.zero.to(torch.uint8), self.bits)
+            tensors["zero"] = pack(self.zero.to(torch.uint8), self.bits)
         if not self.contiguous:
             groups = self.scale.shape[1]
             wide = torch.int16 if groups < 2**15 else torch.int32
-            kept["group_index"] = self.group_index.to(torch.uint8 if groups <= 256 else wide)
-        return kept
+            tensors["group_index"] = self.group_index.to(torch.uint8 if groups <= 256 else wide)
+        return tensors
 
     def layout(self) -> dict:
         dtype = str(self.scale.dtype).removeprefix("torch.")

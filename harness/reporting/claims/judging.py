@@ -106,17 +106,17 @@ def _tested(comparisons: Sequence[Comparison]) -> list[Paired | None]:
     nothing to test.
     """
     samples = [comparison.measured.beyond for comparison in comparisons]
-    found: list[Paired | None] = [None] * len(samples)
+    tests: list[Paired | None] = [None] * len(samples)
     for count in sorted({len(sample) for sample in samples if sample is not None}):
-        places = [
-            place for place, sample in enumerate(samples) if sample is not None and len(sample) == count
+        indices = [
+            index for index, sample in enumerate(samples) if sample is not None and len(sample) == count
         ]
-        for place, test in zip(
-            places, paired_rows(np.stack([samples[place] for place in places])), strict=True
+        for index, test in zip(
+            indices, paired_rows(np.stack([samples[index] for index in indices])), strict=True
         ):
-            found[place] = test and replace(test, p=_beyond_resamples(test.p, samples[place]))
-    corrected = iter(holm([test.p for test in found if test is not None]))
-    return [test and replace(test, p=next(corrected)) for test in found]
+            tests[index] = test and replace(test, p=_beyond_resamples(test.p, samples[index]))
+    corrected = iter(holm([test.p for test in tests if test is not None]))
+    return [test and replace(test, p=next(corrected)) for test in tests]
 
 
 def _beyond_resamples(p: float, sample: np.ndarray) -> float:

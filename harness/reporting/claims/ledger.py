@@ -146,12 +146,14 @@ def _cell(verdict: Verdict, notes: Notes) -> Cell:
         return Cell(UNTESTABLE, visible(verdict.why), why=visible(verdict.why))
     rule, judged = verdict.claim.rule, _ranked(verdict)
     marks = ""
-    if any(one.comparison.fallbacks for one in judged):
+    if any(judgement.comparison.fallbacks for judgement in judged):
         notes.mark(FALLBACK_NOTE)
         marks = FALLBACK_MARK
-    lines = [f"{one.outcome}: {in_words(rule, one, claimed=False)}" for one in judged[:LISTED]]
+    lines = [
+        f"{judgement.outcome}: {in_words(rule, judgement, claimed=False)}" for judgement in judged[:LISTED]
+    ]
     lines += [f"and {len(judged) - LISTED} more"] if len(judged) > LISTED else []
-    keys = tuple(dict.fromkeys(key for one in judged for key in one.comparison.run_keys))
+    keys = tuple(dict.fromkeys(key for judgement in judged for key in judgement.comparison.run_keys))
     detail = in_words(rule, _deciding(rule.over, judged)) + _others(judged)
     why = "; ".join(lines) if len(judged) > 1 else ""
     return Cell(verdict.word, detail, marks, run_keys=keys, tone=TONES[verdict.word], why=why)

@@ -44,11 +44,11 @@ def compare(runs: Runs, items: Items, layers: Layers | None, claim: Claim) -> di
     columns, both = shared_columns(runs, rule), sides(runs, rule)
     groups: dict[tuple, tuple[dict[tuple, list[int]], dict[tuple, list[int]]]] = {}
     variants = [_variant_columns(runs, rule, columns), _variant_columns(runs, rule, columns, against=True)]
-    for place, side in enumerate(both):
+    for number, side in enumerate(both):
         for run in side:
             if usable(runs, rule, run):
                 group = groups.setdefault((runs.model[run], *runs.values(columns, run)), ({}, {}))
-                group[place].setdefault(runs.values(variants[place], run), []).append(run)
+                group[number].setdefault(runs.values(variants[number], run), []).append(run)
     raw: dict[str, list[tuple[Measured, Seeds]]] = {}
     for key in sorted(groups, key=repr):
         for ours, others in _meetings(*groups[key], alone=rule.against is None):
@@ -57,17 +57,17 @@ def compare(runs: Runs, items: Items, layers: Layers | None, claim: Claim) -> di
     described = set(columns).union(*variants)
     about = {name: value for name, value in rule.where.items() if name.startswith("model.")}
     meant = {runs.model[run] for run in runs.select(about)} if about else set(runs.models)
-    found = {}
+    by_model = {}
     for model in runs.models:
         if raw.get(model):
-            found[model] = Found(_named(runs, described, raw[model]))
+            by_model[model] = Found(_named(runs, described, raw[model]))
         elif model not in meant:
-            found[model] = Found((), OTHER_MODEL)
+            by_model[model] = Found((), OTHER_MODEL)
         else:
-            found[model] = Found(
+            by_model[model] = Found(
                 (), _missing(runs, rule, [[run for run in side if runs.model[run] == model] for side in both])
             )
-    return found
+    return by_model
 
 
 def _variant_columns(runs: Runs, rule: Rule, shared: Sequence[str], against: bool = False) -> list[str]:
@@ -102,24 +102,28 @@ def _named(runs: Runs, columns: set[str], raw: Sequence[tuple[Measured, Seeds]])
     """
     pairs = [next(iter(seeds.values())) for _, seeds in raw]
     columns = columns - set(HEAD)
-    told = [
+    distinguishing = [
         [name for name in sorted(columns) if _differs(runs, side, name)] for side in zip(*pairs, strict=True)
     ]
-    names = short_names(sorted({*told[0], *told[1]}))
-    found = []
+    names = short_names(sorted({*distinguishing[0], *distinguishing[1]}))
+    comparisons = []
     for (measured, seeds), pair in zip(raw, pairs, strict=True):
         words = [runs.scheme(pair[0])]
-        for name in sorted({*told[0], *told[1]}):
+        for name in sorted({*distinguishing[0], *distinguishing[1]}):
             values = [
-                value_text(runs.get(name, run)) for run, own in zip(pair, told, strict=True) if name in own
+                value_text(runs.get(name, run))
+                for run, own in zip(pair, distinguishing, strict=True)
+                if name in own
             ]
             label = "" if name == "method.name" else f"{names[name]}="
             words.append(
-                ("against " if name not in told[0] else "") + label + " / ".join(dict.fromkeys(values))
+                ("against " if name not in distinguishing[0] else "")
+                + label
+                + " / ".join(dict.fromkeys(values))
             )
         used = [run for pair in seeds.values() for run in dict.fromkeys(pair)]
         keys = tuple(dict.fromkeys(str(runs.get("run_key", run)) for run in used))
-        found.append(
+        comparisons.append(
             Comparison(
                 measured,
                 ", ".join(filter(None, words)),
@@ -127,7 +131,7 @@ def _named(runs: Runs, columns: set[str], raw: Sequence[tuple[Measured, Seeds]])
                 any(runs.get("fallbacks", run) for run in used),
             )
         )
-    return tuple(found)
+    return tuple(comparisons)
 
 
 def _differs(runs: Runs, side: Sequence[int], name: str) -> bool:

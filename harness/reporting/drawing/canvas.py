@@ -99,18 +99,18 @@ def panels(
         hspace=room["high"] * down / sum(heights),
         height_ratios=heights,
     )
-    for place, line in enumerate(lines):
-        y = (foot - NOTE * (place + 0.5)) / height
+    for index, line in enumerate(lines):
+        y = (foot - NOTE * (index + 0.5)) / height
         figure.text(0.1 / WIDTH, y, line, fontsize=NOTE_SIZE, color=GREY, va="center", parse_math=False)
     rows = [
-        slice(None) if across == 2 and place == count - 1 and not place % 2 else place % across
-        for place in range(count)
+        slice(None) if across == 2 and index == count - 1 and not index % 2 else index % across
+        for index in range(count)
     ]
-    return figure, [figure.add_subplot(grid[place // across, row]) for place, row in enumerate(rows)]
+    return figure, [figure.add_subplot(grid[index // across, row]) for index, row in enumerate(rows)]
 
 
 def panel_each(
-    found: Sequence,
+    entries: Sequence,
     draw: Callable[..., None],
     across: int = 2,
     alone: float = 2.9,
@@ -122,13 +122,13 @@ def panel_each(
     higher.
     """
     figure, axes = panels(
-        min(len(found), PANELS), across, alone if len(found) == 1 else several, notes, **edges
+        min(len(entries), PANELS), across, alone if len(entries) == 1 else several, notes, **edges
     )
-    for place, entry in zip(axes, found, strict=False):
-        draw(place, *entry)
-    for place in axes:
-        if place.get_ylabel() == axes[0].get_ylabel() and not place.get_subplotspec().is_first_col():
-            place.set_ylabel("")
+    for panel, entry in zip(axes, entries, strict=False):
+        draw(panel, *entry)
+    for panel in axes:
+        if panel.get_ylabel() == axes[0].get_ylabel() and not panel.get_subplotspec().is_first_col():
+            panel.set_ylabel("")
     return figure
 
 

@@ -65,39 +65,39 @@ def place_labels(
     if level is not None:
         y = axes.transData.transform((0, level))[1]
         obstacles.append(np.array([(x, y) for x in np.linspace(frame.x0, frame.x1, 2 * SAMPLES)]))
-    chosen = _beside(axes, {place: labels[place] for place in column}, sizes, room, unit)
+    chosen = _beside(axes, {index: labels[index] for index in column}, sizes, room, unit)
     fixed = () if level is None else (_level_label(axes, level, unit),)
     scene = Scene(room, fixed, KDTree(np.concatenate([np.empty((0, 2)), *obstacles])), unit)
     order = sorted(
         range(len(labels)),
-        key=lambda place: (labels[place].left[0], -labels[place].left[1], labels[place].text),
+        key=lambda index: (labels[index].left[0], -labels[index].left[1], labels[index].text),
     )
     for _ in range(ROUNDS):
-        for place in (place for place in order if place not in column):
-            others = tuple(found.box for number, found in chosen.items() if number != place)
-            chosen[place] = _best(axes, labels[place], sizes[place], replace(scene, taken=(*fixed, *others)))
-    for place in order:
-        _write(axes, labels[place], chosen[place])
+        for index in (index for index in order if index not in column):
+            others = tuple(candidate.box for number, candidate in chosen.items() if number != index)
+            chosen[index] = _best(axes, labels[index], sizes[index], replace(scene, taken=(*fixed, *others)))
+    for index in order:
+        _write(axes, labels[index], chosen[index])
 
 
 def _beside(
     axes: Axes, labels: dict[int, Label], sizes: Sequence[np.ndarray], room: np.ndarray, unit: float
 ) -> dict[int, _Candidate]:
     """A column right of the panel, in the order of the lines' ends and each as near to its own as can be."""
-    heights = {place: axes.transData.transform(label.right)[1] for place, label in labels.items()}
-    order = sorted(labels, key=lambda place: (heights[place], labels[place].text))
+    heights = {index: axes.transData.transform(label.right)[1] for index, label in labels.items()}
+    order = sorted(labels, key=lambda index: (heights[index], labels[index].text))
     if not order:
         return {}
-    distances = [LEADING * (sizes[one][1] + sizes[other][1]) / 2 for one, other in pairwise(order)]
+    distances = [LEADING * (sizes[lower][1] + sizes[upper][1]) / 2 for lower, upper in pairwise(order)]
     lowest, highest = room[1] + sizes[order[0]][1] / 2, room[3] - sizes[order[-1]][1] / 2
-    spots = within(spread([heights[place] for place in order], distances), distances, lowest, highest)
-    found = {}
-    for place, spot in zip(order, spots, strict=True):
-        corner = np.array([room[2] + GAP * unit, spot - sizes[place][1] / 2])
-        found[place] = _Candidate(
-            np.concatenate([corner, corner + sizes[place]]), "right", labels[place].right
+    spots = within(spread([heights[index] for index in order], distances), distances, lowest, highest)
+    chosen = {}
+    for index, spot in zip(order, spots, strict=True):
+        corner = np.array([room[2] + GAP * unit, spot - sizes[index][1] / 2])
+        chosen[index] = _Candidate(
+            np.concatenate([corner, corner + sizes[index]]), "right", labels[index].right
         )
-    return found
+    return chosen
 
 
 def spread(targets: Sequence[float], distances: Sequence[float]) -> list[float]:

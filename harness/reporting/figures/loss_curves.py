@@ -29,17 +29,17 @@ Found = list[tuple[Group, Run, np.ndarray]]
 def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
     """One panel for each of the first `PANELS` runs whose epochs were kept."""
     groups = groups_of(models, "method.transform.epochs")
-    found: Found = []
+    curves: Found = []
     for group, run in first(groups, READ):
         losses = profiles.losses(run.place)
         if losses is not None and np.isfinite(positive(losses)).any():
-            found.append((group, run, losses))
-    if not found:
+            curves.append((group, run, losses))
+    if not curves:
         return None
     with plain_texts():
-        left = [relative(losses) for *_, losses in found[:PANELS]]
+        left = [relative(losses) for *_, losses in curves[:PANELS]]
         highest = max([1.0, *(float(np.nanmax(part)) for part in left if np.isfinite(part).any())])
-        drawn = [(*entry, min(highest, MOST)) for entry in found]
+        drawn = [(*entry, min(highest, MOST)) for entry in curves]
         figure = panel_each(
             drawn,
             _panel,
@@ -64,10 +64,10 @@ def loss_picture(models: Models, profiles: Profiles) -> Picture | None:
         if highest > MOST:
             caption += f" Where a loss rose above {MOST:g} its line leaves the panel."
         runs = sum(len(group.runs) for group in groups)
-        caption += part_of(min(len(found), PANELS), runs, "runs that trained")
+        caption += part_of(min(len(curves), PANELS), runs, "runs that trained")
         alt = "; ".join(
             f"{joined(run.label, group.column.label)}: mean over blocks {_ends(losses)}"
-            for group, run, losses in found[:PANELS]
+            for group, run, losses in curves[:PANELS]
         )
         return picture("loss-curves", "Loss of learned transforms by epoch", caption, alt, figure)
 

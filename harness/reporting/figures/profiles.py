@@ -50,16 +50,16 @@ def layer_pictures(models: Models, profiles: Profiles) -> list[Picture]:
 
 def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figure] | None:
     runs = chosen(group.runs, LINES)
-    errors = [(run, found) for run in runs if (found := profiles.layer_errors(run.place))]
-    kinds = list(dict.fromkeys(kind for _, found in errors for kind in found))[:KINDS]
+    errors = [(run, by_kind) for run in runs if (by_kind := profiles.layer_errors(run.place))]
+    kinds = list(dict.fromkeys(kind for _, by_kind in errors for kind in by_kind))[:KINDS]
     if not kinds:
         return None
     ratio, looks = _ratio(errors), looks_of([run for run, _ in errors])
     count = len(kinds) + (ratio is not None)
     figure, axes = panels(count, 4, 1.5, bottom=0.45 + legend_height(looks), left=0.66, wide=0.48, high=0.7)
-    for place, kind in enumerate(kinds):
-        lines = [(run, *found[kind]) for run, found in errors if kind in found]
-        draw_depth(axes[place], kind, lines, looks)
+    for index, kind in enumerate(kinds):
+        lines = [(run, *by_kind[kind]) for run, by_kind in errors if kind in by_kind]
+        draw_depth(axes[index], kind, lines, looks)
     if ratio is not None:
         _ratios(axes[-1], *ratio)
     draw_legend(figure, looks)
@@ -81,7 +81,7 @@ def _layers(group: Group, profiles: Profiles) -> tuple[str, str, str, str, Figur
             "its least error."
         )
     alt = f"{title}; medians over the linears: " + ", ".join(
-        f"{run.label} {_median(found):.3g}" for run, found in errors
+        f"{run.label} {_median(by_kind):.3g}" for run, by_kind in errors
     )
     return f"layer-errors-{group.model}-{group.column.label}", title, caption, alt, figure
 

@@ -44,9 +44,9 @@ def runtime_picture(models: Models) -> Picture | None:
         seconds = [
             second for _, rows in drawn for _, stages in rows for found in stages.values() for second in found
         ]
-        for place, (model, rows) in zip(axes, drawn, strict=True):
-            scale_along(place, "x", seconds, log=True)
-            _panel(place, model, rows)
+        for panel, (model, rows) in zip(axes, drawn, strict=True):
+            scale_along(panel, "x", seconds, log=True)
+            _panel(panel, model, rows)
         axes[-1].set_xlabel("seconds")
         known = [
             stage for stage in STAGES if any(stage[0] in stages for _, rows in drawn for *_, stages in rows)

@@ -63,11 +63,21 @@ class Gaps:
                         tuple(self._merged(lines, group) for group in self._groups())
                     )
         texts = {}
-        for method, found in wheres.items():
-            same = [other for other in wheres if wheres[other] == found]
-            schemes = [where for one in found if all(map(is_scheme, one)) for where in one]
-            asked = [schemes, *(one for one in found if not all(map(is_scheme, one)))]
-            texts[method] = "; ".join(command(self.part.settings, same, one) for one in asked if one)
+        for method, combinations in wheres.items():
+            same = [other for other in wheres if wheres[other] == combinations]
+            schemes = [
+                where
+                for combination in combinations
+                if all(map(is_scheme, combination))
+                for where in combination
+            ]
+            asked = [
+                schemes,
+                *(combination for combination in combinations if not all(map(is_scheme, combination))),
+            ]
+            texts[method] = "; ".join(
+                command(self.part.settings, same, combination) for combination in asked if combination
+            )
         self._left_out = frozenset(texts)
         return texts
 

@@ -23,7 +23,7 @@ def table_labels(parts: Sequence[Part], spec: Spec) -> tuple[list[list[str]], st
     together = pd.concat([part.records for part in parts], ignore_index=True)
     masks = Masks(together)
     fixed = frozenset(name for name, wanted in spec.where.items() if not isinstance(wanted, list))
-    told: list[frozenset[str] | None] = [None] * len(together)
+    stated: list[frozenset[str] | None] = [None] * len(together)
     for lines in spec.rows:
         for group in spec.columns:
             said = fixed | {
@@ -32,9 +32,9 @@ def table_labels(parts: Sequence[Part], spec: Spec) -> tuple[list[list[str]], st
                 for name, wanted in where.items()
                 if not isinstance(wanted, list)
             }
-            for place in np.flatnonzero(masks.lines(spec, lines) & masks.of(group.where)):
-                told[place] = said if told[place] is None else told[place] & said
-    names = row_keys(together, [fixed if said is None else said for said in told])
+            for index in np.flatnonzero(masks.lines(spec, lines) & masks.of(group.where)):
+                stated[index] = said if stated[index] is None else stated[index] & said
+    names = row_keys(together, [fixed if said is None else said for said in stated])
     labels, start = [], 0
     for part in parts:
         labels.append(names.labels[start : start + len(part.records)])
@@ -49,9 +49,9 @@ def part_rows(
     block = _Block(part, labels, spec, source, notes)
     measures = [source.measure(column.value.metric) for column in part.columns]
     rows: list[Row] = []
-    found = sections(spec.rows)
-    empty = [one for one in found if len(found) > 1 and not block.gaps.any(one[1])]
-    shown = [one for one in found if one not in empty]
+    all_sections = sections(spec.rows)
+    empty = [entry for entry in all_sections if len(all_sections) > 1 and not block.gaps.any(entry[1])]
+    shown = [entry for entry in all_sections if entry not in empty]
     unrun = (
         block.gaps.leave_out([lines for _, section in shown for lines in section]) if len(shown) > 1 else {}
     )
@@ -111,24 +111,24 @@ class _Block:
 
     def _method(self, lines: Lines, method: str) -> list[Row]:
         of_lines = self.part.masks.lines(self.spec, lines, method)
-        found: dict[str, dict[int, list[dict]]] = {}
-        for place, column in enumerate(self.part.columns):
+        by_label: dict[str, dict[int, list[dict]]] = {}
+        for position, column in enumerate(self.part.columns):
             for index in np.flatnonzero(of_lines & self.part.masks.of(column.group.where)):
                 entry = self.entries[index]
-                found.setdefault(entry["label"], {}).setdefault(place, []).append(entry)
-        if not found:
-            found[visible(method)] = {}
+                by_label.setdefault(entry["label"], {}).setdefault(position, []).append(entry)
+        if not by_label:
+            by_label[visible(method)] = {}
         rows = []
-        for label in sorted(found, key=lambda label: row_rank(method, label)):
+        for label in sorted(by_label, key=lambda label: row_rank(method, label)):
             name = visible(lines.label or method) + label[len(visible(method)) :]
             cells = []
-            for place, column in enumerate(self.part.columns):
-                if place in found[label]:
-                    cells.append(self._cell(found[label][place], column, name))
+            for position, column in enumerate(self.part.columns):
+                if position in by_label[label]:
+                    cells.append(self._cell(by_label[label][position], column, name))
                 else:
                     why = (
                         self.gaps.why_not(lines, method, column)
-                        if len(found) == 1
+                        if len(by_label) == 1
                         else "not run with these settings"
                     )
                     cells.append(

@@ -53,8 +53,8 @@ class Measured:
                 why=why,
             )
         cell = method_cell(sorted(entries, key=lambda entry: entry["run_key"]), None, spec, place)
-        found = next((entry for entry in entries if has_number(entry)), None)
-        return beside(cell, found, metric, self._shape, notes) if found else cell
+        measured_entry = next((entry for entry in entries if has_number(entry)), None)
+        return beside(cell, measured_entry, metric, self._shape, notes) if measured_entry else cell
 
     def float_cell(
         self, entries: list[dict], others: list[dict], column: Column, part: Part, notes: Notes
@@ -105,17 +105,17 @@ class Printed:
             bits = finite(entries[0].get("bits_per_weight"))
             return Cell(NOT_RUN) if bits is None else Cell(f"{bits:g}", value=bits)
         name = ANY_MEAN if metric.startswith(MEAN) else metric
-        found = next((entry["metrics"][name] for entry in entries if name in entry["metrics"]), None)
-        if found is None or found["protocol"] != part.protocols.get(metric, found["protocol"]):
+        number = next((entry["metrics"][name] for entry in entries if name in entry["metrics"]), None)
+        if number is None or number["protocol"] != part.protocols.get(metric, number["protocol"]):
             return Cell(NOT_RUN, why="the paper does not have it")
-        one, value = found["printed"], finite(found["value"])
-        text = one.text if value is None or value < LARGE else measure(metric).text(value)
+        printed, value = number["printed"], finite(number["value"])
+        text = printed.text if value is None or value < LARGE else measure(metric).text(value)
         return Cell(
             text,
-            notes.number(one.note) if one.note else "",
+            notes.number(printed.note) if printed.note else "",
             value=value,
             metric=metric,
-            protocol=found["protocol"],
+            protocol=number["protocol"],
         )
 
     def float_cell(

@@ -114,69 +114,71 @@ def load_spec(path: str | Path) -> Spec:
 
 def _spec(text: str, name: str, file: str) -> Spec:
     try:
-        found = yaml.safe_load(text)
+        document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: no valid yaml: {' '.join(str(error).split())}") from error
-    place = f"{file}: "
-    _keys(found, place, Spec, required=("title", "rows", "columns"), without=("name",))
+    prefix = f"{file}: "
+    _keys(document, prefix, Spec, required=("title", "rows", "columns"), without=("name",))
     return Spec(
         name=name,
-        title=_word(found["title"], f"{place}title"),
+        title=_word(document["title"], f"{prefix}title"),
         rows=tuple(
-            _lines(entry, f"{place}rows[{number}]: ")
-            for number, entry in enumerate(_list(found["rows"], f"{place}rows"))
+            _lines(entry, f"{prefix}rows[{number}]: ")
+            for number, entry in enumerate(_list(document["rows"], f"{prefix}rows"))
         ),
         columns=tuple(
-            _columns(entry, f"{place}columns[{number}]: ")
-            for number, entry in enumerate(_list(found["columns"], f"{place}columns"))
+            _columns(entry, f"{prefix}columns[{number}]: ")
+            for number, entry in enumerate(_list(document["columns"], f"{prefix}columns"))
         ),
-        caption=_word(found.get("caption", ""), f"{place}caption"),
-        paper=_word(found.get("paper", ""), f"{place}paper"),
-        published_tables=_words(found.get("published_tables", []), f"{place}published_tables"),
-        published_models=_words(found.get("published_models", []), f"{place}published_models"),
-        where=_where(found, place),
+        caption=_word(document.get("caption", ""), f"{prefix}caption"),
+        paper=_word(document.get("paper", ""), f"{prefix}paper"),
+        published_tables=_words(document.get("published_tables", []), f"{prefix}published_tables"),
+        published_models=_words(document.get("published_models", []), f"{prefix}published_models"),
+        where=_where(document, prefix),
     )
 
 
-def _lines(entry: Any, place: str) -> Lines:
-    _keys(entry, place, Lines, required=("methods",))
-    methods = _words(entry["methods"], f"{place}methods")
-    label = _word(entry.get("label", ""), f"{place}label")
+def _lines(entry: Any, prefix: str) -> Lines:
+    _keys(entry, prefix, Lines, required=("methods",))
+    methods = _words(entry["methods"], f"{prefix}methods")
+    label = _word(entry.get("label", ""), f"{prefix}label")
     if label and len(methods) != 1:
-        raise UserError(f"{place}label: goes with one method, not with {len(methods)}")
-    return Lines(methods, _word(entry.get("head", ""), f"{place}head"), label, _where(entry, place))
+        raise UserError(f"{prefix}label: goes with one method, not with {len(methods)}")
+    return Lines(methods, _word(entry.get("head", ""), f"{prefix}head"), label, _where(entry, prefix))
 
 
-def _columns(entry: Any, place: str) -> Columns:
-    _keys(entry, place, Columns, required=("values",))
+def _columns(entry: Any, prefix: str) -> Columns:
+    _keys(entry, prefix, Columns, required=("values",))
     values, instead = (
-        tuple(_value(one, place) for one in _list(entry.get(key, []), f"{place}{key}"))
+        tuple(_value(value, prefix) for value in _list(entry.get(key, []), f"{prefix}{key}"))
         for key in ("values", "instead")
     )
     if not values:
-        raise UserError(f"{place}values: name at least one, e.g. perplexity/wikitext2")
-    each = _word(entry.get("each", ""), f"{place}each")
+        raise UserError(f"{prefix}values: name at least one, e.g. perplexity/wikitext2")
+    each = _word(entry.get("each", ""), f"{prefix}each")
     if each:
-        _field(each, f"{place}each: ")
-    return Columns(values, _word(entry.get("head", ""), f"{place}head"), _where(entry, place), instead, each)
+        _field(each, f"{prefix}each: ")
+    return Columns(
+        values, _word(entry.get("head", ""), f"{prefix}head"), _where(entry, prefix), instead, each
+    )
 
 
-def _value(entry: Any, place: str) -> Value:
+def _value(entry: Any, prefix: str) -> Value:
     if isinstance(entry, str):
-        return Value(_metric(entry, place), head_of(entry))
-    _known(entry, place, ("value", "mean", "label"), "value")
+        return Value(_metric(entry, prefix), head_of(entry))
+    _known(entry, prefix, ("value", "mean", "label"), "value")
     if ("value" in entry) == ("mean" in entry):
-        raise UserError(f"{place}values: {entry!r}: give either value or mean")
+        raise UserError(f"{prefix}values: {entry!r}: give either value or mean")
     if "value" in entry:
-        metric = _metric(_word(entry["value"], f"{place}value"), place)
+        metric = _metric(_word(entry["value"], f"{prefix}value"), prefix)
     else:
-        parts = [_metric(part, place) for part in _words(entry["mean"], f"{place}mean")]
+        parts = [_metric(part, prefix) for part in _words(entry["mean"], f"{prefix}mean")]
         odd = [part for part in parts if part in COSTS or "*" in part]
         if len(parts) < 2 or odd:
             hint = f"not {odd[0]}" if odd else f"not {len(parts)}"
-            raise UserError(f"{place}mean: takes two or more metrics, e.g. [acc/piqa, acc/arc_easy], {hint}")
+            raise UserError(f"{prefix}mean: takes two or more metrics, e.g. [acc/piqa, acc/arc_easy], {hint}")
         metric = MEAN + ",".join(parts)
-    return Value(metric, _word(entry.get("label", head_of(metric)), f"{place}label"))
+    return Value(metric, _word(entry.get("label", head_of(metric)), f"{prefix}label"))
 
 
 def head_of(metric: str) -> str:
@@ -187,61 +189,61 @@ def head_of(metric: str) -> str:
     return "mean" if metric.startswith(MEAN) else NAMES.get(subject, subject)
 
 
-def _metric(name: str, place: str) -> str:
+def _metric(name: str, prefix: str) -> str:
     kind, _, subject = name.partition("/")
     if name in COSTS or (kind in METRICS and subject and (subject == "*" or "*" not in subject)):
         return name
     hint = nearest_name(name, [*COSTS, *(f"{known}/{subject or 'wikitext2'}" for known in METRICS)])
     why = f"unknown: {hint}" if hint else f"{NEITHER} {', '.join(COSTS)}"
-    raise UserError(f"{place}values: {name!r} is {why}")
+    raise UserError(f"{prefix}values: {name!r} is {why}")
 
 
-def _where(entry: Mapping, place: str) -> Where:
+def _where(entry: Mapping, prefix: str) -> Where:
     where = entry.get("where", {})
     if not isinstance(where, dict):
-        raise UserError(f"{place}where: give a mapping, e.g. {{scheme.bits: 3}}")
+        raise UserError(f"{prefix}where: give a mapping, e.g. {{scheme.bits: 3}}")
     for name, wanted in where.items():
         values = wanted if isinstance(wanted, list) else [wanted]
-        _field(name, f"{place}where: ")
+        _field(name, f"{prefix}where: ")
         if not values or not all(value is None or isinstance(value, str | int | float) for value in values):
-            raise UserError(f"{place}where: {name}: give a value or a list of values")
+            raise UserError(f"{prefix}where: {name}: give a value or a list of values")
     return where
 
 
-def _field(name: Any, place: str) -> None:
+def _field(name: Any, prefix: str) -> None:
     if not isinstance(name, str) or (not name.startswith(PARTS) and name != "seed"):
         raise UserError(
-            f"{place}{name!r} is no field of a record; they begin with {', '.join(PARTS)} or are seed"
+            f"{prefix}{name!r} is no field of a record; they begin with {', '.join(PARTS)} or are seed"
         )
 
 
-def _keys(entry: Any, place: str, kind: type, required: Sequence[str], without: Sequence[str] = ()) -> None:
-    _known(entry, place, [one.name for one in fields(kind) if one.name not in without], "mapping")
+def _keys(entry: Any, prefix: str, kind: type, required: Sequence[str], without: Sequence[str] = ()) -> None:
+    _known(entry, prefix, [field.name for field in fields(kind) if field.name not in without], "mapping")
     for name in required:
         if name not in entry:
-            raise UserError(f"{place}{name} is missing")
+            raise UserError(f"{prefix}{name} is missing")
 
 
-def _known(entry: Any, place: str, names: Iterable[str], what: str) -> None:
+def _known(entry: Any, prefix: str, names: Iterable[str], what: str) -> None:
     if not isinstance(entry, dict):
-        raise UserError(f"{place}{entry!r} is no {what}; known keys: {', '.join(names)}")
+        raise UserError(f"{prefix}{entry!r} is no {what}; known keys: {', '.join(names)}")
     for key in entry:
         if key not in names:
             hint = nearest_name(str(key), names) or f"known: {', '.join(names)}"
-            raise UserError(f"{place}unknown key {key!r}: {hint}")
+            raise UserError(f"{prefix}unknown key {key!r}: {hint}")
 
 
-def _word(value: Any, place: str) -> str:
+def _word(value: Any, prefix: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{place}: {value!r} is no text; quote it")
+        raise UserError(f"{prefix}: {value!r} is no text; quote it")
     return " ".join(value.split())
 
 
-def _words(value: Any, place: str) -> tuple[str, ...]:
-    return tuple(_word(one, place) for one in _list(value, place))
+def _words(value: Any, prefix: str) -> tuple[str, ...]:
+    return tuple(_word(one, prefix) for one in _list(value, prefix))
 
 
-def _list(value: Any, place: str) -> list:
+def _list(value: Any, prefix: str) -> list:
     if not isinstance(value, list):
-        raise UserError(f"{place}: give a list")
+        raise UserError(f"{prefix}: give a list")
     return value

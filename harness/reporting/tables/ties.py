@@ -156,12 +156,14 @@ def _items(cell: Cell, items: Items, directories: Mapping[str, str]) -> Parts | 
 def _p_values(contests: Sequence[Contest]) -> list[list[float | None]]:
     """Uncorrected p-values of every contest; all rows of equal length are compared at once."""
     rows = [[differences(contest.best, other) for other in contest.others.values()] for contest in contests]
-    lengths = sorted({len(row) for found in rows for row in found if row is not None})
+    lengths = sorted({len(row) for of_contest in rows for row in of_contest if row is not None})
     compared: dict[int, Iterator[float | None]] = {}
     for length in lengths:
-        same = np.array([row for found in rows for row in found if row is not None and len(row) == length])
+        same = np.array(
+            [row for of_contest in rows for row in of_contest if row is not None and len(row) == length]
+        )
         compared[length] = iter([pair.p if pair else None for pair in paired_rows(same, LEVEL)])
-    return [[None if row is None else next(compared[len(row)]) for row in found] for found in rows]
+    return [[None if row is None else next(compared[len(row)]) for row in of_contest] for of_contest in rows]
 
 
 def _marked(table: Table, tied: set[tuple[int, int]]) -> Table:

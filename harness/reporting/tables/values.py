@@ -89,14 +89,14 @@ def measured(record: Mapping[str, Any], metric: str) -> Measurement | None:
     """One value of a record, None where it has none. A mean is there only where all its metrics are."""
     if metric in COSTS:
         return _cost(record, COSTS[metric], metric)
-    found = [record["metrics"].get(part) for part in parts(metric)]
-    if not all(found):
+    entries = [record["metrics"].get(part) for part in parts(metric)]
+    if not all(entries):
         return None
-    spreads = [finite(one.get("stderr")) for one in found]
-    spread = None if None in spreads else math.sqrt(sum(one * one for one in spreads)) / len(found)
-    protocol = JOIN.join(one["protocol"] for one in found)
-    values = [number(one["value"]) for one in found]
-    return Measurement(sum(values) / len(found), spread, protocol)
+    spreads = [finite(entry.get("stderr")) for entry in entries]
+    spread = None if None in spreads else math.sqrt(sum(error * error for error in spreads)) / len(entries)
+    protocol = JOIN.join(entry["protocol"] for entry in entries)
+    values = [number(entry["value"]) for entry in entries]
+    return Measurement(sum(values) / len(entries), spread, protocol)
 
 
 def _cost(record: Mapping[str, Any], cost: Cost, metric: str) -> Measurement | None:

@@ -59,14 +59,14 @@ class Site:
         """The parameters, float32, of the factor that changes nothing."""
         rest = self.size - self.rotary
         ones = torch.ones(*self.heads, rest, device=device)
-        found = {"matrix": torch.diag_embed(ones) if self.full else ones} if rest else {}
+        parameters = {"matrix": torch.diag_embed(ones) if self.full else ones} if rest else {}
         if self.rotary:
-            found["pairs"] = torch.ones(*self.heads, self.rotary // 2, device=device)
+            parameters["pairs"] = torch.ones(*self.heads, self.rotary // 2, device=device)
             if self.full:
-                found["turns"] = torch.zeros_like(found["pairs"])
+                parameters["turns"] = torch.zeros_like(parameters["pairs"])
         if self.shift:
-            found["shift"] = torch.zeros(*self.heads, self.size, device=device)
-        return found
+            parameters["shift"] = torch.zeros(*self.heads, self.size, device=device)
+        return parameters
 
     def factor(self, parameters: Mapping[str, Tensor], share: float, stability: float) -> Factor:
         """What stands at the seam while `share` of the off-diagonals is let in, differentiably."""

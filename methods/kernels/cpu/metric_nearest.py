@@ -33,9 +33,9 @@ def cheapest(pulled, own, turned, codes):
                     continue
                 cost[:] = bare
                 for entry in range(length - 1):
-                    one, before = pulled[book, place, entry], -2 * turned[book, entry, c]
+                    component, before = pulled[book, place, entry], -2 * turned[book, entry, c]
                     for row in range(rows):
-                        cost[row] += before * one[row]
+                        cost[row] += before * component[row]
                 for row in range(rows):
                     total = cost[row] + turn * last[row]
                     better = total < least[row]

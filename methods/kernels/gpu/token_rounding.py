@@ -61,13 +61,13 @@ def _gradient(rows, outer, result, steps, count, width,
     low, scale, flat = _grid(x, column < width, steps, SYMMETRIC)
     lowest, ratio = tl.div_rn(low, scale), tl.div_rn(x, scale)
     zero = -_nearest(lowest)
-    place = _nearest(ratio) + zero
-    code = tl.minimum(tl.maximum(place, 0.0), steps)
-    inside = flat | (place == code)
-    kept = tl.where(inside, given, 0.0)
+    unclipped = _nearest(ratio) + zero
+    code = tl.minimum(tl.maximum(unclipped, 0.0), steps)
+    inside = flat | (unclipped == code)
+    passed = tl.where(inside, given, 0.0)
     # first what nearly cancels
     of_scale = tl.sum(given * (code - zero - tl.where(inside, ratio, 0.0)), axis=1)[:, None]
-    beyond = tl.sum(given - kept, axis=1)[:, None]
+    beyond = tl.sum(given - passed, axis=1)[:, None]
     of_high = (of_scale - beyond * lowest) / steps
     of_low = beyond - of_high
     if SYMMETRIC:
@@ -77,7 +77,7 @@ def _gradient(rows, outer, result, steps, count, width,
         highest = tl.argmax(tl.where(column < width, x, -float("inf")), axis=1)[:, None]
         lowest = tl.argmin(tl.where(column < width, x, float("inf")), axis=1)[:, None]
         extra = tl.where(column == highest, of_high, 0.0) + tl.where(column == lowest, of_low, 0.0)
-    tl.store(result + row * width + column, kept + tl.where(flat, 0.0, extra), mask=there)
+    tl.store(result + row * width + column, passed + tl.where(flat, 0.0, extra), mask=there)
 
 
 @triton.jit
