@@ -1,8 +1,11 @@
 """The `ptq-bench` command. Every error a user can fix is one line on stderr and a non-zero exit code."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
+
+from harness.foundation.did_you_mean import nearest_name
 
 COMMANDS = {
     "run": "quantize, evaluate and record every point of a sweep",
@@ -28,7 +31,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command, *rest = argv
     if command not in COMMANDS:
-        return fail(f"{command}: no such command; choose among {', '.join(COMMANDS)}")
+        hint = nearest_name(command, COMMANDS) or f"choose among {', '.join(COMMANDS)}"
+        if "=" in command:
+            hint = f"did you mean ptq-bench run {shlex.join(argv)}"
+        return fail(f"{command}: no such command; {hint}")
     return guarded(lambda: _checked(command, rest), debug=bool(os.environ.get("PTQ_BENCH_DEBUG")))
 
 

@@ -3,6 +3,7 @@ have it.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,11 @@ class Options(argparse.ArgumentParser):
     def add_results(self, what: str) -> None:
         """`--results DIR`; `what` says what the directory is to the command."""
         self.add_argument(
-            "--results", default="results", metavar="DIR", help=f"{what} (default: %(default)s)"
+            "--results",
+            type=os.path.expanduser,  # of --results=~/x, which a shell leaves as it is
+            default="results",
+            metavar="DIR",
+            help=f"{what} (default: %(default)s)",
         )
 
     def parse_args(self, arguments: Sequence[str]) -> argparse.Namespace:

@@ -43,7 +43,7 @@ def overrides_of(words: Sequence[str]) -> list[str]:
     Raises:
         UserError: as `understood`.
     """
-    overrides = []
+    overrides, words = [], _whole(words)
     for index, word in enumerate(words):
         key, equals, value = word.partition("=")
         if not KEY.fullmatch(key.strip()) or not (equals or key.startswith("~")):

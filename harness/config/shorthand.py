@@ -140,6 +140,8 @@ def _choice(key: str, group: str, value: str) -> list[str]:
     pieces = parts(value) or parts(value, brackets=False)
     if not pieces:
         raise UserError(f"{key}=: give it a value; choose among {', '.join(options(group))}")
+    if group == "experiment" and len(pieces) > 1:  # its grids are read once, before any point is composed
+        raise UserError(f"{key}={value}: one experiment a command; run {key}={pieces[0]} and then the next")
     chosen = [_option(group, part) for part in pieces]
     if group == "model" and len(chosen) == 1 and (wanted := model_id(chosen[0])):
         return [f"{key}=hub", f"model.id={_word(wanted)}"]

@@ -27,7 +27,7 @@ def launch(points: Sequence[dict], slots: int | None) -> list[str]:
     Raises:
         UserError: slots below 1; several slots without processes of their own.
     """
-    if slots is not None and slots < 1:
+    if slots is not None and not (isinstance(slots, int) and slots >= 1):
         raise UserError(f"hydra.launcher.slots={slots}: must be at least 1 (null: one per GPU)")
     if not points[0]["isolate"]:
         if (slots or 1) > 1:

@@ -25,6 +25,11 @@ def test_every_spelling_of_an_option_is_the_same(options, spelling):
     )
 
 
+def test_the_home_directory_is_found_behind_an_equals_sign(options, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert options.parse_args(["--results=~/x"]).results == "/home/me/x"
+
+
 def test_options_stand_between_words_and_other_assignments_are_words(options):
     chosen = options.parse_args(["method=rtn", "paths.results=x", "often=2", "data.name=wiki"])
     assert (chosen.results, chosen.often, chosen.words) == ("x", 2, ["method=rtn", "data.name=wiki"])

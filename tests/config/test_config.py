@@ -106,7 +106,11 @@ def test_every_bad_point_of_a_sweep_is_named_and_no_good_one_runs(tmp_path, monk
 
 def test_unknown_command_and_help(capsys):
     assert main(["rnu"]) == 2
-    assert "run" in capsys.readouterr().err
+    assert "did you mean run?" in capsys.readouterr().err
+    assert main(["method=gptq", "paths.results=a b"]) == 2
+    assert "did you mean ptq-bench run method=gptq 'paths.results=a b'" in capsys.readouterr().err
+    assert main(["help"]) == 0
+    assert "report" in capsys.readouterr().out
     assert main(["--help"]) == 0
     assert "report" in capsys.readouterr().out
 

@@ -111,6 +111,7 @@ def test_what_lies_here_is_one_name(tmp_path, monkeypatch):
     [
         ("model=", "model=: give it a value; choose among "),
         ("method=,", "method=: give it a value; choose among "),
+        ("experiment=demo,solvers", "one experiment a command; run experiment=demo and then the next"),
         ("model.id=", "model.id=: give it a value"),
         ("paths.results=", "paths.results=: give it a value"),
         ("eval.mirror=", "eval.mirror=null for none"),

@@ -102,6 +102,8 @@ def test_without_gpus_there_is_one_point_at_a_time_unless_slots_say_more(given, 
 def test_slots_that_make_no_sense(given, capsys):
     with pytest.raises(UserError, match=r"hydra\.launcher\.slots=0: must be at least 1"):
         local.launch(given, 0)
+    with pytest.raises(UserError, match=r"hydra\.launcher\.slots=nan: must be at least 1"):
+        local.launch(given, float("nan"))
     for config in given:
         config["isolate"] = False
     with pytest.raises(UserError, match=r"hydra\.launcher\.slots=2: .*isolate=true"):
