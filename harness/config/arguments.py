@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from harness.config.explaining import likely_keys
-from harness.config.shorthand import meant, model_id, options
+from harness.config.shorthand import meant, model_id, options, parsed
 from harness.foundation.did_you_mean import nearest_name
 from harness.foundation.errors import UserError
 
@@ -46,7 +46,8 @@ def overrides_of(words: Sequence[str]) -> list[str]:
     overrides, words = [], _whole(words)
     for index, word in enumerate(words):
         key, equals, value = word.partition("=")
-        if not KEY.fullmatch(key.strip()) or not (equals or key.startswith("~")):
+        is_key = KEY.fullmatch(key.strip()) and parsed(f"{key.strip()}=1")
+        if not is_key or not (equals or key.startswith("~")):
             raise UserError(_no_override(word, words[:index][-1:]))
         overrides += meant(ALIASES.get(key.strip(), key) + equals + value)
     return overrides

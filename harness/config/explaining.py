@@ -25,6 +25,8 @@ def explain(error: Exception, overrides: list[str]) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override}: {CANNOT_BE_READ}"
     if key := _unknown_key(error):
+        if key in likely_keys(key, overrides):
+            return f"{key}: has other fields than these; set them one by one, as {key}.NAME=VALUE"
         reason = no_such_key(key)
         return reason if "not supported" in reason else reason + _instead(key, overrides)
     if match := re.search(
@@ -74,7 +76,11 @@ def _unknown_key(error: Exception) -> str:
 
 def sentence(error: BaseException) -> str:
     cause = f": {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-    return " ".join(f"{error}{cause}".split())
+    text = " ".join(f"{error}{cause}".split())
+    if located := re.fullmatch(r"(.*?) full_key: (\S+)( reference_type=.*?)?( object_type=.*)?", text):
+        text = f"{located[2]}: {located[1]}"
+    is_variable = "Interpolation key" in text
+    return text + ("; an environment variable is ${oc.env:NAME}" if is_variable else "")
 
 
 def likely_keys(wrong: str, overrides: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 
 from harness.config.compose import CONF
 from harness.config.leniency import members
-from harness.config.run_config import GROUPS
+from harness.config.run_config import GROUPS, SCALARS
 from harness.foundation.errors import UserError
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -48,8 +48,10 @@ def meant(override: str) -> list[str]:
         key, name = key.replace(".", "/"), PARTS[name]
     if (CONF / name).is_dir():  # a group of conf/config.yaml has its option already: nothing to add
         return _choice(key if "/" in name else key.lstrip("+"), name, value)
-    kind = _kinds().get(name, _any)
-    return [f"{key}={kind(key, value)}"]
+    known = _kinds()
+    if key.startswith("+") and name in known:
+        key = f"++{name}"  # whether the option has it or only the schema
+    return [f"{key}={known.get(name, _any)(name, value)}"]
 
 
 @lru_cache(maxsize=4096)
@@ -68,8 +70,8 @@ def quoted(text: str) -> str:
 
 @cache
 def _kinds() -> dict[str, Callable[[str, str], str]]:
-    """How the value of a key is read, for the keys whose type is a text or a list of texts."""
-    kinds: dict[str, Callable[[str, str], str]] = {"method.name": _text}
+    """How the value of a key of the schema is read."""
+    kinds: dict[str, Callable[[str, str], str]] = {"method.name": _text, **dict.fromkeys(SCALARS, _any)}
     for group, schema in GROUPS.items():
         for name, hint in typing.get_type_hints(schema).items():
             nullable, plain = type(None) in members(hint), set(members(hint)) - {type(None)}
@@ -79,6 +81,8 @@ def _kinds() -> dict[str, Callable[[str, str], str]]:
                 kinds[f"{group}.{name}"] = _text_or_null if nullable else _text
             elif plain == {list[str]}:
                 kinds[f"{group}.{name}"] = _list_or_null if nullable else _list
+            else:
+                kinds[f"{group}.{name}"] = _any
     return kinds
 
 
@@ -137,9 +141,13 @@ def _choice(key: str, group: str, value: str) -> list[str]:
     """An option of a group, or several to sweep over."""
     if _sweeps_by_function(key, value):
         return [f"{key}={value}"]
+    if value.startswith("[") and value.endswith("]"):
+        value = value[1:-1]  # a list of options is a sweep over them
     pieces = parts(value) or parts(value, brackets=False)
-    if not pieces:
-        raise UserError(f"{key}=: give it a value; choose among {', '.join(options(group))}")
+    if not pieces or (value.lower() == "null" and group != "experiment"):
+        raise UserError(
+            f"{key}={value.strip(' ,')}: give it a value; choose among {', '.join(options(group))}"
+        )
     if group == "experiment" and len(pieces) > 1:  # its grids are read once, before any point is composed
         raise UserError(f"{key}={value}: one experiment a command; run {key}={pieces[0]} and then the next")
     chosen = [_option(group, part) for part in pieces]
@@ -187,6 +195,8 @@ def _word(part: str) -> str:
     override = parsed(f"key={part}")
     value = override.value() if override else None
     text = os.path.expanduser(value if isinstance(value, str) else part)
+    if "${" in re.sub(r"\$\{[^{}]+\}", "", text):
+        raise UserError(f"{part}: ${{ begins a reference to another key, such as ${{eval.mirror}}")
     return part if value == text else quoted(text)
 
 

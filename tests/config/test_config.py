@@ -79,6 +79,10 @@ WRONG = {  # overrides -> words that the line must hold
     "data.samples=1e3.5": ["data.samples", "1e3.5"],
     "method=rtn,gptq method.solver.damping=0.1": ["method.solver.damping", "method=rtn", "method=gptq"],
     "--bits 3": ["scheme.bits=3"],
+    "scheme..bits=3": ["scheme..bits=3", "key=value"],
+    "paths.results=${HOME}/x": ["paths.results: ", "'HOME'", "${oc.env:NAME}"],
+    "scheme={bits:3,depth:4}": ["scheme"],
+    "method.solver={block_size:3}": ["method.solver", "one by one"],
 }
 
 
