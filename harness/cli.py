@@ -14,6 +14,7 @@ COMMANDS = {
     "sync": "mirror finished runs into W&B or trackio",
     "report": "write tables and figures from the records",
     "compare": "two runs side by side: configuration, metrics with intervals, layers",
+    "evaluate": "measure a model that a run kept in another way, without quantizing again",
     "load": "rebuild a quantized model that a run saved, and see that it works",
     "assets": "list and fetch the embedded models and texts",
     "doctor": "check this machine: versions, memory, disk, assets",
@@ -66,6 +67,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from harness.commands.report import main as command
     elif name == "compare":
         from harness.commands.compare import main as command
+    elif name == "evaluate":
+        from harness.commands.evaluate import main as command
     elif name == "load":
         from harness.commands.load import main as command
     elif name == "assets":

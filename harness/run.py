@@ -10,9 +10,10 @@ from functools import partial
 import torch
 import yaml
 
-from harness.bookkeeping.costs import Clock, seconds_of
+from harness.bookkeeping.costs import Clock, highest, seconds_of
 from harness.bookkeeping.description import describe, versions
 from harness.bookkeeping.endings import guarded, skip_reason
+from harness.bookkeeping.kept_models import KeptModel, kept_model
 from harness.bookkeeping.keys import baseline_of, plain, semantic, statistics_key
 from harness.bookkeeping.point import Point
 from harness.bookkeeping.run_log import logging_to
@@ -29,8 +30,9 @@ from harness.foundation.cache import cache_dir
 from harness.foundation.errors import UserError
 from harness.foundation.files import remove_leftovers
 from harness.foundation.resources import device_name, peak_memory, reset_peak_memory
+from harness.models.families import family_of
 from harness.models.loading import LoadedModel, load_model
-from harness.models.tokenizers import with_bos
+from harness.models.tokenizers import tokenizer_of, with_bos
 from harness.quantization.blocks import ModelBlocks
 from harness.quantization.hessian_cache import StatisticsCache
 from harness.quantization.layer_reports import BlockReport, Walked, summary
@@ -119,19 +121,23 @@ def _straight_line(
         raise UserError(
             f"the float baseline {baseline['run_key']} ended as {baseline['status']}: {baseline['reason']}"
         )
-    with clock.time("load"):
-        ids = token_ids(config)
-        loaded = load_model(config.model, device_name(config.device.value))
+    ids = token_ids(config)
     kept = Resume(directory / layout.RESUME, _identity(config, point.key) | {"token_ids": ids})
     reused = {"blocks": kept.blocks, "evaluations": kept.evaluations, "statistics": False}
-    if config.method.solver is not None:
-        reused["statistics"] = _quantize(config, loaded, walked, tracker, progress, kept, ids[CALIBRATION])
-        clock.add("walk", kept.seconds())
-        whole = reused["blocks"] == kept.blocks  # nothing new since a checkpoint that is there
-        if config.save and not (whole and is_intact(directory / layout.CHECKPOINT)):
-            with clock.time("save"):
-                owner = {"run_key": point.key}
-                save(loaded.model, loaded.tokenizer, directory / layout.CHECKPOINT, owner)
+    if donor := kept_model(point):
+        loaded, made = _taken_over(donor, point, clock, reused)
+    else:
+        with clock.time("load"):
+            loaded = load_model(config.model, device_name(config.device.value))
+        if config.method.solver is not None:
+            reused["statistics"] = _quantize(
+                config, loaded, walked, tracker, progress, kept, ids[CALIBRATION]
+            )
+            clock.add("walk", kept.seconds())
+            whole = reused["blocks"] == kept.blocks  # nothing new since a checkpoint that is there
+            if config.save and not (whole and is_intact(directory / layout.CHECKPOINT)):
+                _save(loaded, point, clock)
+        made = summary(walked)
     subject = Subject(loaded.model, loaded.tokenizer, with_bos(config.model).bos, config.model.dtype.name)
     with nullcontext() if config.method.solver else refusing_overflow(loaded.model):
         result = evaluate(subject, config.eval, progress.update, kept.evaluated)
@@ -146,8 +152,28 @@ def _straight_line(
         "reused": reused,
         "baseline": baseline and {"run_key": baseline["run_key"], "metrics": baseline["metrics"]},
         "seconds": seconds_of(clock, walked),
-        "peak_memory_bytes": peak_memory(),
-    } | summary(walked)
+        "peak_memory_bytes": highest(peak_memory(), donor.record["peak_memory_bytes"] if donor else {}),
+    } | made
+
+
+def _taken_over(donor: KeptModel, point: Point, clock: Clock, reused: dict) -> tuple[LoadedModel, dict]:
+    """The quantized model that another run has kept, as if it had been made now, and what the record says of
+    how it was made.
+    """
+    log.info("the quantized model is that of run %s; it is only evaluated", donor.key)
+    reused["model"] = donor.key
+    with clock.time("load"):
+        model = donor.load(device_name(point.config.device.value))
+    loaded = LoadedModel(model, tokenizer_of(point.config.model), family_of(model.config))
+    made = donor.hand_on(point.directory, clock)
+    if point.config.save:
+        _save(loaded, point, clock)
+    return loaded, made
+
+
+def _save(loaded: LoadedModel, point: Point, clock: Clock) -> None:
+    with clock.time("save"):
+        save(loaded.model, loaded.tokenizer, point.directory / layout.CHECKPOINT, {"run_key": point.key})
 
 
 def _identity(config: RunConfig, key: str) -> dict:

@@ -23,6 +23,11 @@ def seconds_of(clock: "Clock", walked: Walked) -> dict[str, float]:
     return seconds | {name: round(value, 3) for name, value in parts.items()}
 
 
+def highest(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    """Of two peaks of memory, by kind."""
+    return {kind: max(now.get(kind, 0), before.get(kind, 0)) for kind in sorted(now.keys() | before.keys())}
+
+
 class Clock:
     """Seconds by stage."""
 

@@ -47,6 +47,16 @@ def semantic(config: RunConfig) -> dict:
     return fields
 
 
+def quantized_key(config: RunConfig) -> str:
+    """Identifies the quantized model: all that its weights depend on, and nothing of its evaluation."""
+    return quantized_key_of(semantic(config))
+
+
+def quantized_key_of(fields: dict) -> str:
+    """The same from what `semantic` gave, or from the config.yaml that a run has left of it."""
+    return digest({name: value for name, value in fields.items() if name != "eval"})
+
+
 def statistics_key(config: RunConfig) -> str:
     """Identifies the calibration statistics of the float model, shared by all methods and schemes."""
     data = replace(config.data, block_error=False)  # measured beside them, they do not depend on it

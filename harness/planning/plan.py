@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.bookkeeping.endings import skip_reason
+from harness.bookkeeping.kept_models import kept_model
 from harness.bookkeeping.point import Point
 from harness.bookkeeping.token_ids import changed
 from harness.bookkeeping.words import label, told_bytes, told_seconds
@@ -55,6 +56,8 @@ def state_of(point: Point) -> State:
         return State(state)
     if reason := skip_reason(point.config):
         return State("to be skipped", reason)
+    if donor := kept_model(point, intact=False):
+        return State("missing", detail=f", only evaluated: run {donor.key} kept the model", kept=1.0)
     if state == "waiting":
         return State("missing")
     kept, blocks = len(kept_blocks(point.directory)), inspect(point.config.model).blocks

@@ -181,6 +181,7 @@ def reuse(points: list[Point]) -> str:
     taken = [record.get("reused") or {} for record in records]
     counts = {
         "the float model of {} points": sum(1 for record in records if record["baseline"]),
+        "the quantized model of {} points": sum(bool(entry.get("model")) for entry in taken),
         "calibration statistics of {} points": sum(entry.get("statistics", False) for entry in taken),
         "{} blocks that an earlier attempt had finished": sum(entry.get("blocks", 0) for entry in taken),
         "{} evaluations that an earlier attempt had finished": sum(
