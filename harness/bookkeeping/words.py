@@ -6,6 +6,7 @@ from rich.markup import escape
 
 from harness.config.run_config import RunConfig
 from harness.records.naming import method_name
+from harness.records.record import finite, number
 from methods.contracts.scheme import ActRange, OutlierStructure, Scheme, ZeroPoint
 
 GIB = 2**30
@@ -43,15 +44,23 @@ def outcome(config: RunConfig, record: dict) -> str:
     """One line that says how a run ended."""
     if record["status"] != "done":
         return f"[red]{record['status']}[/] {escape(label(config))}: {escape(str(record['reason']))}"
-    metrics = ", ".join(
-        f"{name.removeprefix('perplexity/')} {metric['value']:.4g}"
+    told = [
+        f"{escape(name.removeprefix('perplexity/'))} {_digits(metric['value'])}"
         for name, metric in record["metrics"].items()
-    )
-    error = f", layer error {record['layer_error']['mean']:.4g}" if record["layer_error"] else ""
-    share = f", {100 * record['outlier_share']:.3g} % outliers stored" if record["outlier_share"] else ""
-    return (
-        f"[green]done[/] {escape(label(config))}: {metrics}{error}{share}, {record['seconds']['total']:.0f} s"
-    )
+    ]
+    if record["layer_error"]:
+        told.append(f"layer error {_digits(record['layer_error']['mean'])}")
+    if share := finite(record["outlier_share"]):
+        told.append(f"{100 * share:.3g} % outliers stored")
+    if (seconds := finite(record["seconds"]["total"])) is not None:
+        told.append(f"{seconds:.0f} s")
+    return f"[green]done[/] {escape(label(config))}: {', '.join(told)}"
+
+
+def _digits(value: object) -> str:
+    """A number of a record in four digits; "?" for what is none."""
+    known = number(value)
+    return "?" if known is None else f"{known:.4g}"
 
 
 def told_seconds(seconds: float | None, exact: bool = False) -> str:

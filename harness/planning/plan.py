@@ -24,7 +24,7 @@ from harness.planning.estimator import Estimate, Estimator
 from harness.planning.texts import decided
 from harness.records import layout, standing
 from harness.records.format import FAILED
-from harness.records.record import Record
+from harness.records.record import Record, finite
 
 # what a sweep would compute; with retry=true failed points too
 TO_RUN = ("missing", "interrupted", "outdated")
@@ -152,11 +152,9 @@ def totals(todo: Sequence[tuple[Point, Estimate]]) -> list[str]:
 
 
 def measured(record: Record) -> tuple[str, str]:
-    """Time and memory of a finished run."""
-    memory = record.get("peak_memory_bytes", {})
-    try:
-        return told_seconds(record["seconds"]["total"], exact=True), told_bytes(
-            memory.get("gpu") or memory["cpu"]
-        )
-    except KeyError:
-        return "", ""
+    """Time and memory of a finished run, "" for what its record has no number of."""
+    seconds = finite(record.get("seconds", {}).get("total"))
+    peaks = record.get("peak_memory_bytes", {})
+    memory = finite(peaks.get("gpu")) or finite(peaks.get("cpu"))
+    time = "" if seconds is None else told_seconds(seconds, exact=True)
+    return time, "" if memory is None else told_bytes(round(memory))

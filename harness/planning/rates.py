@@ -19,6 +19,7 @@ from harness.foundation.errors import UserError
 from harness.models.shape import inspect
 from harness.planning.operations import needs_of, operations
 from harness.records import layout
+from harness.records.record import finite
 from harness.records.store import Store
 from methods.contracts.method import Method
 from methods.contracts.scheme import Scheme
@@ -81,7 +82,7 @@ def rates_of(results: str, config: RunConfig, device: str) -> Rates:
             same = latest[tuple(worker_of(stage, record["method"]) for stage in ("quantize", "transform"))]
             if (
                 record["status"] == "done"
-                and bool(record["peak_memory_bytes"]["gpu"]) == (device == "cuda")
+                and bool(finite(record["peak_memory_bytes"]["gpu"])) == (device == "cuda")
                 and len(same) < RECENT
             ):
                 same.append(record)
@@ -99,7 +100,7 @@ def _speeds(records: list[dict], config: RunConfig) -> dict[tuple[str, str], lis
         except (UserError, KeyError, TypeError, ValueError):
             continue  # of a model that is gone, or of a method that has other fields by now
         for stage, count in counted.items():
-            seconds = record["seconds"].get(stage, 0.0)
+            seconds = finite(record["seconds"].get(stage)) or 0.0
             if seconds < LEAST_SECONDS or not count:
                 continue
             if stage == "calibrate" and not needs_of(of).activations:

@@ -13,7 +13,7 @@ from harness.records import layout
 from harness.records.attempts import attempts, holder
 from harness.records.format import FAILED, FINISHED
 from harness.records.naming import method_name
-from harness.records.record import Record
+from harness.records.record import Record, finite
 
 ENDED = (*FINISHED, *FAILED)
 STATES = (*ENDED, "running", "interrupted", "waiting")
@@ -87,7 +87,7 @@ def standing(results: Path, key: str, label: str = "") -> Standing:
     directory = layout.run_directory(results, key)
     state, record = state_of(directory)
     if record:
-        seconds = (record.get("seconds") or {}).get("total")
+        seconds = finite((record.get("seconds") or {}).get("total"))
         return Standing(key, label or _label(record), state, seconds, record.get("reason"))
     if state == "running":
         return _running(directory, key, label, attempts(directory))

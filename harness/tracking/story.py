@@ -12,7 +12,7 @@ from harness.quantization.layer_reports import BlockReport, LayerReport
 from harness.records import layout
 from harness.records.format import FINISHED
 from harness.records.naming import method_name
-from harness.records.record import Record, read
+from harness.records.record import Record, number, read
 from harness.tracking.marks import mark
 
 CONFIG = ("schema", "run_key", "attempt", "model", "data", "scheme", "method", "eval", "seed", "versions")
@@ -153,14 +153,21 @@ def summary_values(record: Record) -> dict:
     """
     metrics = record.get("metrics") or {}
     floats = (record.get("baseline") or {}).get("metrics", {})
-    # a record says "inf" where JSON cannot
-    found = {name: float(metric["value"]) for name, metric in metrics.items()}
-    found |= {
-        f"{name}_stderr": float(metric["stderr"])
-        for name, metric in metrics.items()
-        if metric.get("stderr") is not None
-    }
-    found |= {
-        f"delta/{name}": found[name] - float(floats[name]["value"]) for name in metrics if name in floats
-    }
-    return found | {name: record[name] for name in SUMMARY if record.get(name) not in (None, [])}
+    found = _numbers({name: metric["value"] for name, metric in metrics.items()})
+    found |= _numbers({f"{name}_stderr": metric.get("stderr") for name, metric in metrics.items()})
+    references = _numbers({name: metric["value"] for name, metric in floats.items()})
+    found |= {f"delta/{name}": found[name] - references[name] for name in found if name in references}
+    return found | {name: _plain(record[name]) for name in SUMMARY if record.get(name) not in (None, [])}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """What of these is a number, those included that a record writes as words."""
+    numbers = {name: number(value) for name, value in values.items()}
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _plain(part: Any) -> Any:
+    """A part of a record with numbers where it says "nan" or "inf", so that a column has one type."""
+    if isinstance(part, dict):
+        return {name: _plain(value) for name, value in part.items()}
+    return float(part) if part in ("nan", "inf", "-inf") else part

@@ -62,7 +62,8 @@ def paired(
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         return None
-    return paired_rows((a - b)[None], level)[0]
+    with np.errstate(invalid="ignore"):  # two infinite losses: a NaN, which is not usable
+        return paired_rows((a - b)[None], level)[0]
 
 
 def paired_rows(differences: np.ndarray, level: float = 0.95) -> list[Paired | None]:
