@@ -87,7 +87,7 @@ KINDS = {
         order=2,
     ),
 }
-
+SHARES = ("acc", "acc_norm")  # of right answers
 
 COST_UNITS = {  # what a run took, by column of the records: (label, unit, decimals)
     "bits_per_weight": ("bits per weight", 1, 3),

@@ -13,8 +13,9 @@ from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, Cell, Row, Table
 from harness.reporting.frames import entries_of
 from harness.reporting.keys import ColumnKey, RowKey, row_keys
 from harness.reporting.labels import FLOAT
-from harness.reporting.measures import Measure, Measurement
+from harness.reporting.measures import SHARES, Measure, Measurement
 from harness.reporting.tables.run_cells import Grid, Record, float_cell, method_cell
+from harness.reporting.tables.values import chance
 
 BITS_ROW = "bits per weight"
 
@@ -63,17 +64,17 @@ def grid(records: pd.DataFrame, measurements: Sequence[Measurement | None], spec
 
 def with_best(rows: list[Row], measures: Sequence[Measure]) -> list[Row]:
     """The rows with the best cells of every column marked, all that look the same as the best one
-    included.
+    included; none where the column says nothing, see `says_nothing`.
     """
 
     def marked(column: Sequence[Cell], measure: Measure) -> list[Cell]:
         ranked = [
             cell.value is not None and cell.value <= measure.limit and not cell.doubtful for cell in column
         ]
-        values = [cell.value for cell, counts in zip(column, ranked, strict=True) if counts]
-        if not values or not measure.better:
+        competing = [cell for cell, counts in zip(column, ranked, strict=True) if counts]
+        if not competing or not measure.better or says_nothing(competing, measure):
             return list(column)
-        best = measure.text(max(values, key=lambda value: measure.better * value))
+        best = measure.text(max((cell.value for cell in competing), key=lambda value: measure.better * value))
         return [
             replace(cell, best=counts and measure.text(cell.value) == best)
             for cell, counts in zip(column, ranked, strict=True)
@@ -82,6 +83,17 @@ def with_best(rows: list[Row], measures: Sequence[Measure]) -> list[Row]:
     cells = zip(*(row.cells for row in rows), strict=True)
     columns = [marked(column, measure) for column, measure in zip(cells, measures, strict=True)]
     return [replace(row, cells=cells) for row, cells in zip(rows, zip(*columns, strict=True), strict=True)]
+
+
+def says_nothing(cells: Sequence[Cell], measure: Measure) -> bool:
+    """Has a column no winner: do all that compete show the same number, or shares of right answers none of
+    which is two standard errors above guessing?
+    """
+    if len(cells) > 1 and len({measure.text(cell.value) for cell in cells}) == 1:
+        return True
+    if measure.kind not in SHARES:
+        return False
+    return all(cell.value - 2 * (cell.spread or 0) <= measure.scale * chance(cell.metric) for cell in cells)
 
 
 def with_bits(rows: list[Row]) -> list[Row]:

@@ -12,6 +12,7 @@ from harness.reporting.cells import FALLBACK_MARK, NOT_RUN, PERPLEXITY, SOURCE_M
 from harness.reporting.document import Facts, Section
 from harness.reporting.labels import FLOAT
 from harness.reporting.measures import KINDS
+from harness.reporting.tables.grid import says_nothing
 from harness.reporting.tables.header import models_in_words, runs_in_words
 from harness.reporting.tables.run_cells import FALLBACK_NOTE, LIMIT_NOTE
 from harness.reporting.tables.ties import NOTE as TIES_NOTE
@@ -90,12 +91,13 @@ def _numbers(table: Table) -> int:
 
 
 def _ranked(methods: Sequence[Row], column: int) -> list[tuple[Row, Cell]]:
-    """The rows that count in a column, in the order of the table."""
-    return [
+    """The rows that count in a column, in the order of the table; none where nobody has won."""
+    counting = [
         (row, cell)
         for row, cell in ((row, row.cells[column]) for row in methods)
         if cell.value is not None and cell.value <= KINDS[PERPLEXITY].limit and not cell.doubtful
     ]
+    return [] if says_nothing([cell for _, cell in counting], KINDS[PERPLEXITY]) else counting
 
 
 def _leader(head: str, ranked: Sequence[tuple[Row, Cell]], reference: float | None) -> Row:

@@ -11,6 +11,7 @@ from harness.records.measurements import Items
 from harness.reporting.cells import Cell, Row, Table
 from harness.reporting.labels import FLOAT
 from harness.reporting.tables.bootstrap import holm, paired_rows
+from harness.reporting.tables.grid import says_nothing
 from harness.reporting.tables.values import MEAN, measure, parts
 
 LEVEL = 0.95
@@ -99,7 +100,8 @@ def _contests(number: int, table: Table, items: Items, directories: Mapping[str,
                         cell
                     )
         for (_, metric, _), cells in found.items():
-            contest = _contest(metric, cells, items, directories) if len(cells) > 1 else None
+            won = len(cells) > 1 and not says_nothing(list(cells.values()), measure(metric))
+            contest = _contest(metric, cells, items, directories) if won else None
             if contest is not None:
                 yield contest
 

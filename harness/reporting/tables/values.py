@@ -13,6 +13,10 @@ from harness.reporting.measures import BLOCK_ERROR, LAYER_ERROR, Measure, Measur
 
 MEAN = "mean:"
 JOIN = " + "
+GUESSED = {  # the share of right answers that guessing gives; nothing where the answer is written freely
+    **dict.fromkeys(("piqa", "winogrande", "boolq"), 1 / 2),
+    **dict.fromkeys(("analogies", "arc_easy", "arc_challenge", "hellaswag"), 1 / 4),
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,12 @@ def measure(metric: str) -> Measure:
 def parts(metric: str) -> list[str]:
     """The metrics that a value is the mean of: one, unless it is a mean."""
     return metric.removeprefix(MEAN).split(",") if metric.startswith(MEAN) else [metric]
+
+
+def chance(metric: str) -> float:
+    """The share of right answers that guessing gives in a task, or on the mean of several."""
+    shares = [GUESSED.get(measure_of(part)[1], 0.0) for part in parts(metric)]
+    return sum(shares) / len(shares)
 
 
 def measured(record: Mapping[str, Any], metric: str) -> Measurement | None:

@@ -103,15 +103,15 @@ def test_what_cannot_be_compared_stays_unmarked(tmp_path, other):
 def test_the_float_model_and_rows_of_no_method_do_not_take_part(tmp_path):
     items = keep(tmp_path, a=losses(0), b=losses(0), c=losses(1), d=losses(1))
     rows = [Row("float", "float", (cell("a", value=20.0),)), Row("bits", "", (cell("b", value=20.0),))]
-    found = mark_ties([table(*rows, *column(cell("c", value=60.0), cell("d", value=60.0)))], items, PLACES)[0]
+    found = mark_ties([table(*rows, *column(cell("c", value=60.0), cell("d", value=60.1)))], items, PLACES)[0]
     assert tied(found) == [False, False, False, True]
 
 
 def test_rows_under_another_heading_are_not_compared(tmp_path):
     items = keep(tmp_path, a=losses(0), b=losses(0), c=losses(3), d=losses(3))
     first, second = (
-        column(cell("a", value=20.0), cell("b", value=20.0)),
-        column(cell("c", value=400.0), cell("d", value=400.0)),
+        column(cell("a", value=20.0), cell("b", value=20.1)),
+        column(cell("c", value=400.0), cell("d", value=400.1)),
     )
     rows = [Row("one model", "", ()), *first, Row("another", "", ()), *second]
     assert tied(mark_ties([table(*rows)], items, PLACES)[0]) == [False, True, False, True]
@@ -169,3 +169,48 @@ def test_the_same_whatever_the_order_of_tables_and_rows(tmp_path):
     assert mark_ties(tables[::-1], items, PLACES)[::-1] == there
     turned = mark_ties([table(*tables[2].rows[::-1])], items, PLACES)[0]
     assert turned.rows[::-1] == there[2].rows
+
+
+# --- columns that say nothing
+
+
+def shares(*values, metric="acc/piqa", spread=2.0):
+    return column(
+        *(cell(f"r{n}", value=value, metric=metric, spread=spread) for n, value in enumerate(values))
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "won"),
+    [
+        (shares(0.0, 0.0, metric="acc/lambada_openai", spread=0.0), False),
+        (shares(0.0, metric="acc/lambada_openai", spread=0.0), False),
+        (shares(61.0, 61.0), False),
+        (shares(61.0, 60.98), False),  # the same as shown
+        (shares(53.9, 46.0, 50.0), False),  # of two answers: guessed
+        (shares(54.1, 46.0, 50.0), True),
+        (shares(54.1), True),
+        (shares(28.0, 25.0, metric="acc_norm/hellaswag"), False),  # of four
+        (shares(30.0, 25.0, metric="acc_norm/hellaswag"), True),
+        (
+            shares(3.0, 2.0, metric="acc/lambada_openai"),
+            False,
+        ),  # written freely, two standard errors from none
+        (shares(5.0, 2.0, metric="acc/lambada_openai"), True),
+        (shares(5.0, 2.0, metric="acc/somebody_s_own", spread=None), True),
+        (shares(40.9, 38.0, metric="mean:acc/piqa,acc/arc_easy", spread=1.7), False),
+        (shares(41.9, 38.0, metric="mean:acc/piqa,acc/arc_easy", spread=1.7), True),
+    ],
+)
+def test_who_wins_where_nothing_is_said(rows, won):
+    """Nobody where all are equal, or none is two standard errors above guessing."""
+    marked = with_best(rows, [KINDS["acc"]])
+    assert any(row.cells[0].best for row in marked) == won
+    assert [row.cells[0].best for row in marked] == [won and n == 0 for n in range(len(rows))]
+
+
+def test_equal_perplexities_have_no_best_and_tie_with_none(tmp_path):
+    items = keep(tmp_path, a=losses(0), b=losses(0))
+    rows = with_best(column(cell("a", value=20.0), cell("b", value=20.0)), [KINDS["perplexity"]])
+    assert not any(row.cells[0].best for row in rows)
+    assert tied(mark_ties([table(*rows)], items, PLACES)[0]) == [False, False]
