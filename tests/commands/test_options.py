@@ -63,7 +63,7 @@ def test_what_is_wrong_is_one_line(options, arguments, message):
 def test_every_command_has_help_and_knows_what_it_does_not_know(command, capsys):
     assert main([command, "--help"]) == 0
     assert f"ptq-bench {command}" in capsys.readouterr().out
-    words = {"load": ["a"], "compare": ["a", "b"]}.get(command, [])
+    words = {"load": ["a"], "compare": ["a", "b"], "evaluate": ["a", "eval=b"]}.get(command, [])
     assert main([command, "--no-such-option", *words]) == 2
     error = capsys.readouterr().err
     assert "--no-such-option" in error and error.count("\n") == 1
