@@ -30,14 +30,8 @@ from harness.run import run
 from harness.sweeps.points import as_meant, expand
 
 console = Console(highlight=False, soft_wrap=True, stderr=True)
-OPEN = (
-    "eval",
-    "tracker",
-    "device",
-    "retry",
-    "data.mirror",
-    "paths.cache_gib",
-)  # what may differ from the run
+# what may differ from the run
+OPEN = ("eval", "tracker", "device", "retry", "data.mirror", "paths.cache_gib")
 
 
 def main(argv: list[str]) -> int:
@@ -112,7 +106,7 @@ def _point(directory: Path, record: Record, overrides: tuple[str, ...]) -> Point
     }
     config = from_plain(plain)
     check(config)
-    return Point.of_plain(plain)
+    return Point.of(config)
 
 
 def _composed(record: Record, overrides: tuple[str, ...]) -> dict:
@@ -123,8 +117,9 @@ def _composed(record: Record, overrides: tuple[str, ...]) -> dict:
         with initialize_config_module("conf", version_base="1.3"):
             config = compose("config", [item for item in overrides if not _sets(item)])
             if not chosen:
-                OmegaConf.update(config, "eval", _evaluation(record, config.eval), merge=False)
-            for item in OverridesParser.create().parse_overrides([*filter(_sets, overrides)]):
+                own = record["eval"] | {"mirror": config.eval.mirror}
+                OmegaConf.update(config, "eval", own, merge=False)
+            for item in OverridesParser.create().parse_overrides(list(filter(_sets, overrides))):
                 OmegaConf.update(config, item.key_or_group, item.value(), merge=True)
         return plain_config(config)
     except HydraException as error:
@@ -136,10 +131,6 @@ def _composed(record: Record, overrides: tuple[str, ...]) -> dict:
 def _sets(override: str) -> bool:
     """Does it set a value of the evaluation, rather than choose one?"""
     return override.startswith("eval.")
-
-
-def _evaluation(record: Record, composed) -> dict:
-    return record["eval"] | {"mirror": composed.mirror}
 
 
 def _why_not(directory: Path, point: Point) -> str:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.config.groups import ModelConfig
-from harness.foundation.errors import UserError
+from harness.foundation.errors import TOO_LARGE, UserError
 from harness.models import tiny
 from harness.models.families import FAMILIES, Family, check_coverage, family_of
 from harness.models.reading import check_tokenizer, first_words, quiet, read_architecture, read_tokenizer
@@ -137,8 +137,5 @@ def _check_finite(directory: Path, model: PreTrainedModel) -> None:
         index = (~tensor.isfinite()).nonzero()[0].tolist()
         where = f"{directory}: {name}{index} is {tensor[tuple(index)].item()}"
         if tensor.dtype is torch.float16:
-            raise UserError(
-                f"{where} in float16: damaged, or beyond 65504, the largest number of this type; "
-                "try model.dtype=bfloat16 or float32"
-            )
+            raise UserError(f"{where} in float16: damaged, or {TOO_LARGE}")
         raise UserError(f"{where}: the weights are damaged; fetch the model again")

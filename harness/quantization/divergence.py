@@ -25,10 +25,9 @@ class SolveError(Exception):
 def check_finite(values: Tensor, message: str) -> None:
     """
     Raises:
-        Diverged: one of them is not; the sum says so, in float64 because that of many large float16 values
-            would itself be infinite.
+        Diverged: one of them is not.
     """
-    if not torch.isfinite(values.sum(dtype=torch.float64)):
+    if not _finite(values):
         raise Diverged(message)
 
 
@@ -43,8 +42,13 @@ def check_activations(values: Tensor, what: str, dtype: torch.dtype, of_float: b
         UserError: one of them is not finite, though nothing was rounded yet.
         Diverged: one of them is not finite.
     """
-    if not torch.isfinite(values.sum(dtype=torch.float64)):
+    if not _finite(values):
         raise (UserError if of_float else Diverged)(overflow(what, str(dtype).removeprefix("torch.")))
+
+
+def _finite(values: Tensor) -> bool:
+    """Are all? Their sum says so, in float64 because that of many large float16 values would be infinite."""
+    return torch.isfinite(values.sum(dtype=torch.float64)).item()
 
 
 @contextmanager
